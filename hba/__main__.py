@@ -1,0 +1,3 @@
+from hba.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""What the guest sees: one package per host bus adapter."""

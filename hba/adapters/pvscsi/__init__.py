@@ -1,0 +1,1 @@
+"""VMware PVSCSI (15ad:07c0)."""

@@ -1,0 +1,130 @@
+"""The one event loop of an adapter's process: file descriptors, timers of a clock, calls from worker threads.
+
+Written for this project because of two things asyncio does not give: timers that live on a clock which may be
+virtual, and a wake-up that costs one `epoll_wait` and one call.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from hba.clock import Clock, MonotonicClock, S
+
+Callback = Callable[[], None]
+
+
+class EventLoop:
+    """Runs callbacks in one thread. Only `call_from_thread` and `stop` may be used from another one."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock if clock is not None else MonotonicClock()
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callback] = {}
+        self._writers: dict[int, Callback] = {}
+        self._soon: deque[Callback] = deque()
+        self._lock = threading.Lock()
+        self._foreign: list[Callback] = []
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._running = False
+
+    # -- file descriptors -------------------------------------------------------------------------------------
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call `callback` whenever `fd` is readable or hung up (level-triggered); replaces an earlier one."""
+        self._readers[fd] = callback
+        self._update(fd)
+
+    def remove_reader(self, fd: int) -> None:
+        if self._readers.pop(fd, None) is not None:
+            self._update(fd)
+
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        self._writers[fd] = callback
+        self._update(fd)
+
+    def remove_writer(self, fd: int) -> None:
+        if self._writers.pop(fd, None) is not None:
+            self._update(fd)
+
+    def _update(self, fd: int) -> None:
+        mask = (select.EPOLLIN if fd in self._readers else 0) | (select.EPOLLOUT if fd in self._writers else 0)
+        if not mask:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # already closed by its owner
+            return
+        try:
+            self._epoll.register(fd, mask)
+        except FileExistsError:
+            self._epoll.modify(fd, mask)
+
+    # -- calls ------------------------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Callback) -> None:
+        """Run `callback` in this thread after the callbacks that are due already."""
+        self._soon.append(callback)
+
+    def call_from_thread(self, callback: Callback) -> None:
+        """Run `callback` in the loop's thread; safe from any thread."""
+        with self._lock:
+            first = not self._foreign
+            self._foreign.append(callback)
+        if first:
+            os.eventfd_write(self._wake, 1)
+
+    # -- running ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until `stop()`."""
+        self._running = True
+        while self._running:
+            self.run_once(None)
+
+    def stop(self) -> None:
+        """Make `run()` return after the current turn; safe from any thread and from signal handlers."""
+        self._running = False
+        os.eventfd_write(self._wake, 1)
+
+    def run_once(self, timeout: int | None = 0) -> None:
+        """One turn: wait for events at most `timeout` ns (None: until one comes), then run all that is due."""
+        deadline = self.clock.next_deadline()
+        if self._soon:
+            timeout = 0
+        elif deadline is not None:
+            left = max(0, deadline - self.clock.now())
+            timeout = left if timeout is None else min(timeout, left)
+        for fd, event in self._epoll.poll(None if timeout is None else timeout / S):
+            if fd == self._wake:
+                self._drain_foreign()
+                continue
+            # A callback may have removed a later one of this batch, so look each up when its turn comes.
+            if event & ~select.EPOLLOUT:
+                reader = self._readers.get(fd)
+                if reader is not None:
+                    reader()
+            if event & ~select.EPOLLIN:
+                writer = self._writers.get(fd)
+                if writer is not None:
+                    writer()
+        if deadline is not None:
+            self.clock.run_due()
+        soon = self._soon
+        for _ in range(len(soon)):
+            soon.popleft()()
+
+    def _drain_foreign(self) -> None:
+        os.eventfd_read(self._wake)
+        with self._lock:
+            calls, self._foreign = self._foreign, []
+        for call in calls:
+            call()
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake)

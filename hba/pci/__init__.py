@@ -1,0 +1,1 @@
+"""One PCI function: config space, BARs of declared registers, interrupts, guest memory."""

@@ -1,0 +1,1 @@
+"""The SCSI target: logical units, command sets, sense data."""

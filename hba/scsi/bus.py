@@ -1,0 +1,96 @@
+"""The SCSI side of the adapter: targets by id, their logical units, and what a bus can do to them.
+
+This is the only way a miniport reaches the target. See `hba.scsi.unit` for the logical units themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
+from hba.scsi.unit import LogicalUnit
+
+HotPlug = Callable[[str, int, int], None]  # ("added" | "removed", target, lun)
+
+
+class ScsiBus:
+    """Up to 256 targets with up to 256 logical units each."""
+
+    def __init__(self) -> None:
+        self.units: dict[int, dict[int, LogicalUnit]] = {}
+        self.on_change: HotPlug | None = None
+
+    def attach(self, target: int, lun: int, unit: LogicalUnit) -> None:
+        """Add a unit; tells `on_change` ("added"). Raises ValueError when the address is taken."""
+        units = self.units.setdefault(target, {})
+        if lun in units:
+            raise ValueError(f"there is already a unit at {target}:{lun}")
+        units[lun] = unit
+        unit.bus = self
+        unit.address = (target, lun)
+        for other in units.values():
+            if other is not unit:
+                other.luns_changed()
+        if self.on_change is not None:
+            self.on_change("added", target, lun)
+
+    def detach(self, target: int, lun: int) -> LogicalUnit:
+        """Remove a unit; its tasks end with RESPONSE_NO_TARGET. Raises KeyError when there is none."""
+        unit = self.units[target].pop(lun)
+        if not self.units[target]:
+            del self.units[target]
+        unit.abort_all(RESPONSE_NO_TARGET)
+        unit.bus = None
+        for other in self.units.get(target, {}).values():
+            other.luns_changed()
+        if self.on_change is not None:
+            self.on_change("removed", target, lun)
+        return unit
+
+    def __iter__(self) -> Iterator[LogicalUnit]:
+        for units in self.units.values():
+            yield from units.values()
+
+    def execute(self, target: int, lun: int, task: Task) -> bool:
+        """Run a task. True: it has ended, the result is in it. False: `task.done(task)` follows, later."""
+        units = self.units.get(target)
+        if units is None:
+            task.response = RESPONSE_NO_TARGET
+            return True
+        unit = units.get(lun)
+        if unit is None:
+            return self._no_unit(units, task)
+        return unit.execute(task)
+
+    def _no_unit(self, units: dict[int, LogicalUnit], task: Task) -> bool:
+        """SPC: a target answers INQUIRY, REPORT LUNS and REQUEST SENSE also for units it does not have."""
+        for unit in units.values():
+            return unit.execute_for_absent_lun(task)
+        task.response = RESPONSE_NO_LUN
+        return True
+
+    # -- task management (SAM) --------------------------------------------------------------------------------
+
+    def abort(self, task: Task) -> bool:
+        """ABORT TASK: True when the task was ended by this (its `done` is called with RESPONSE_ABORTED)."""
+        return task.unit is not None and task.unit.abort(task)
+
+    def reset_unit(self, target: int, lun: int) -> bool:
+        """LOGICAL UNIT RESET: its tasks end with RESPONSE_RESET. False when there is no such unit."""
+        unit = self.units.get(target, {}).get(lun)
+        if unit is None:
+            return False
+        unit.reset("lun")
+        return True
+
+    def reset_target(self, target: int) -> bool:
+        units = self.units.get(target)
+        if not units:
+            return False
+        for unit in list(units.values()):
+            unit.reset("target")
+        return True
+
+    def reset_bus(self) -> None:
+        for unit in list(self):
+            unit.reset("bus")

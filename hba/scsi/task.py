@@ -1,0 +1,57 @@
+"""A command at a logical unit (SAM: task): what comes in with it and what it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hba.dma import DmaBuffer
+
+DATA_NONE = 0
+DATA_IN = 1  # device to host
+DATA_OUT = 2  # host to device
+
+# Task attributes (SAM-6 "Task attributes")
+SIMPLE = 0x20
+HEAD_OF_QUEUE = 0x21
+ORDERED = 0x22
+ACA = 0x24
+
+
+class Task:
+    """One command. Made by the miniport (it is its SRB extension), executed by `ScsiBus.execute`.
+
+    In:  cdb (16 bytes or fewer, any bit pattern), direction, data (None when there is none), attribute, initiator.
+    Out: status (SAM status byte), sense (b"" unless CHECK CONDITION), transferred (bytes really moved),
+         response (0, or one of the bus-level RESPONSE_* below).
+    """
+
+    cdb: bytes = b""
+    direction = DATA_NONE
+    data: DmaBuffer | None = None
+    attribute = SIMPLE
+    initiator = 7  # the host adapter's own id on the bus
+
+    status = 0
+    sense = b""
+    transferred = 0
+    response = 0
+    aborted = False
+
+    done: Callable[[Task], None] | None = None  # called once, later, when execute() returned False
+    owner: Any = None  # the miniport's: its SRB
+    unit: Any = None  # the target's: the logical unit that has it
+    state: Any = None  # the target's: private progress
+
+    def __init__(self, cdb: bytes, direction: int = DATA_NONE, data: DmaBuffer | None = None) -> None:
+        self.cdb = cdb
+        self.direction = direction
+        self.data = data
+
+
+# Task.response: what the transport, not the device server, has to say
+RESPONSE_COMPLETE = 0
+RESPONSE_NO_TARGET = 1  # selection time-out
+RESPONSE_NO_LUN = 2  # no such unit, and the target itself does not answer for it
+RESPONSE_ABORTED = 3
+RESPONSE_RESET = 4

@@ -1,0 +1,53 @@
+"""What every logical unit is, whatever its device type."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from hba.scsi.task import Task
+
+if TYPE_CHECKING:
+    from hba.scsi.bus import ScsiBus
+
+
+class LogicalUnit(ABC):
+    """A device server (SAM). Its tasks are its own; the bus only finds it."""
+
+    bus: ScsiBus | None = None
+    address: tuple[int, int] = (0, 0)  # target, lun
+
+    @abstractmethod
+    def execute(self, task: Task) -> bool:
+        """Run a task: True when it has ended already, False when `task.done(task)` will be called."""
+
+    @abstractmethod
+    def execute_for_absent_lun(self, task: Task) -> bool:
+        """The target's answer to a command for a LUN it does not have (SPC "Incorrect logical unit")."""
+
+    @abstractmethod
+    def abort(self, task: Task) -> bool:
+        """End one task with RESPONSE_ABORTED. False when it is not (or no longer) here."""
+
+    @abstractmethod
+    def abort_all(self, response: int) -> None:
+        """End every task with `response`."""
+
+    @abstractmethod
+    def reset(self, kind: str) -> None:
+        """End all tasks with RESPONSE_RESET and establish the unit attention.
+
+        kind: "power-on", "bus", "target" or "lun".
+        """
+
+    @abstractmethod
+    def luns_changed(self) -> None:
+        """REPORTED LUNS DATA HAS CHANGED is due here."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, object]:
+        """For `hba show`: type, identity, size, state, reservations, counters, back end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and release the back end."""

@@ -1,0 +1,183 @@
+"""The SCSI_REQUEST_BLOCK and its numbers: the vocabulary the adapters, the port and the miniports share.
+
+Source: SCSI_REQUEST_BLOCK (srb.h), STORAGE_REQUEST_BLOCK (srb.h) of Microsoft's storage documentation; numbers as in
+those headers. Names are Microsoft's in Python spelling. Plain ints, because the hot path compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hba.dma import DmaBuffer
+
+# -- Function ---------------------------------------------------------------------------------------------------
+SRB_FUNCTION_EXECUTE_SCSI = 0x00
+SRB_FUNCTION_CLAIM_DEVICE = 0x01
+SRB_FUNCTION_IO_CONTROL = 0x02
+SRB_FUNCTION_RECEIVE_EVENT = 0x03
+SRB_FUNCTION_RELEASE_QUEUE = 0x04
+SRB_FUNCTION_ATTACH_DEVICE = 0x05
+SRB_FUNCTION_RELEASE_DEVICE = 0x06
+SRB_FUNCTION_SHUTDOWN = 0x07
+SRB_FUNCTION_FLUSH = 0x08
+SRB_FUNCTION_ABORT_COMMAND = 0x10
+SRB_FUNCTION_RELEASE_RECOVERY = 0x11
+SRB_FUNCTION_RESET_BUS = 0x12
+SRB_FUNCTION_RESET_DEVICE = 0x13
+SRB_FUNCTION_TERMINATE_IO = 0x14
+SRB_FUNCTION_FLUSH_QUEUE = 0x15
+SRB_FUNCTION_REMOVE_DEVICE = 0x16
+SRB_FUNCTION_WMI = 0x17
+SRB_FUNCTION_LOCK_QUEUE = 0x18
+SRB_FUNCTION_UNLOCK_QUEUE = 0x19
+SRB_FUNCTION_RESET_LOGICAL_UNIT = 0x20
+SRB_FUNCTION_SET_LINK_TIMEOUT = 0x21
+SRB_FUNCTION_LINK_TIMEOUT_OCCURRED = 0x22
+SRB_FUNCTION_LINK_TIMEOUT_COMPLETE = 0x23
+SRB_FUNCTION_POWER = 0x24
+SRB_FUNCTION_PNP = 0x25
+SRB_FUNCTION_DUMP_POINTERS = 0x26
+SRB_FUNCTION_FREE_DUMP_POINTERS = 0x27
+SRB_FUNCTION_STORAGE_REQUEST_BLOCK = 0x28
+
+# -- SrbStatus --------------------------------------------------------------------------------------------------
+SRB_STATUS_PENDING = 0x00
+SRB_STATUS_SUCCESS = 0x01
+SRB_STATUS_ABORTED = 0x02
+SRB_STATUS_ABORT_FAILED = 0x03
+SRB_STATUS_ERROR = 0x04
+SRB_STATUS_BUSY = 0x05
+SRB_STATUS_INVALID_REQUEST = 0x06
+SRB_STATUS_INVALID_PATH_ID = 0x07
+SRB_STATUS_NO_DEVICE = 0x08
+SRB_STATUS_TIMEOUT = 0x09
+SRB_STATUS_SELECTION_TIMEOUT = 0x0A
+SRB_STATUS_COMMAND_TIMEOUT = 0x0B
+SRB_STATUS_MESSAGE_REJECTED = 0x0D
+SRB_STATUS_BUS_RESET = 0x0E
+SRB_STATUS_PARITY_ERROR = 0x0F
+SRB_STATUS_REQUEST_SENSE_FAILED = 0x10
+SRB_STATUS_NO_HBA = 0x11
+SRB_STATUS_DATA_OVERRUN = 0x12  # also underrun
+SRB_STATUS_UNEXPECTED_BUS_FREE = 0x13
+SRB_STATUS_PHASE_SEQUENCE_FAILURE = 0x14
+SRB_STATUS_BAD_SRB_BLOCK_LENGTH = 0x15
+SRB_STATUS_REQUEST_FLUSHED = 0x16
+SRB_STATUS_INVALID_LUN = 0x20
+SRB_STATUS_INVALID_TARGET_ID = 0x21
+SRB_STATUS_BAD_FUNCTION = 0x22
+SRB_STATUS_ERROR_RECOVERY = 0x23
+SRB_STATUS_NOT_POWERED = 0x24
+SRB_STATUS_LINK_DOWN = 0x25
+SRB_STATUS_INTERNAL_ERROR = 0x30
+
+SRB_STATUS_QUEUE_FROZEN = 0x40  # modifier, set by the port only
+SRB_STATUS_AUTOSENSE_VALID = 0x80  # modifier
+SRB_STATUS_MASK = 0x3F
+
+# -- ScsiStatus (SAM) ------------------------------------------------------------------------------------------
+SCSISTAT_GOOD = 0x00
+SCSISTAT_CHECK_CONDITION = 0x02
+SCSISTAT_CONDITION_MET = 0x04
+SCSISTAT_BUSY = 0x08
+SCSISTAT_INTERMEDIATE = 0x10
+SCSISTAT_INTERMEDIATE_COND_MET = 0x14
+SCSISTAT_RESERVATION_CONFLICT = 0x18
+SCSISTAT_COMMAND_TERMINATED = 0x22
+SCSISTAT_QUEUE_FULL = 0x28
+SCSISTAT_ACA_ACTIVE = 0x30
+SCSISTAT_TASK_ABORTED = 0x40
+
+# -- SrbFlags --------------------------------------------------------------------------------------------------
+SRB_FLAGS_NO_DATA_TRANSFER = 0x00000000
+SRB_FLAGS_QUEUE_ACTION_ENABLE = 0x00000002
+SRB_FLAGS_DISABLE_DISCONNECT = 0x00000004
+SRB_FLAGS_DISABLE_SYNCH_TRANSFER = 0x00000008
+SRB_FLAGS_BYPASS_FROZEN_QUEUE = 0x00000010
+SRB_FLAGS_DISABLE_AUTOSENSE = 0x00000020
+SRB_FLAGS_DATA_IN = 0x00000040
+SRB_FLAGS_DATA_OUT = 0x00000080
+SRB_FLAGS_UNSPECIFIED_DIRECTION = 0x000000C0
+SRB_FLAGS_NO_QUEUE_FREEZE = 0x00000100
+SRB_FLAGS_ADAPTER_CACHE_ENABLE = 0x00000200
+SRB_FLAGS_FREE_SENSE_BUFFER = 0x00000400
+SRB_FLAGS_IS_ACTIVE = 0x00010000
+SRB_FLAGS_ALLOCATED_FROM_ZONE = 0x00020000
+SRB_FLAGS_SGLIST_FROM_POOL = 0x00040000
+SRB_FLAGS_BYPASS_LOCKED_QUEUE = 0x00080000
+SRB_FLAGS_NO_KEEP_AWAKE = 0x00100000
+SRB_FLAGS_PORT_DRIVER_ALLOCSENSE = 0x00200000
+SRB_FLAGS_PORT_DRIVER_SENSEHASPORT = 0x00400000
+SRB_FLAGS_DONT_START_NEXT_PACKET = 0x00800000
+SRB_FLAGS_PORT_DRIVER_RESERVED = 0x0F000000
+SRB_FLAGS_CLASS_DRIVER_RESERVED = 0xF0000000
+
+# -- QueueAction and tags --------------------------------------------------------------------------------------
+SRB_SIMPLE_TAG_REQUEST = 0x20
+SRB_HEAD_OF_QUEUE_TAG_REQUEST = 0x21
+SRB_ORDERED_QUEUE_TAG_REQUEST = 0x22
+SP_UNTAGGED = 0xFF
+
+Completion = Callable[["Srb"], None]
+
+
+class Srb:
+    """One request on its way from the adapter through the port and a miniport, and back.
+
+    Fields up to `cdb` are the documented ones. What follows belongs to the port (names start with an underscore)
+    or to whoever made the request (`completion`, `context`); a miniport must not touch it.
+
+    Defaults are class attributes, so making one costs only the fields that differ.
+    """
+
+    length = 0x58  # sizeof(SCSI_REQUEST_BLOCK), 64-bit
+    function = SRB_FUNCTION_EXECUTE_SCSI
+    srb_status = SRB_STATUS_PENDING
+    scsi_status = SCSISTAT_GOOD
+    path_id = 0
+    target_id = 0
+    lun = 0
+    queue_tag = SP_UNTAGGED
+    queue_action = SRB_SIMPLE_TAG_REQUEST
+    cdb_length = 0
+    sense_info_buffer_length = 0
+    srb_flags = 0
+    data_transfer_length = 0  # bytes asked for; on completion, bytes really moved
+    time_out_value = 0  # seconds; 0: the port's default
+    data_buffer: Any = None  # what the miniport gets to see: MappedBuffer, OpaqueBuffer or None (hba.port.buffers)
+    sense_info_buffer: bytes = b""  # sense data the miniport returned
+    next_srb: Srb | None = None  # the victim of ABORT_COMMAND / TERMINATE_IO
+    original_request: Any = None
+    srb_extension: Any = None  # the miniport's private state for this request
+    queue_sort_key = 0  # first LBA where the command has one
+    internal_status = 0
+    cdb: bytes = b""
+
+    # the one who made it
+    completion: Completion | None = None  # called exactly once, never from inside a miniport callback
+    context: Any = None
+    mdl: DmaBuffer | None = None  # the guest's memory behind data_buffer; None: no data
+
+    # the port's own
+    _port: Any = None
+
+    def __init__(
+        self,
+        function: int = SRB_FUNCTION_EXECUTE_SCSI,
+        path_id: int = 0,
+        target_id: int = 0,
+        lun: int = 0,
+        completion: Completion | None = None,
+    ) -> None:
+        self.function = function
+        self.path_id = path_id
+        self.target_id = target_id
+        self.lun = lun
+        self.completion = completion
+
+    def __repr__(self) -> str:
+        return (
+            f"<Srb {self.function:#04x} {self.path_id}:{self.target_id}:{self.lun} cdb={self.cdb.hex()} "
+            f"status={self.srb_status:#04x}/{self.scsi_status:#04x}>"
+        )

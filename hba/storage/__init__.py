@@ -1,0 +1,1 @@
+"""Where the blocks live: back ends behind one small interface."""

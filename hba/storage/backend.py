@@ -1,0 +1,64 @@
+"""The one interface every back end has.
+
+Each data call tries to finish at once without blocking and says so: it returns True when done, False when `done` will
+be called later, in the loop's thread, with None or the error. It raises `StorageError` (with errno) for an error it
+knows at once. So the common case (page cache, memory) costs no callback, and nothing blocks the event loop.
+
+`views` are writable (read) or readable (write) memoryviews of guest memory: data is never copied on the way.
+Offsets and lengths are bytes. A back end never reads or writes less than asked: short is an error.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from hba.errors import StorageError
+
+Done = Callable[[StorageError | None], None]
+Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
+
+
+class Backend(ABC):
+    """Blocks somewhere. One LUN owns one back end."""
+
+    kind: str = ""  # "memory", "file", "nbd", ... as the configuration spells it
+    size: int = 0  # bytes
+    read_only: bool = False
+    can_discard: bool = False
+    physical_block_size: int = 512  # bytes; what the LUN reports as its physical block
+    on_event: Event | None = None  # called in the loop's thread when something happens to the store by itself
+
+    @abstractmethod
+    def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool: ...
+
+    @abstractmethod
+    def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
+        """`fua`: on stable storage before it is done."""
+
+    @abstractmethod
+    def flush(self, done: Done) -> bool:
+        """Everything written before is on stable storage (fdatasync) when done."""
+
+    def discard(self, offset: int, length: int, done: Done) -> bool:
+        """Give the range up; it reads as zeros afterwards. Back ends that cannot write zeros instead."""
+        return self.zero(offset, length, done)
+
+    @abstractmethod
+    def zero(self, offset: int, length: int, done: Done) -> bool: ...
+
+    def allocated(self, offset: int, length: int) -> tuple[bool, int]:
+        """(mapped?, bytes from `offset` that share this state, at most `length`) for GET LBA STATUS."""
+        return True, length
+
+    def resize(self, size: int) -> None:
+        """Grow or shrink. Raises `StorageError` when the store cannot."""
+        raise StorageError(f"a {self.kind} back end cannot be resized")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and release. Idempotent."""
+
+    def describe(self) -> dict[str, object]:
+        """For `hba show`: kind, size, path, state, counters."""
+        return {"kind": self.kind, "size": self.size, "read_only": self.read_only}

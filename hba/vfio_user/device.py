@@ -1,0 +1,139 @@
+"""What an engine serves: the small interface between the wire and a PCI function.
+
+Two directions. The engine calls a `Device` (regions, interrupts, DMA maps, reset); the device reaches back through the
+`Client` it was given when somebody connected (DMA by message, for guest RAM that came without a file descriptor).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# vfio_region_info flags (vfio.h)
+REGION_READ = 1
+REGION_WRITE = 2
+REGION_MMAP = 4
+
+# vfio_irq_info flags
+IRQ_EVENTFD = 1
+IRQ_MASKABLE = 2
+IRQ_AUTOMASKED = 4
+IRQ_NORESIZE = 8
+
+# vfio_irq_set flags: what the data is, what to do with it
+IRQ_SET_DATA_NONE = 1
+IRQ_SET_DATA_BOOL = 2
+IRQ_SET_DATA_EVENTFD = 4
+IRQ_SET_ACTION_MASK = 8
+IRQ_SET_ACTION_UNMASK = 16
+IRQ_SET_ACTION_TRIGGER = 32
+
+DMA_READ = 1  # the device may read the range
+DMA_WRITE = 2  # the device may write it
+
+
+@dataclass(frozen=True, slots=True)
+class RegionInfo:
+    """VFIO_USER_DEVICE_GET_REGION_INFO: size in bytes, flags, and for an mmap-able region the one fd behind it."""
+
+    size: int = 0
+    flags: int = 0
+    fd: int | None = None
+    offset: int = 0
+    sparse: tuple[tuple[int, int], ...] = field(default=())  # (offset, size) areas; empty: all of it
+
+
+@dataclass(frozen=True, slots=True)
+class IrqInfo:
+    """VFIO_USER_DEVICE_GET_IRQ_INFO."""
+
+    count: int = 0
+    flags: int = 0
+
+
+class RequestError(Exception):
+    """A request the device refuses; the engine replies with this errno."""
+
+    def __init__(self, errno: int, why: str) -> None:
+        super().__init__(why)
+        self.errno = errno
+
+
+class Client(Protocol):
+    """The way back to whoever is connected."""
+
+    def dma_read(self, address: int, length: int) -> bytes:
+        """DMA_READ by message, split as the negotiated limits and QEMU's socket need. Raises `hba.errors.DmaFault`."""
+        ...
+
+    def dma_write(self, address: int, data: bytes | memoryview) -> None:
+        """DMA_WRITE by message. Raises `hba.errors.DmaFault`."""
+        ...
+
+
+class Device(Protocol):
+    """A PCI function as the engine sees it. Region indices are vfio-pci's: 0-5 BARs, 6 ROM, 7 config, 8 VGA.
+
+    Calls arrive in the order of the messages, in the loop's thread. The engine has already checked that offset and
+    count lie inside the region and that flags allow the access. Any method may raise `RequestError`.
+    """
+
+    num_regions: int
+    num_irqs: int
+
+    def region_info(self, index: int) -> RegionInfo: ...
+
+    def irq_info(self, index: int) -> IrqInfo: ...
+
+    def region_read(self, index: int, offset: int, count: int) -> bytes: ...
+
+    def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None: ...
+
+    def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
+        """`prot`: DMA_READ | DMA_WRITE. The device owns `fd` from here on, also when it raises."""
+        ...
+
+    def dma_unmap(self, iova: int, size: int) -> None:
+        """Exactly one earlier map. Raises `RequestError(ENOENT/EINVAL)` otherwise."""
+        ...
+
+    def dma_unmap_all(self) -> None: ...
+
+    def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
+        """VFIO_USER_DEVICE_SET_IRQS after its header was checked. `fds`: eventfds in vector order (owned by the device
+        from here on); `data`: one byte a vector for DATA_BOOL. count 0 with TRIGGER|DATA_NONE disables the index."""
+        ...
+
+    def reset(self) -> None: ...
+
+    def connected(self, client: Client) -> None: ...
+
+    def disconnected(self) -> None:
+        """The client left: drop its DMA maps and interrupt fds, keep the device's state."""
+        ...
+
+
+class Engine(Protocol):
+    """Serves one device on one UNIX socket, inside an event loop."""
+
+    def start(self) -> None:
+        """Listen. Raises `hba.errors.SocketError` with the cause (taken, too long, no permission)."""
+        ...
+
+    def close(self) -> None: ...
+
+    def snapshot(self) -> dict[str, object]:
+        """Connection state, negotiated capabilities and message counters, for `hba show`."""
+        ...
+
+
+__all__ = [
+    "DMA_READ",
+    "DMA_WRITE",
+    "Client",
+    "Device",
+    "Engine",
+    "IrqInfo",
+    "RegionInfo",
+    "RequestError",
+]
