@@ -1,0 +1,1 @@
+"""What happened, in order: events with the clock's time."""
