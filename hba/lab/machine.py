@@ -1,0 +1,179 @@
+"""Machine profiles (`qemu/machines/*.toml`) and the QEMU command line made from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from hba.errors import HbaError
+from hba.lab import paths
+from hba.lab.agent import PORT_NAME
+from hba.lab.qemu import Qemu
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of machine."""
+
+    name: str
+    title: str
+    machine: str  # QEMU's -machine type
+    cpu: str
+    bus: str  # the bus the HBA goes on
+
+
+def profiles() -> list[str]:
+    """Names of the machine profiles there are."""
+    return sorted(path.stem for path in (paths.QEMU / "machines").glob("*.toml"))
+
+
+def load(name: str) -> Profile:
+    """The profile `name`; `HbaError` when there is none or it is not complete."""
+    path = paths.QEMU / "machines" / f"{name}.toml"
+    if not path.is_file():
+        raise HbaError(f"no machine profile {name}; there are: {', '.join(profiles())}")
+    try:
+        return Profile(name, **tomli.loads(path.read_text()))
+    except (tomli.TOMLDecodeError, TypeError) as error:
+        raise HbaError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a guest of ours is started with; see `image`, `kernel`, `initramfs`."""
+
+    kernel: Path
+    initrd: Path
+    root: Path  # erofs images
+    modules: Path
+    append: str = ""
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """The sockets and files QEMU makes, all below one private folder."""
+
+    folder: Path
+
+    @property
+    def monitor(self) -> Path:
+        return self.folder / "qmp.sock"
+
+    @property
+    def serial(self) -> Path:
+        return self.folder / "serial.sock"
+
+    @property
+    def agent(self) -> Path:
+        return self.folder / "agent.sock"
+
+    @property
+    def console_log(self) -> Path:
+        return self.folder / "console.log"
+
+    @property
+    def firmware_log(self) -> Path:
+        return self.folder / "firmware.log"
+
+
+def command_line(
+    qemu: Qemu,
+    profile: Profile,
+    sockets: Sockets,
+    *,
+    boot: Boot | None,
+    memory_mib: int,
+    cpus: int,
+    accelerator: str,
+    devices: Sequence[str],
+) -> list[str]:
+    """QEMU's whole command line.
+
+    Guest memory is a shared memfd, which a vfio-user server needs to reach it. Without `boot` the firmware
+    starts whatever the devices offer.
+    """
+    # The address for a CPU of the host's own exists only where the host's CPU runs the guest.
+    cpu = "host" if accelerator == "kvm" else profile.cpu
+    line = [
+        *qemu.argv,
+        *("-name", "hba-lab", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-accel", accelerator, "-cpu", cpu, "-smp", str(cpus), "-m", f"{memory_mib}M"),
+        *("-object", f"memory-backend-memfd,id=mem,size={memory_mib}M,share=on"),
+        *("-machine", f"{profile.machine},memory-backend=mem"),
+        *("-chardev", f"socket,id=qmp,path={_escaped(sockets.monitor)},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        "-chardev",
+        f"socket,id=serial,path={_escaped(sockets.serial)},server=on,wait=off,logfile={_escaped(sockets.console_log)}",
+        *("-serial", "chardev:serial"),
+        *("-chardev", f"file,id=firmware,path={_escaped(sockets.firmware_log)}"),
+        *("-device", "isa-debugcon,iobase=0x402,chardev=firmware"),
+    ]
+    if boot is not None:
+        words = f"console=ttyS0 panic=-1 {boot.append}".strip()
+        line += ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", words]
+        for name, image in (("root", boot.root), ("modules", boot.modules)):
+            line += ["-blockdev", _read_only_file(name, image)]
+            line += ["-device", f"virtio-blk-pci,drive={name},serial=lab-{name}"]
+        line += [
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=agent,path={_escaped(sockets.agent)},server=on,wait=off"),
+            *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+            *("-device", "virtio-rng-pci"),
+        ]
+    for device in devices:
+        line += device.split(" ", 1) if device.startswith("-") else ["-device", device]
+    return line
+
+
+def _escaped(path: Path) -> str:
+    """A path inside a comma-separated option."""
+    return str(path).replace(",", ",,")
+
+
+def _read_only_file(node: str, path: Path) -> str:
+    return json.dumps(
+        {"driver": "raw", "node-name": node, "read-only": True, "file": {"driver": "file", "filename": str(path)}}
+    )
+
+
+def vfio_user_device(profile: Profile, socket: Path, *, boot_index: int | None, posted_writes: bool) -> str:
+    """The `-device` argument that attaches a vfio-user server."""
+    device: dict[str, Any] = {
+        "driver": "vfio-user-pci",
+        "id": "hba0",
+        "bus": profile.bus,
+        "socket": {"type": "unix", "path": str(socket)},
+    }
+    if boot_index is not None:
+        device["bootindex"] = boot_index
+    if not posted_writes:
+        device["x-no-posted-writes"] = True
+    return json.dumps(device)
+
+
+def builtin_pvscsi(profile: Profile, disk: Path, serial: str, *, boot_index: int | None) -> list[str]:
+    """The arguments that attach QEMU's own PVSCSI model with one disk: the peer to hold our device against."""
+    node = {
+        "driver": "raw",
+        "node-name": "disk0",
+        "file": {"driver": "file", "filename": str(disk), "cache": {"direct": False}},
+    }
+    disk_device: dict[str, Any] = {"driver": "scsi-hd", "bus": "hba0.0", "drive": "disk0", "serial": serial}
+    if boot_index is not None:
+        disk_device["bootindex"] = boot_index
+    return [
+        "-blockdev " + json.dumps(node),
+        json.dumps({"driver": "pvscsi", "id": "hba0", "bus": profile.bus}),
+        json.dumps(disk_device),
+    ]
+
+
+def kvm_usable() -> bool:
+    """Whether this user may open /dev/kvm; whether it runs a guest only a try can tell (see `Guest`)."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)

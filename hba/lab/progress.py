@@ -1,0 +1,69 @@
+"""What the user sees while something slow happens: a spinner on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import IO, Protocol
+
+from rich.console import Console
+
+
+class Step(Protocol):
+    """One slow thing under way."""
+
+    def update(self, detail: str) -> None:
+        """Say what it is doing just now (one short line)."""
+
+
+class Progress:
+    """Shows steps on standard error, so that standard output stays the program's own."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Run a block as a named step; its duration is printed when it ends."""
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            if self._console.is_terminal:
+                with self._console.status(title) as status:
+                    yield _Spinner(title, status.update)
+            else:
+                self.say(f"{title} ...")
+                yield _Lines(self)
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        finally:
+            self.say(f"{title}: {outcome} ({time.monotonic() - started:.1f} s)")
+
+
+class _Spinner:
+    def __init__(self, title: str, show: object) -> None:
+        self._title = title
+        self._show = show
+
+    def update(self, detail: str) -> None:
+        if callable(self._show):
+            self._show(f"{self._title}: {detail[:100]}")
+
+
+class _Lines:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last = ""
+
+    def update(self, detail: str) -> None:
+        if detail != self._last:
+            self._last = detail
+            self._progress.say(f"  {detail}")
