@@ -1,0 +1,303 @@
+"""Blocks behind a file descriptor: what raw files and host block devices have in common.
+
+Data moves straight between the descriptor and the given views. What the kernel can do without waiting is done at
+once (RWF_NOWAIT: the page cache has it); everything else goes to the worker pool. Whether a file system offers
+RWF_NOWAIT is learned from its first answer and not asked again: ext4, for one, has it for buffered reads but not for
+buffered writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from os import preadv, pwritev
+from pathlib import Path
+
+from hba.clock import S, Timer
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage.backend import Backend, Done
+from hba.storage.counters import Counters
+from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer
+from hba.storage.workers import Work, WorkerPool
+
+SECTOR = 512  # bytes; a store is a whole number of these
+WATCH = 2 * S  # how often the file's size is compared with ours
+CLOSE_TIMEOUT = 10.0  # s; how long close() waits for calls that are still in a worker
+
+NEVER = -1  # instead of flags: this call may always block, hand it to a worker
+
+
+class DescriptorBackend(Backend):
+    """Reads, writes and flushes through one descriptor.
+
+    A subclass opens the descriptor, then calls `_start`; it says how to discard, zero and measure.
+    """
+
+    def __init__(self, path: Path, loop: EventLoop, workers: WorkerPool) -> None:
+        self.path = path
+        self.counters = Counters()
+        self._loop = loop
+        self._workers = workers
+        self._fd = -1
+        self._cached_fd = -1  # with direct I/O: the same store through the page cache, for what is not aligned
+        self._read_flags = NEVER
+        self._write_flags = NEVER
+        self._at_once = False  # nothing blocks here: the store is in memory
+        self._in_flight = 0  # calls in workers
+        self._changes = 0  # completed writes, discards, zeroes
+        self._stable = -1  # value of `_changes` that the last good flush covered
+        self._dsync = os.RWF_DSYNC
+        self._timer: Timer | None = None
+        self._checking = False
+        self._closed = False
+
+    def _start(self, fd: int, size: int, direct: bool, inline_writes: bool) -> None:
+        """Take over `fd`. `direct`: it was opened with O_DIRECT, where NOWAIT still waits for the device."""
+        self._fd = fd
+        self.size = size
+        if self._at_once:
+            self._read_flags = self._write_flags = 0
+        elif not direct:
+            self._read_flags = os.RWF_NOWAIT
+            self._write_flags = 0 if inline_writes else os.RWF_NOWAIT
+        self._timer = self._loop.clock.call_later(WATCH, self._watch)
+
+    # -- data -------------------------------------------------------------------------------------------------
+
+    def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
+        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+        if not 0 <= offset <= self.size - length:
+            raise self._outside("read", offset, length)
+        counters = self.counters
+        counters.reads += 1
+        flags = self._read_flags
+        count = 0
+        if flags >= 0:
+            try:
+                count = preadv(self._fd, views, offset, flags)
+            except OSError as problem:
+                if problem.errno != errno.EAGAIN:
+                    self._read_flags = self._not_at_once(problem, "read", offset, views, flags)
+            if count == length:
+                counters.bytes_read += length
+                return True
+        rest = skip(views, count) if count else views
+        self._submit(partial(self._read_blocking, rest, offset + count), partial(self._read_done, done, offset, length))
+        return False
+
+    def _read_blocking(self, views: Sequence[memoryview], offset: int) -> None:
+        try:
+            transfer(preadv, self._fd, views, offset)
+        except OSError as problem:
+            if problem.errno != errno.EINVAL or self._cached_fd < 0:
+                raise
+            transfer(preadv, self._cached_fd, views, offset)
+
+    def _read_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
+        self._in_flight -= 1
+        if error is None:
+            self.counters.bytes_read += length
+        else:
+            error = self._explain(error, "read", offset, length)
+        done(error)
+
+    def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
+        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+        if self.read_only or not 0 <= offset <= self.size - length:
+            raise self._outside("write", offset, length)
+        counters = self.counters
+        counters.writes += 1
+        flags = self._write_flags
+        count = 0
+        if flags >= 0 and (not fua or self._at_once):
+            try:
+                count = pwritev(self._fd, views, offset, flags)
+            except OSError as problem:
+                if problem.errno != errno.EAGAIN:
+                    self._write_flags = self._not_at_once(problem, "write", offset, views, flags)
+            if count == length:
+                self._changes += 1
+                counters.bytes_written += length
+                return True
+        # A part that is done already is written once more with FUA, because it is not stable yet.
+        rest, start = (skip(views, count), offset + count) if count and not fua else (views, offset)
+        self._submit(partial(self._write_blocking, rest, start, fua), partial(self._write_done, done, offset, length))
+        return False
+
+    def _write_blocking(self, views: Sequence[memoryview], offset: int, fua: bool) -> None:
+        flags = self._dsync if fua else 0
+        try:
+            transfer(pwritev, self._fd, views, offset, flags)
+        except OSError as problem:
+            if problem.errno == errno.EINVAL and self._cached_fd >= 0:
+                transfer(pwritev, self._cached_fd, views, offset)
+            elif problem.errno == errno.EOPNOTSUPP and flags:
+                self._dsync = 0
+                transfer(pwritev, self._fd, views, offset)
+            else:
+                raise
+            flags = 0
+        if fua and not flags:
+            os.fdatasync(self._fd)
+
+    def _write_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
+        self._in_flight -= 1
+        self._changes += 1  # also after an error: part of it may have been written
+        if error is None:
+            self.counters.bytes_written += length
+        else:
+            error = self._explain(error, "write", offset, length)
+        done(error)
+
+    def flush(self, done: Done) -> bool:
+        self.counters.flushes += 1
+        if self._closed:
+            raise self._outside("flush", 0, 0)
+        # A guest flushes far more often than there is something to flush.
+        if self._stable == self._changes or self.read_only or self._at_once:
+            return True
+        self._submit(partial(os.fdatasync, self._fd), partial(self._flush_done, done, self._changes))
+        return False
+
+    def _flush_done(self, done: Done, covered: int, error: StorageError | None) -> None:
+        self._in_flight -= 1
+        if error is None:
+            self._stable = max(self._stable, covered)
+        else:
+            # The kernel has dropped what it could not write and would call the next flush a success, so what was
+            # acknowledged before is lost: this answer is the only one that says so.
+            error = self._explain(error, "flush", 0, self.size)
+        done(error)
+
+    def discard(self, offset: int, length: int, done: Done) -> bool:
+        return self._erase("discard", self._discard_blocking if self.can_discard else None, offset, length, done)
+
+    def zero(self, offset: int, length: int, done: Done) -> bool:
+        return self._erase("zero", None, offset, length, done)
+
+    def _erase(self, what: str, work: Callable[[int, int], None] | None, offset: int, length: int, done: Done) -> bool:
+        if self.read_only or length < 0 or not 0 <= offset <= self.size - length:
+            raise self._outside(what, offset, length)
+        if what == "zero":
+            self.counters.zeroes += 1
+        else:
+            self.counters.discards += 1
+        if length == 0:
+            return True
+        self._submit(
+            partial(work or self._zero_blocking, offset, length), partial(self._erase_done, done, what, offset, length)
+        )
+        return False
+
+    def _erase_done(self, done: Done, what: str, offset: int, length: int, error: StorageError | None) -> None:
+        self._in_flight -= 1
+        self._changes += 1
+        done(None if error is None else self._explain(error, what, offset, length))
+
+    def _discard_blocking(self, offset: int, length: int) -> None:
+        raise NotImplementedError
+
+    def _zero_blocking(self, offset: int, length: int) -> None:
+        raise NotImplementedError
+
+    def _submit(self, work: Work, done: Done) -> None:
+        self._workers.submit(work, done)
+        self._in_flight += 1
+        self.counters.hand_offs += 1
+
+    # -- errors -----------------------------------------------------------------------------------------------
+
+    def _not_at_once(self, problem: OSError, what: str, offset: int, views: Sequence[memoryview], flags: int) -> int:
+        """The call at once failed with `problem`: returns the flags for the next one, or raises the error."""
+        if problem.errno in (errno.EOPNOTSUPP, errno.ENOSYS) and flags:
+            return NEVER
+        if len(views) > IOV_MAX and problem.errno == errno.EINVAL:
+            return flags  # the worker takes it in pieces
+        self.counters.errors += 1
+        raise StorageError(
+            f"{self.path}: cannot {what} at {offset}: {problem.strerror}", problem.errno or errno.EIO
+        ) from None
+
+    def _outside(self, what: str, offset: int, length: int) -> StorageError:
+        self.counters.errors += 1
+        if self._closed:
+            return StorageError(f"{self.path}: the back end is closed", errno.ENODEV)
+        if self.read_only and what != "read":
+            return StorageError(f"{self.path} is open read-only", errno.EROFS)
+        return StorageError(
+            f"{self.path}: cannot {what} {length} bytes at {offset}: it has {self.size} bytes", errno.EINVAL
+        )
+
+    def _explain(self, error: StorageError, what: str, offset: int, length: int) -> StorageError:
+        """Put the place and, for a file that ended early, the reason into the message."""
+        self.counters.errors += 1
+        code = error.errno or errno.EIO
+        why = os.strerror(code) if error.errno else str(error)
+        if isinstance(error.__cause__, EndOfFile):
+            why = f"it ended at or before byte {error.__cause__.offset}; someone made it smaller while it was in use"
+            self.check_size()
+        return StorageError(f"{self.path}: cannot {what} {length} bytes at {offset}: {why}", code)
+
+    # -- the size of the store, as others change it -----------------------------------------------------------
+
+    def _measure(self) -> int:
+        """The size of the store now, in bytes, rounded down to sectors. May block."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        self._timer = self._loop.clock.call_later(WATCH, self._watch)
+        self.check_size()
+
+    def check_size(self) -> None:
+        """Compare the store's size with ours (in a worker); "resized" is reported when it differs."""
+        if self._checking or self._closed:
+            return
+        self._checking = True
+        found: list[int] = []
+        self._in_flight += 1
+        self._workers.submit(lambda: found.append(self._measure()), partial(self._checked, found))
+
+    def _checked(self, found: list[int], error: StorageError | None) -> None:
+        self._in_flight -= 1
+        self._checking = False
+        if error is None and not self._closed and found[0] != self.size:
+            self.size = found[0]
+            self._tell("resized")
+
+    def _tell(self, event: str) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush and release; waits for calls in workers. Flush first (`flush`) to keep the loop free meanwhile."""
+        if self._closed:
+            return
+        self._closed = True
+        self.size = 0
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._workers.wait(lambda: self._in_flight == 0, CLOSE_TIMEOUT):
+            return  # a worker hangs on the descriptor: closing it could let that worker write into another file
+        if self._stable != self._changes and not (self.read_only or self._at_once):
+            try:
+                os.fdatasync(self._fd)
+            except OSError as problem:
+                self._tell(f"error: {self.path}: the last flush failed: {problem.strerror}")
+        for fd in (self._fd, self._cached_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._cached_fd = -1
+        self._read_flags = self._write_flags = NEVER
+
+    def describe(self) -> dict[str, object]:
+        return super().describe() | {
+            "path": str(self.path),
+            "state": "closed" if self._closed else "open",
+            "in_workers": self._in_flight,
+            "counters": self.counters.as_dict(),
+        }

@@ -1,0 +1,209 @@
+"""A raw file: byte n of the store is byte n of the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage import linux
+from hba.storage.descriptor import SECTOR, DescriptorBackend
+from hba.storage.vectors import write_zeros
+from hba.storage.workers import WorkerPool
+
+_NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV)
+
+
+class FileBackend(DescriptorBackend):
+    """The raw file at `path`.
+
+    `size`           bytes. With `create` a missing file is made this large (sparse); an existing one must have it.
+    `create`         make the file when it is missing; needs `size`.
+    `direct`         O_DIRECT: past the page cache, every transfer in a worker. Guest pages are aligned; what is not
+                     goes through the page cache.
+    `inline_writes`  write in the event loop even where the file system cannot promise not to wait. Faster, but a
+                     writer that the kernel throttles then holds up the guest's register accesses too.
+    Raises `StorageError` that says why the file cannot be used and what to do.
+    """
+
+    kind = "file"
+
+    def __init__(
+        self,
+        path: Path | str,
+        loop: EventLoop,
+        workers: WorkerPool,
+        *,
+        size: int | None = None,
+        read_only: bool = False,
+        create: bool = False,
+        direct: bool = False,
+        inline_writes: bool = False,
+    ) -> None:
+        super().__init__(Path(path), loop, workers)
+        self.read_only = read_only
+        self.direct = direct
+        self._zeroes_ranges = True
+        # O_NONBLOCK: opening a FIFO by mistake must not wait for its other end. It means nothing to a regular file.
+        flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR)
+        fd, made = self._open(flags, create and not read_only, size)
+        try:
+            self.locked = self._lock(fd)
+            if made and size is not None:
+                os.ftruncate(fd, size)
+            information = self._check(fd, size)
+            if direct:
+                self._cached_fd, fd = fd, self._open_direct(flags)
+        except BaseException as problem:
+            for open_fd in (fd, self._cached_fd):
+                if open_fd >= 0:
+                    os.close(open_fd)
+            if made:
+                self.path.unlink(missing_ok=True)
+            if isinstance(problem, OSError):
+                raise StorageError(f"{self.path}: {problem.strerror}", problem.errno or 0) from None
+            raise
+        self.physical_block_size = 4096 if information.st_blksize >= 4096 else SECTOR
+        self._at_once = linux.lives_in_memory(fd) and not direct
+        self.can_discard = not read_only and _punches_holes(fd, information.st_size)
+        self._start(fd, information.st_size, direct, inline_writes)
+
+    # -- opening ----------------------------------------------------------------------------------------------
+
+    def _open(self, flags: int, create: bool, size: int | None) -> tuple[int, bool]:
+        """Returns the descriptor and whether the file was made just now."""
+        path = self.path
+        if size is not None and (size <= 0 or size % SECTOR):
+            raise StorageError(f"{path}: size {size} is not a positive multiple of {SECTOR}", errno.EINVAL)
+        try:
+            return os.open(path, flags), False
+        except FileNotFoundError:
+            if not create or size is None:
+                raise StorageError(
+                    f"{path} does not exist; name an existing file, or give create = true and a size", errno.ENOENT
+                ) from None
+        except IsADirectoryError:
+            raise StorageError(f"{path} is a directory; name a file in it", errno.EISDIR) from None
+        except OSError as problem:
+            raise self._refused(problem) from None
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        except FileNotFoundError:
+            raise StorageError(f"{path.parent} does not exist; create that directory first", errno.ENOENT) from None
+        except OSError as problem:
+            raise self._refused(problem) from None
+
+    def _refused(self, problem: OSError) -> StorageError:
+        code = problem.errno or 0
+        mode = "reading" if self.read_only else "reading and writing"
+        advice = {
+            errno.EACCES: f"no permission for {mode}; change its mode or owner"
+            + ("" if self.read_only else ", or set read_only = true"),
+            errno.EROFS: "its file system is read-only; set read_only = true",
+            errno.ETXTBSY: "it is a program that is running",
+        }.get(code, problem.strerror)
+        return StorageError(f"{self.path}: cannot open it: {advice}", code)
+
+    def _lock(self, fd: int) -> bool:
+        try:
+            return linux.lock_file(fd, exclusive=not self.read_only)
+        except BlockingIOError:
+            raise StorageError(
+                f"{self.path} is in use by another process (an adapter, or QEMU); stop that one, "
+                "give this one its own file, or open both with read_only = true",
+                errno.EBUSY,
+            ) from None
+
+    def _check(self, fd: int, size: int | None) -> os.stat_result:
+        information = os.fstat(fd)
+        path = self.path
+        if stat.S_ISDIR(information.st_mode):
+            raise StorageError(f"{path} is a directory; name a file in it", errno.EISDIR)
+        if stat.S_ISBLK(information.st_mode):
+            raise StorageError(f'{path} is a block device; use kind = "host" for it', errno.EINVAL)
+        if not stat.S_ISREG(information.st_mode):
+            raise StorageError(f"{path} is not a regular file", errno.EINVAL)
+        actual = information.st_size
+        if actual == 0 or actual % SECTOR:
+            raise StorageError(
+                f"{path} has {actual} bytes, not a positive multiple of {SECTOR}; "
+                f"`truncate -s {max(SECTOR, -(-actual // SECTOR) * SECTOR)} {path}` makes it one",
+                errno.EINVAL,
+            )
+        if size is not None and actual != size:
+            raise StorageError(
+                f"{path} has {actual} bytes, the configuration says {size}; leave size out, or correct one of them",
+                errno.EINVAL,
+            )
+        return information
+
+    def _open_direct(self, flags: int) -> int:
+        try:
+            return os.open(self.path, flags | os.O_DIRECT)
+        except OSError as problem:
+            if problem.errno == errno.EINVAL:
+                raise StorageError(
+                    f"{self.path}: its file system has no direct I/O; set direct = false", errno.EINVAL
+                ) from None
+            raise
+
+    # -- the file's own ways ----------------------------------------------------------------------------------
+
+    def _discard_blocking(self, offset: int, length: int) -> None:
+        linux.punch_hole(self._fd, offset, length)
+
+    def _zero_blocking(self, offset: int, length: int) -> None:
+        if self._zeroes_ranges:
+            try:
+                linux.zero_range(self._fd, offset, length)
+                return
+            except OSError as problem:
+                if problem.errno not in _NOT_OFFERED:
+                    raise
+                self._zeroes_ranges = False
+        write_zeros(self._cached_fd if self.direct else self._fd, offset, length)
+
+    def allocated(self, offset: int, length: int) -> tuple[bool, int]:
+        """From SEEK_DATA and SEEK_HOLE; a file system without them calls everything data."""
+        end = offset + length
+        try:
+            data = os.lseek(self._fd, offset, os.SEEK_DATA)
+            if data > offset:
+                return False, min(data, end) - offset
+            return True, min(os.lseek(self._fd, offset, os.SEEK_HOLE), end) - offset
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # no data from here to the end of the file
+                return False, length
+            return True, length
+
+    def _measure(self) -> int:
+        return os.fstat(self._fd).st_size // SECTOR * SECTOR
+
+    def resize(self, size: int) -> None:
+        if size <= 0 or size % SECTOR:
+            raise StorageError(f"{self.path}: size {size} is not a positive multiple of {SECTOR}", errno.EINVAL)
+        if self.read_only:
+            raise StorageError(f"{self.path} is open read-only", errno.EROFS)
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as problem:
+            raise StorageError(
+                f"{self.path}: cannot make it {size} bytes: {problem.strerror}", problem.errno or 0
+            ) from None
+        self._changes += 1
+        self.size = size
+
+    def describe(self) -> dict[str, object]:
+        return super().describe() | {"direct": self.direct, "locked": self.locked, "can_discard": self.can_discard}
+
+
+def _punches_holes(fd: int, size: int) -> bool:
+    """Ask by punching where the file has ended already: nothing changes."""
+    try:
+        linux.punch_hole(fd, -(-size // 65536) * 65536, 65536)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+from hypothesis import given, settings
+
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage.memory import BLOCK, MemoryBackend
+from tests.storage.util import Sync, operations, run_against_model
+
+SIZE = 3 * BLOCK + 1536
+
+
+@settings(max_examples=60, deadline=None)
+@given(operations(SIZE, longest=300))
+def test_behaves_like_a_bytearray(todo: list[tuple[str, int, int, int]]) -> None:
+    loop = EventLoop()
+    backend = MemoryBackend(SIZE)
+    sync = Sync(loop, backend)
+    run_against_model(sync, bytearray(SIZE), todo)
+    assert sync.later == 0
+    backend.close()
+    loop.close()
+
+
+def test_is_sparse_and_gives_memory_back(loop: EventLoop) -> None:
+    backend = MemoryBackend(4 << 40)
+    sync = Sync(loop, backend)
+    sync.write(3 << 40, b"x" * 4096)
+    assert backend.describe()["used"] == BLOCK
+    assert backend.allocated(0, 1 << 20) == (False, 1 << 20)
+    assert backend.allocated(3 << 40, 1 << 20) == (True, BLOCK)
+    sync.discard(0, 4 << 40)
+    assert backend.describe()["used"] == 0
+    assert sync.read(3 << 40, 4096) == bytes(4096)
+    backend.close()
+
+
+def test_resize_keeps_what_stays_and_shows_zeros_in_what_comes(loop: EventLoop) -> None:
+    backend = MemoryBackend(2 * BLOCK)
+    sync = Sync(loop, backend)
+    sync.write(0, b"a" * 2 * BLOCK)
+    backend.resize(BLOCK + 512)
+    backend.resize(2 * BLOCK)
+    assert sync.read(0, 2 * BLOCK) == b"a" * (BLOCK + 512) + bytes(BLOCK - 512)
+    backend.close()
+
+
+@pytest.mark.parametrize("offset", [-512, SIZE - 512, SIZE, 1 << 62])
+def test_outside_is_refused_and_changes_nothing(loop: EventLoop, offset: int) -> None:
+    backend = MemoryBackend(SIZE)
+    sync = Sync(loop, backend)
+    for call in (
+        lambda: sync.read(offset, 1024),
+        lambda: sync.write(offset, b"x" * 1024, 512),
+        lambda: sync.zero(offset, 1024),
+    ):
+        with pytest.raises(StorageError) as caught:
+            call()
+        assert caught.value.errno == errno.EINVAL
+    assert sync.read(0, SIZE) == bytes(SIZE)
+    backend.close()
+
+
+def test_read_only_and_closed_say_so(loop: EventLoop) -> None:
+    backend = MemoryBackend(SIZE, read_only=True)
+    sync = Sync(loop, backend)
+    with pytest.raises(StorageError) as caught:
+        sync.write(0, bytes(512))
+    assert caught.value.errno == errno.EROFS
+    assert sync.read(0, 512) == bytes(512)
+    backend.close()
+    backend.close()
+    with pytest.raises(StorageError, match="closed"):
+        sync.read(0, 512)
+
+
+def test_more_than_the_address_space_is_refused_clearly() -> None:
+    with pytest.raises(StorageError, match="address space"):
+        MemoryBackend(1 << 60)
