@@ -32,6 +32,50 @@ SCSI_SET_BOOT_CONFIG = 3
 SCSI_SET_RUNNING_CONFIG = 4
 
 
+# HwUnitControl's control types (SCSI_UNIT_CONTROL_TYPE)
+SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES = 0
+SCSI_UNIT_USAGE = 1
+SCSI_UNIT_START = 2
+SCSI_UNIT_POWER = 3
+SCSI_UNIT_PO_FX_POWER_INFO = 4
+SCSI_UNIT_PO_FX_POWER_REQUIRED = 5
+SCSI_UNIT_PO_FX_POWER_ACTIVE = 6
+SCSI_UNIT_PO_FX_POWER_SET_F_STATE = 7
+SCSI_UNIT_PO_FX_POWER_CONTROL = 8
+SCSI_UNIT_REMOVE = 9
+SCSI_UNIT_SURPRISE_REMOVAL = 10
+
+# STOR_DEVICE_POWER_STATE
+STOR_POWER_DEVICE_UNSPECIFIED = 0
+STOR_POWER_DEVICE_D0 = 1
+STOR_POWER_DEVICE_D3 = 4
+
+
+class SupportedControlTypes:
+    """SCSI_SUPPORTED_CONTROL_TYPE_LIST: the miniport sets `types[n] = True` for each control type it handles.
+
+    There are `max_control_type` entries. A write beyond them is kept in `beyond` instead of corrupting the port's
+    memory, so the port can report it (RS-05).
+    """
+
+    def __init__(self, max_control_type: int) -> None:
+        self.max_control_type = max_control_type
+        self.supported = [False] * max_control_type
+        self.beyond: list[int] = []
+
+    def __setitem__(self, control_type: int, value: bool) -> None:
+        if 0 <= control_type < self.max_control_type:
+            self.supported[control_type] = value
+        else:
+            self.beyond.append(control_type)
+
+    def __getitem__(self, control_type: int) -> bool:
+        return 0 <= control_type < self.max_control_type and self.supported[control_type]
+
+    def __len__(self) -> int:
+        return self.max_control_type
+
+
 class Miniport:
     """Base of all miniports. Override what your adapter needs; a callback left alone does nothing.
 
@@ -64,6 +108,10 @@ class Miniport:
         """True when this adapter interrupted (and it was dismissed). HwScsiInterrupt / HwStorInterrupt."""
         return False
 
+    def hw_msi_interrupt(self, message_id: int) -> bool:
+        """Storport, when the interrupt is message signalled. HwStorMSInterruptRoutine."""
+        return self.hw_interrupt()
+
     def hw_timer(self) -> None:
         """The timer asked for with RequestTimerCall has expired. HwScsiTimer / HwStorTimer."""
 
@@ -71,10 +119,24 @@ class Miniport:
         """Reset the bus and complete everything outstanding on it (ER-11, RS-03). HwScsiResetBus / HwStorResetBus."""
         raise NotImplementedError(f"{type(self).__name__} has no hw_reset_bus")
 
+    def hw_tracing_enabled(self, enabled: bool) -> None:
+        """Storport: somebody switched tracing on or off. HwStorTracingEnabled."""
+
+    def hw_state_change(self, path_id: int, target_id: int, lun: int, state: int) -> None:
+        """Storport: a unit's state changed. HwStorStateChange."""
+
     def hw_adapter_control(self, control_type: int, parameters: Any) -> int:
-        """HwScsiAdapterControl / HwStorAdapterControl. Returns 0 for success, 1 for failure."""
+        """HwScsiAdapterControl / HwStorAdapterControl. Returns 0 for success, 1 for failure.
+
+        `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_CONTROL_TYPES, else None. Only types declared
+        there are called (RS-05).
+        """
         return 1
 
     def hw_unit_control(self, control_type: int, parameters: Any) -> int:
-        """HwStorUnitControl. Returns 0 for success, 1 for failure."""
+        """HwStorUnitControl. Returns 0 for success, 1 for failure.
+
+        `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES, else the address
+        (path, target, lun), with the power state behind it for SCSI_UNIT_POWER.
+        """
         return 1

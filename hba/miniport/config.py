@@ -1,11 +1,12 @@
-"""PORT_CONFIGURATION_INFORMATION: what the miniport says of its adapter in hw_find_adapter.
+"""PORT_CONFIGURATION_INFORMATION: what the miniport says of its adapter in hw_find_adapter; and the perf options.
 
-Sources: PORT_CONFIGURATION_INFORMATION (srb.h) and (storport.h); HW_INITIALIZATION_DATA (Storport).
+Sources: PORT_CONFIGURATION_INFORMATION (srb.h) and (storport.h); HW_INITIALIZATION_DATA (Storport);
+PERF_CONFIGURATION_DATA (storport.h).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # MapBuffers under Storport (storport.h)
 STOR_MAP_NO_BUFFERS = 0
@@ -16,6 +17,34 @@ STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE = 3
 # SynchronizationModel
 STOR_SYNCHRONIZE_HALF_DUPLEX = 0
 STOR_SYNCHRONIZE_FULL_DUPLEX = 1
+
+# InterruptSynchronizationMode
+INTERRUPT_SUPPORT_NONE = 0
+INTERRUPT_SYNCHRONIZE_ALL = 1
+INTERRUPT_SYNCHRONIZE_PER_MESSAGE = 2
+
+# Dma64BitAddresses
+SCSI_DMA64_MINIPORT_SUPPORTED = 0x01
+SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED = 0x02
+SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED = 0x04
+SCSI_DMA64_MINIPORT_ONE_4GB_BOUNDARY = 0x08
+
+# FeatureSupport
+STOR_ADAPTER_FEATURE_ABORT_COMMAND = 0x10
+
+# SrbType
+SRB_TYPE_SCSI_REQUEST_BLOCK = 0
+SRB_TYPE_STORAGE_REQUEST_BLOCK = 1
+
+# STOR_PERF_* flags of PERF_CONFIGURATION_DATA
+STOR_PERF_DPC_REDIRECTION = 0x00000001
+STOR_PERF_CONCURRENT_CHANNELS = 0x00000002
+STOR_PERF_INTERRUPT_MESSAGE_RANGES = 0x00000004
+STOR_PERF_ADV_CONFIG_LOCALITY = 0x00000008
+STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO = 0x00000010
+STOR_PERF_DPC_REDIRECTION_CURRENT_CPU = 0x00000020
+STOR_PERF_NO_SGL = 0x00000040
+STOR_PERF_VERSION = 5
 
 SP_UNINITIALIZED = 0xFFFFFFFF
 
@@ -46,11 +75,29 @@ class PortConfigurationInformation:
     srb_extension_size: int = 0
     specific_lu_extension_size: int = 0
     synchronization_model: int = STOR_SYNCHRONIZE_HALF_DUPLEX
-    interrupt_synchronization_mode: int = 0
+    interrupt_synchronization_mode: int = INTERRUPT_SUPPORT_NONE
     bus_reset_hold_time: int = 4_000_000  # microseconds
     max_number_of_io: int = 1000
     max_ios_per_lun: int = 255
     initial_lun_queue_depth: int = 20
     bus_interrupt_level: int = 1  # 0: polled adapter, no interrupt (IN-07)
     feature_support: int = 0
-    srb_type: int = 0  # 1: STORAGE_REQUEST_BLOCK
+    srb_type: int = SRB_TYPE_SCSI_REQUEST_BLOCK
+    virtual_device: bool = False  # a Storport virtual miniport: no locks around its callbacks
+    access_ranges: tuple[tuple[int, int], ...] = ()  # (address, length) of the adapter's BARs (CF-10)
+    hw_dma_started: object = None  # Storport: stays None (MB-01)
+    hw_adapter_state: object = None  # Storport: stays None (MB-01)
+
+
+@dataclass
+class PerfConfigurationData:
+    """PERF_CONFIGURATION_DATA: what `initialize_perf_opts` queries and sets."""
+
+    version: int = STOR_PERF_VERSION
+    size: int = 0x40
+    flags: int = 0
+    concurrent_channels: int = 0
+    first_redirection_message_number: int = 0
+    last_redirection_message_number: int = 0
+    device_node: int = 0
+    message_targets: list[int] = field(default_factory=list)

@@ -1,0 +1,166 @@
+"""The chip of the simple bus-master host adapter that the miniports of this project program.
+
+It executes commands on the SCSI bus, moves their data by DMA and interrupts when a command has ended. Its "registers"
+are plain methods: `start`, `abort`, `reset_*` on the way in; the queue `completed`, the interrupt line `asserted` and
+`acknowledge()` on the way back.
+
+A command that ends while it is being started (data in the page cache, an empty target, bad CDB) does not interrupt:
+`start` says so, as a chip does whose status register the driver may poll.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hba.dma import DmaBuffer, DmaSpace, Segment
+from hba.errors import DmaFault
+from hba.miniport.windows import DmaWindows
+from hba.scsi.bus import ScsiBus
+from hba.scsi.task import DATA_IN, RESPONSE_RESET, Task
+from hba.srb import Srb
+
+HOST_MEMORY_BASE = 1 << 62  # bus addresses of the host's own memory (uncached extension), far above any guest's
+
+
+class Chip:
+    """One adapter's chip, in front of one bus.
+
+    `dma`         how it reaches the guest's memory (`hba.pci.memory.GuestMemory`).
+    `windows`     what it may reach now: set by a port with a verifier, else None (MB-13).
+    `active`      commands it has and has not reported yet.
+    `completed`   commands that ended later than `start`, oldest first; the interrupt routine takes them out.
+    """
+
+    def __init__(self, bus: ScsiBus, dma: DmaSpace) -> None:
+        self.bus = bus
+        self.dma = dma
+        self.windows: DmaWindows | None = None
+        self.active: dict[Task, None] = {}  # ordered set
+        self.completed: deque[Task] = deque()
+        self.asserted = False
+        self._enabled = True
+        self.on_interrupt: Callable[[], None] | None = None
+        self._own_memory: list[tuple[int, memoryview]] = []
+        self._done = self._task_done  # bound once: the hot path sets it on every task
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    def start(self, target: int, lun: int, task: Task) -> bool:
+        """Run a command. True: it has ended, its result is in `task`. False: it interrupts when it has."""
+        if self.windows is not None:
+            self.windows.begin(task)
+        task.done = self._done
+        active = self.active
+        active[task] = None
+        if not self.bus.execute(target, lun, task):
+            return False
+        del active[task]
+        data = task.data
+        if data is not None and task.direction == DATA_IN:
+            data.commit(task.transferred)
+        if self.windows is not None:
+            self.windows.end(task)
+        return True
+
+    def abort(self, task: Task) -> bool:
+        """End one command with RESPONSE_ABORTED; it comes back through `completed`. False: it is not here."""
+        return task in self.active and self.bus.abort(task)
+
+    def reset_unit(self, target: int, lun: int) -> bool:
+        """False when there is no such unit. The commands come back through `completed` with RESPONSE_RESET."""
+        return self.bus.reset_unit(target, lun)
+
+    def reset_target(self, target: int) -> bool:
+        return self.bus.reset_target(target)
+
+    def reset_bus(self) -> None:
+        """Every command the chip has comes back with RESPONSE_RESET, also one the bus no longer knows."""
+        self.bus.reset_bus()
+        for task in list(self.active):
+            task.response = RESPONSE_RESET
+            self._task_done(task)
+
+    def forget(self, task: Task) -> None:
+        """Give a command up: if it ever ends, nobody is told."""
+        if task in self.active:
+            del self.active[task]
+
+    # -- interrupt --------------------------------------------------------------------------------------------
+
+    def _task_done(self, task: Task) -> None:
+        if self.windows is not None:
+            self.windows.end(task)
+        if task not in self.active:
+            return  # given up by a reset or `forget`: its request was completed long ago
+        del self.active[task]
+        data = task.data
+        if data is not None and task.direction == DATA_IN:
+            data.commit(task.transferred)
+        self.completed.append(task)
+        self.raise_interrupt()
+
+    def raise_interrupt(self) -> None:
+        """Assert the line; level triggered, so a second cause while it is up makes no second edge."""
+        if not self.asserted:
+            self.asserted = True
+            if self._enabled and self.on_interrupt is not None:
+                self.on_interrupt()
+
+    def acknowledge(self) -> None:
+        """Dismiss the interrupt. Take `completed` out after this, or an end in between goes unnoticed."""
+        self.asserted = False
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        """The chip's interrupt mask register. Enabling it with the line up interrupts at once."""
+        return self._enabled
+
+    @interrupts_enabled.setter
+    def interrupts_enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        if enabled and self.asserted and self.on_interrupt is not None:
+            self.on_interrupt()
+
+    # -- DMA --------------------------------------------------------------------------------------------------
+
+    def map(self, srb: Srb | None, segments: Sequence[Segment], write: bool) -> DmaBuffer:
+        """Program the scatter/gather engine: what `task.data` must be for these bus addresses.
+
+        `write`: the chip will write to them. With `srb`, a list equal to the port's own for this request is not
+        translated a second time. Raises `DmaFault` when an address leads nowhere.
+        """
+        if srb is not None:
+            mdl = srb.mdl
+            if mdl is not None and (segments is mdl.segments or segments == mdl.segments):
+                return mdl
+        if not self._own_memory:
+            return self.dma.buffer(segments, write)
+        return self._map_mixed(segments, write)
+
+    def _map_mixed(self, segments: Sequence[Segment], write: bool) -> DmaBuffer:
+        """Segments of which some may lie in the host's own memory."""
+        views: list[memoryview] = []
+        for address, length in segments:
+            if address < HOST_MEMORY_BASE:
+                views += self.dma.buffer([(address, length)], write).views
+                continue
+            for base, memory in self._own_memory:
+                if base <= address and address + length <= base + len(memory):
+                    views.append(memory[address - base : address - base + length])
+                    break
+            else:
+                raise DmaFault(address, length, "no such memory of the host")
+        return DmaBuffer(segments, views, sum(length for _, length in segments))
+
+    def add_host_memory(self, memory: memoryview) -> int:
+        """Make memory of the host (an uncached extension) reachable; returns its bus address."""
+        base = HOST_MEMORY_BASE
+        if self._own_memory:
+            last, view = self._own_memory[-1]
+            base = last + ((len(view) + 0xFFF) & ~0xFFF)
+        self._own_memory.append((base, memory))
+        return base
+
+    def release_host_memory(self) -> None:
+        self._own_memory.clear()

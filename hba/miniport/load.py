@@ -1,0 +1,57 @@
+"""From the configuration's `miniport = "..."` to a miniport: "dma" (the default), or "module:Class" of your own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hba.errors import ConfigError
+from hba.miniport.base import Miniport
+from hba.miniport.chip import Chip
+
+BUILT_IN = {"dma": "hba.miniport.dma:DmaMiniport"}
+EXPECTED = 'expected "dma" or "module:Class" of an importable module, such as "hba.miniport.examples.good:GoodMiniport"'
+
+
+def miniport_class(name: str) -> type[Miniport]:
+    """The class behind a name. Raises `ConfigError` that says what is wrong with it."""
+    module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
+    if not colon or not module_name or not class_name:
+        raise ConfigError(f"miniport = {name!r}: {EXPECTED}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise ConfigError(
+                f"miniport = {name!r}: there is no module {module_name!r} on the Python path; "
+                "install it, or set PYTHONPATH to its folder"
+            ) from error
+        raise ConfigError(f"miniport = {name!r}: module {module_name!r} needs {error.name!r}: install it") from error
+    except Exception as error:  # somebody else's module may fail in any way while it is imported
+        raise ConfigError(
+            f"miniport = {name!r}: importing {module_name!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise ConfigError(f"miniport = {name!r}: module {module_name!r} has no class {class_name!r}")
+    if not (isinstance(found, type) and issubclass(found, Miniport)):
+        raise ConfigError(f"miniport = {name!r}: {class_name!r} is not a class derived from hba.miniport.base.Miniport")
+    return found
+
+
+def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None) -> Miniport:
+    """Make the miniport called `name` for `chip`. Its `port` is set by the port driver it is given to.
+
+    Raises `ConfigError` for a bad name or a class that cannot be made without arguments.
+    """
+    kind = miniport_class(name)
+    try:
+        miniport = kind()
+    except Exception as error:
+        raise ConfigError(
+            f"miniport = {name!r}: {kind.__name__}() failed with {type(error).__name__}: {error}; "
+            "a miniport's constructor takes no arguments"
+        ) from error
+    miniport.chip = chip
+    miniport.options = dict(options or {})
+    return miniport
