@@ -18,8 +18,8 @@ from pathlib import Path
 from hba.clock import S, Timer
 from hba.errors import StorageError
 from hba.loop import EventLoop
-from hba.storage.backend import Backend, Done
-from hba.storage.counters import Counters
+from hba.storage.backend import Done
+from hba.storage.counters import CountingBackend
 from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer
 from hba.storage.workers import Work, WorkerPool
 
@@ -30,7 +30,7 @@ CLOSE_TIMEOUT = 10.0  # s; how long close() waits for calls that are still in a 
 NEVER = -1  # instead of flags: this call may always block, hand it to a worker
 
 
-class DescriptorBackend(Backend):
+class DescriptorBackend(CountingBackend):
     """Reads, writes and flushes through one descriptor.
 
     A subclass opens the descriptor, then calls `_start`; it says how to discard, zero and measure.
@@ -38,7 +38,6 @@ class DescriptorBackend(Backend):
 
     def __init__(self, path: Path, loop: EventLoop, workers: WorkerPool) -> None:
         self.path = path
-        self.counters = Counters()
         self._loop = loop
         self._workers = workers
         self._fd = -1
@@ -71,19 +70,16 @@ class DescriptorBackend(Backend):
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if not 0 <= offset <= self.size - length:
             raise self._outside("read", offset, length)
-        counters = self.counters
-        counters.reads += 1
-        flags = self._read_flags
+        self.reads += 1
         count = 0
-        if flags >= 0:
+        if (flags := self._read_flags) >= 0:
             try:
-                count = preadv(self._fd, views, offset, flags)
+                if (count := preadv(self._fd, views, offset, flags)) == length:
+                    self.bytes_read += length
+                    return True
             except OSError as problem:
                 if problem.errno != errno.EAGAIN:
                     self._read_flags = self._not_at_once(problem, "read", offset, views, flags)
-            if count == length:
-                counters.bytes_read += length
-                return True
         rest = skip(views, count) if count else views
         self._submit(partial(self._read_blocking, rest, offset + count), partial(self._read_done, done, offset, length))
         return False
@@ -99,7 +95,7 @@ class DescriptorBackend(Backend):
     def _read_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
         self._in_flight -= 1
         if error is None:
-            self.counters.bytes_read += length
+            self.bytes_read += length
         else:
             error = self._explain(error, "read", offset, length)
         done(error)
@@ -108,8 +104,7 @@ class DescriptorBackend(Backend):
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if self.read_only or not 0 <= offset <= self.size - length:
             raise self._outside("write", offset, length)
-        counters = self.counters
-        counters.writes += 1
+        self.writes += 1
         flags = self._write_flags
         count = 0
         if flags >= 0 and (not fua or self._at_once):
@@ -120,7 +115,7 @@ class DescriptorBackend(Backend):
                     self._write_flags = self._not_at_once(problem, "write", offset, views, flags)
             if count == length:
                 self._changes += 1
-                counters.bytes_written += length
+                self.bytes_written += length
                 return True
         # A part that is done already is written once more with FUA, because it is not stable yet.
         rest, start = (skip(views, count), offset + count) if count and not fua else (views, offset)
@@ -147,13 +142,13 @@ class DescriptorBackend(Backend):
         self._in_flight -= 1
         self._changes += 1  # also after an error: part of it may have been written
         if error is None:
-            self.counters.bytes_written += length
+            self.bytes_written += length
         else:
             error = self._explain(error, "write", offset, length)
         done(error)
 
     def flush(self, done: Done) -> bool:
-        self.counters.flushes += 1
+        self.flushes += 1
         if self._closed:
             raise self._outside("flush", 0, 0)
         # A guest flushes far more often than there is something to flush.
@@ -182,9 +177,9 @@ class DescriptorBackend(Backend):
         if self.read_only or length < 0 or not 0 <= offset <= self.size - length:
             raise self._outside(what, offset, length)
         if what == "zero":
-            self.counters.zeroes += 1
+            self.zeroes += 1
         else:
-            self.counters.discards += 1
+            self.discards += 1
         if length == 0:
             return True
         self._submit(
@@ -206,7 +201,7 @@ class DescriptorBackend(Backend):
     def _submit(self, work: Work, done: Done) -> None:
         self._workers.submit(work, done)
         self._in_flight += 1
-        self.counters.hand_offs += 1
+        self.hand_offs += 1
 
     # -- errors -----------------------------------------------------------------------------------------------
 
@@ -216,13 +211,13 @@ class DescriptorBackend(Backend):
             return NEVER
         if len(views) > IOV_MAX and problem.errno == errno.EINVAL:
             return flags  # the worker takes it in pieces
-        self.counters.errors += 1
+        self.errors += 1
         raise StorageError(
             f"{self.path}: cannot {what} at {offset}: {problem.strerror}", problem.errno or errno.EIO
         ) from None
 
     def _outside(self, what: str, offset: int, length: int) -> StorageError:
-        self.counters.errors += 1
+        self.errors += 1
         if self._closed:
             return StorageError(f"{self.path}: the back end is closed", errno.ENODEV)
         if self.read_only and what != "read":
@@ -233,7 +228,7 @@ class DescriptorBackend(Backend):
 
     def _explain(self, error: StorageError, what: str, offset: int, length: int) -> StorageError:
         """Put the place and, for a file that ended early, the reason into the message."""
-        self.counters.errors += 1
+        self.errors += 1
         code = error.errno or errno.EIO
         why = os.strerror(code) if error.errno else str(error)
         if isinstance(error.__cause__, EndOfFile):
@@ -299,5 +294,4 @@ class DescriptorBackend(Backend):
             "path": str(self.path),
             "state": "closed" if self._closed else "open",
             "in_workers": self._in_flight,
-            "counters": self.counters.as_dict(),
         }

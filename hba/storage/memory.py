@@ -11,15 +11,15 @@ import mmap
 from collections.abc import Sequence
 
 from hba.errors import StorageError
-from hba.storage.backend import Backend, Done
-from hba.storage.counters import Counters
+from hba.storage.backend import Done
+from hba.storage.counters import CountingBackend
 
 BLOCK = 65536  # bytes; what is allocated and given up as one
 _MAP_NORESERVE = 0x4000  # sys/mman.h; `mmap` does not name it before Python 3.13
 _ZEROS = memoryview(bytes(BLOCK))
 
 
-class MemoryBackend(Backend):
+class MemoryBackend(CountingBackend):
     """Sparse memory of `size` bytes. Raises `StorageError` when the kernel does not grant the address space."""
 
     kind = "memory"
@@ -28,7 +28,6 @@ class MemoryBackend(Backend):
     def __init__(self, size: int, read_only: bool = False) -> None:
         self.size = size
         self.read_only = read_only
-        self.counters = Counters()
         self._map, self._bytes = _map(size)
         self._present: set[int] = set()  # numbers of the blocks that were written
         self._closed = False
@@ -37,27 +36,27 @@ class MemoryBackend(Backend):
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if not 0 <= offset <= self.size - length:
             raise self._outside("read", offset, length)
-        counters, data = self.counters, self._bytes
+        data = self._bytes
         for view in views:
             end = offset + len(view)
             view[:] = data[offset:end]
             offset = end
-        counters.reads += 1
-        counters.bytes_read += length
+        self.reads += 1
+        self.bytes_read += length
         return True
 
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if self.read_only or not 0 <= offset <= self.size - length:
             raise self._outside("write", offset, length)
-        counters, data = self.counters, self._bytes
+        data = self._bytes
         first, last = offset // BLOCK, (offset + length - 1) // BLOCK
         for view in views:
             end = offset + len(view)
             data[offset:end] = view
             offset = end
-        counters.writes += 1
-        counters.bytes_written += length
+        self.writes += 1
+        self.bytes_written += length
         if first == last:
             self._present.add(first)
         else:
@@ -65,14 +64,14 @@ class MemoryBackend(Backend):
         return True
 
     def flush(self, done: Done) -> bool:
-        self.counters.flushes += 1
+        self.flushes += 1
         return True
 
     def zero(self, offset: int, length: int, done: Done) -> bool:
         """Whole blocks go back to the kernel, so zeros cost nothing."""
         if self.read_only or length < 0 or not 0 <= offset <= self.size - length:
             raise self._outside("zero", offset, length)
-        self.counters.zeroes += 1
+        self.zeroes += 1
         end = offset + length
         first, last = -(-offset // BLOCK), end // BLOCK
         if end == self.size:
@@ -121,7 +120,7 @@ class MemoryBackend(Backend):
         self._present = {number for number in self._present if number * BLOCK < size}
 
     def _outside(self, what: str, offset: int, length: int) -> StorageError:
-        self.counters.errors += 1
+        self.errors += 1
         if self._closed:
             return StorageError("the memory back end is closed", errno.ENODEV)
         if self.read_only and what != "read":
@@ -144,7 +143,7 @@ class MemoryBackend(Backend):
 
     def describe(self) -> dict[str, object]:
         used = len(self._present) * BLOCK
-        return super().describe() | {"used": used, "counters": self.counters.as_dict()}
+        return super().describe() | {"used": used}
 
 
 def _map(size: int) -> tuple[mmap.mmap, memoryview]:
