@@ -1,0 +1,510 @@
+"""VMware PVSCSI as the guest sees it: registers and rings in front, SRBs behind.
+
+Order of a request: kick -> request descriptor -> SRB -> port; back: SRB -> completion descriptor -> cmpProdIdx -> one
+interrupt a batch. The commands written to the COMMAND registers are in `commands`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from hba.adapters.adapter import Adapter
+from hba.adapters.pvscsi.commands import CommandRegisters
+from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.pvscsi.registers import (
+    BAR_SIZE,
+    INTR_ALL_SUPPORTED,
+    INTR_CMPL_0,
+    INTR_MSG_0,
+    MSIX_PBA_OFFSET,
+    MSIX_TABLE_OFFSET,
+    REGISTERS,
+)
+from hba.adapters.pvscsi.rings import MASK32, Rings
+from hba.adapters.pvscsi.scatter import BadScatterList, read_scatter_list
+from hba.adapters.pvscsi.status import (
+    BTSTAT_DATARUN,
+    BTSTAT_HAHARDWARE,
+    BTSTAT_HASOFTWARE,
+    BTSTAT_INVPARAM,
+    BTSTAT_SELTIMEO,
+    BTSTAT_SUCCESS,
+    HOST_STATUS,
+)
+from hba.adapters.pvscsi.structures import (
+    CMP_PROD_IDX,
+    COMPLETION,
+    FLAG_DIR_TODEVICE,
+    FLAG_DIR_TOHOST,
+    FLAG_OUT_OF_BAND_CDB,
+    FLAG_WITH_SG_LIST,
+    MESSAGE,
+    MSG_DEV_ADDED,
+    MSG_DEV_REMOVED,
+    REQ_CONS_IDX,
+    REQ_PROD_IDX,
+    REQUEST,
+)
+from hba.adapters.pvscsi.watch import GuestWatch
+from hba.clock import MS, Timer
+from hba.dma import Segment
+from hba.errors import DmaFault
+from hba.loop import EventLoop
+from hba.pci.bars import Bar
+from hba.pci.config_space import Identity
+from hba.pci.function import MsixLayout, PciFunction
+from hba.pci.memory import GuestMemory
+from hba.pci.registers import RegisterBlock
+from hba.port.driver import PortDriver
+from hba.scsi.bus import ScsiBus
+from hba.srb import (
+    SCSISTAT_BUSY,
+    SCSISTAT_CHECK_CONDITION,
+    SRB_FLAGS_DATA_IN,
+    SRB_FLAGS_DATA_OUT,
+    SRB_FLAGS_QUEUE_ACTION_ENABLE,
+    SRB_FLAGS_UNSPECIFIED_DIRECTION,
+    SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_STATUS_BUSY,
+    SRB_STATUS_DATA_OVERRUN,
+    SRB_STATUS_MASK,
+    Srb,
+)
+
+IDENTITY = Identity(
+    vendor=0x15AD, device=0x07C0, subsystem_vendor=0x15AD, subsystem=0x07C0, revision=0x02, class_code=0x010000
+)
+MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
+RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
+
+SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = 0x20, 0x21, 0x22
+_NO_LUN_BYTES = ~0xFF00  # the LUN is byte 1 of its eight; anything else set is a LUN this adapter cannot have
+_DIRECTION = {
+    0: SRB_FLAGS_UNSPECIFIED_DIRECTION,
+    FLAG_DIR_TOHOST: SRB_FLAGS_DATA_IN,
+    FLAG_DIR_TODEVICE: SRB_FLAGS_DATA_OUT,
+    FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE: SRB_FLAGS_UNSPECIFIED_DIRECTION,
+}
+
+Origin = tuple[int, int, int]  # a request's context, senseAddr, senseLen
+
+
+class PvscsiAdapter(Adapter):
+    """One PVSCSI function.
+
+    `rings`        what SETUP_RINGS set up, None before it and after ADAPTER_RESET.
+    `outstanding`  requests taken from the ring whose completion is not on the ring yet.
+    `fault`        why the device stopped looking at the request ring (until the next ADAPTER_RESET or SETUP_RINGS).
+    """
+
+    type = "pvscsi"
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        port: PortDriver,
+        bus: ScsiBus,
+        memory: GuestMemory,
+        options: PvscsiOptions,
+        *,
+        msix_vectors: int = 0,
+        watch: GuestWatch | None = None,
+    ) -> None:
+        self.loop = loop
+        self.port = port
+        self.bus = bus
+        self.memory = memory
+        self.options = options
+        self.watch = watch
+        self.registers = RegisterBlock("PVSCSI", REGISTERS)
+        self.bar = Bar(BAR_SIZE, {0: self.registers})
+        self.function = PciFunction(
+            loop,
+            IDENTITY,
+            {0: self.bar},
+            memory,
+            msix=MsixLayout(msix_vectors, 0, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET) if msix_vectors else None,
+        )
+        self.function.on_reset = self.power_on_reset
+        self.rings: Rings | None = None
+        self.outstanding = 0
+        self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
+        self.fault = ""
+        self._backlog: deque[bytes] = deque()  # completions that wait for a free slot
+        self._retry: Timer | None = None
+        self._status = self.registers.cell("INTR_STATUS")
+        self._mask = self.registers.cell("INTR_MASK")
+        self._kick_pending = False
+        self._batching = False
+        self._posted = False  # completions without their interrupt yet
+        self._flush_pending = False
+        self.requests = 0
+        self.completions = 0
+        self.bytes = 0
+        self.messages = 0
+        self.messages_dropped = 0
+        self.bad_requests = 0
+
+        self.commands = CommandRegisters(self)
+        self.registers.on_write("INTR_STATUS", self._status_written)
+        self.registers.on_write("INTR_MASK", self._mask_written)
+        self.registers.on_write("KICK_NON_RW_IO", self._kick)
+        self.registers.on_write("KICK_RW_IO", self._kick)
+        bus.on_change = self.hot_plug
+        if watch is not None:
+            watch.attach(self)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.port.start()
+
+    def stop(self) -> None:
+        self.port.stop()
+        self.forget_rings()
+
+    def power_on_reset(self) -> None:
+        """DEVICE_RESET from the client: as after power on."""
+        self.adapter_reset()
+        self.registers.reset()
+        self.commands.reset()
+
+    def adapter_reset(self) -> None:
+        """Everything outstanding completes on the rings, then the rings are forgotten."""
+        self.take_kick()
+        if self.watch is not None:
+            self.watch.reset(self.outstanding)
+        self._batching = True  # nothing is taken from the ring and nobody is interrupted while this goes on
+        try:
+            self.port.reset_adapter()
+        finally:
+            self._batching = False
+        self.forget_rings()
+        self._status.value = 0
+        self.function.interrupts.set_line(False)
+
+    def forget_rings(self) -> None:
+        """No ring memory is touched after this."""
+        self.rings = None
+        self.fault = ""
+        self._posted = False
+        self._backlog.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    # -- interrupts -----------------------------------------------------------------------------------------------
+
+    def _status_written(self, _value: int) -> None:
+        if self.watch is not None:
+            self.watch.acknowledged()
+        self.function.interrupts.set_line(self._status.value & self._mask.value & INTR_ALL_SUPPORTED != 0)
+
+    def _mask_written(self, _value: int) -> None:
+        live = self._status.value & self._mask.value & INTR_ALL_SUPPORTED
+        self.function.interrupts.set_line(live != 0)
+        if live:
+            self.function.interrupts.signal(0)
+
+    def raise_cause(self, cause: int) -> None:
+        """Set a cause bit and interrupt. With MSI every batch signals anew: Linux never acknowledges there."""
+        status = self._status
+        status.value |= cause
+        if status.value & self._mask.value:
+            interrupts = self.function.interrupts
+            interrupts.set_line(True)
+            if cause & self._mask.value:
+                interrupts.signal(0)
+        if self.watch is not None:
+            self.watch.interrupt()
+
+    # -- request ring ---------------------------------------------------------------------------------------------
+
+    def _kick(self, _value: int) -> None:
+        # Handled once the messages that have arrived are: kicks are posted, so several may be waiting, and a
+        # synchronous one is answered before its work starts.
+        if not self._kick_pending:
+            self._kick_pending = True
+            self.loop.call_soon(self.take_kick)
+        if self.watch is not None:
+            self.watch.kick()
+
+    def take_kick(self) -> None:
+        """Look at the request ring now if the guest asked for it."""
+        if self._kick_pending:
+            self._kick_pending = False
+            self.process_requests()
+
+    def process_requests(self) -> None:
+        """Take what is on the request ring, one pass; come back later for what arrives meanwhile."""
+        rings = self.rings
+        if rings is None or self.fault or self._batching or not self.memory.enabled:
+            return
+        if rings.generation != self.memory.generation and not self._rebind(rings):
+            return
+        ring = rings.requests
+        state = rings.state
+        cons = rings.request_cons
+        try:
+            pending = (state.load(REQ_PROD_IDX) - cons) & MASK32
+            if pending > ring.entries:
+                self._stop_ring(f"reqProdIdx is {pending} ahead of reqConsIdx; the ring has {ring.entries} entries")
+                return
+            # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
+            room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
+            if pending > room:
+                pending = room
+                if pending <= 0:
+                    return  # a completion brings us back
+            if self.watch is not None:
+                self.watch.taking(rings, cons, pending)
+            self._batching = True
+            slots, mask = ring.slots, ring.mask
+            unpack = REQUEST.unpack_from
+            take = self._take
+            for index in range(cons, cons + pending):
+                if slots:
+                    view, at = slots[index & mask]
+                else:
+                    view, at = ring.load(index)  # type: ignore[assignment]
+                rings.request_cons = (index + 1) & MASK32
+                take(unpack(view, at))
+                if self.rings is not rings:
+                    return
+            state.store(REQ_CONS_IDX, rings.request_cons)
+            more = state.load(REQ_PROD_IDX) != rings.request_cons
+        except DmaFault as fault:
+            self._stop_ring(str(fault))
+            return
+        finally:
+            self._batching = False
+            if self._posted:
+                self._flush()
+        if more:
+            self._kick_again()
+
+    def _kick_again(self) -> None:
+        if not self._kick_pending:
+            self._kick_pending = True
+            self.loop.call_soon(self.take_kick)
+
+    def _rebind(self, rings: Rings) -> bool:
+        """Follow a change of the DMA maps; False while a page of the rings is not mapped."""
+        try:
+            rings.rebind()
+        except DmaFault:
+            return False
+        return True
+
+    def _stop_ring(self, why: str) -> None:
+        self.fault = why
+        if self.watch is not None:
+            self.watch.ring_stopped(why)
+
+    def _take(self, descriptor: tuple[int, int, int, int, int, int, bytes, int, int, int, int, int, int]) -> None:
+        """One request descriptor becomes one SRB."""
+        (
+            context, data_address, data_length, sense_address, sense_length, flags,
+            cdb, cdb_length, lun, tag, bus, target, _vcpu,
+        ) = descriptor  # fmt: skip
+        self.requests += 1
+        self.outstanding += 1
+        if lun & _NO_LUN_BYTES or bus:
+            self._refuse(context, BTSTAT_SELTIMEO)
+            return
+        if cdb_length > 16 or not cdb_length or flags & FLAG_OUT_OF_BAND_CDB:
+            self.bad_requests += 1
+            self._refuse(context, BTSTAT_INVPARAM)
+            return
+        srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, self._complete)
+        srb.cdb = cdb if cdb_length == 16 else cdb[:cdb_length]
+        srb.cdb_length = cdb_length
+        srb.context = (context, sense_address, sense_length)
+        srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
+        if tag:
+            srb.queue_action = tag if tag in (SRB_HEAD, SRB_ORDERED) else SRB_SIMPLE
+        srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
+        if data_length and not flags & 4:
+            direction = flags & (FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE)
+            srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE | _DIRECTION[direction]
+            srb.data_transfer_length = data_length
+            try:
+                if data_length > MAX_TRANSFER:
+                    raise BadScatterList(f"{data_length} bytes in one request")
+                segments: Sequence[Segment]
+                if flags & FLAG_WITH_SG_LIST:
+                    segments = read_scatter_list(self.memory, data_address, data_length)
+                else:
+                    segments = ((data_address, data_length),)
+                srb.mdl = self.memory.buffer(segments, direction == FLAG_DIR_TOHOST)
+            except BadScatterList as error:
+                self._bad_data(context, BTSTAT_DATARUN, str(error))
+                return
+            except DmaFault as fault:
+                self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
+                return
+        if self.watch is not None:
+            self.watch.request(srb, descriptor)
+        self.in_flight[context] = srb
+        self.port.submit(srb)
+
+    def _bad_data(self, context: int, host_status: int, why: str) -> None:
+        self.bad_requests += 1
+        if self.watch is not None:
+            self.watch.bad_data(context, why)
+        self._refuse(context, host_status)
+
+    def _refuse(self, context: int, host_status: int) -> None:
+        self.outstanding -= 1
+        self._post(context, 0, 0, host_status, 0)
+
+    # -- completion ring ------------------------------------------------------------------------------------------
+
+    def _complete(self, srb: Srb) -> None:
+        """The port is done with an SRB."""
+        self.outstanding -= 1
+        context, sense_address, sense_length = srb.context
+        if self.in_flight.get(context) is srb:
+            del self.in_flight[context]
+        if self.watch is not None:
+            self.watch.completed(srb)
+        status = srb.srb_status & SRB_STATUS_MASK
+        moved = srb.data_transfer_length
+        host_status = HOST_STATUS.get(status, BTSTAT_HASOFTWARE)
+        scsi_status = srb.scsi_status
+        written = 0
+        if host_status != BTSTAT_SUCCESS:
+            scsi_status = 0
+            moved = 0
+        elif scsi_status == SCSISTAT_CHECK_CONDITION:
+            sense = srb.sense_info_buffer[:sense_length]
+            if sense:
+                try:
+                    self.memory.write(sense_address, sense)
+                    written = len(sense)
+                except DmaFault as fault:
+                    if self.watch is not None:
+                        self.watch.bad_data(context, f"sense buffer: {fault}")
+        elif status == SRB_STATUS_BUSY:
+            scsi_status = scsi_status or SCSISTAT_BUSY
+        elif status == SRB_STATUS_DATA_OVERRUN and srb.mdl is not None and moved > srb.mdl.length:
+            host_status = BTSTAT_DATARUN
+        self.completions += 1
+        self.bytes += moved
+        self._post(context, moved, written, host_status, scsi_status)
+
+    def _post(self, context: int, moved: int, sense_length: int, host_status: int, scsi_status: int) -> None:
+        rings = self.rings
+        if rings is None:
+            return  # reset while it was on its way: the guest has forgotten it
+        try:
+            ready = rings.generation == self.memory.generation or self._rebind(rings)
+            if self._backlog or not ready or not self.memory.enabled or rings.completions_free <= 0:
+                self._backlog.append(COMPLETION.pack(context, moved, sense_length, host_status, scsi_status))
+                self._retry_later()
+                return
+            ring = rings.completions
+            prod = rings.completion_prod
+            if ring.slots:
+                view, at = ring.slots[prod & ring.mask]
+                COMPLETION.pack_into(view, at, context, moved, sense_length, host_status, scsi_status)
+            else:
+                ring.store(prod, COMPLETION.pack(context, moved, sense_length, host_status, scsi_status))
+            rings.completion_prod = prod = (prod + 1) & MASK32
+            rings.state.store(CMP_PROD_IDX, prod)
+        except DmaFault as fault:
+            self._stop_ring(str(fault))
+            return
+        self._posted = True
+        if not self._batching:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_pending:
+            self._flush_pending = True
+            self.loop.call_soon(self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._flush_pending = False
+        if self._posted and not self._batching:
+            self._flush()
+        # Requests may have been left on the ring for lack of room.
+        self.process_requests()
+
+    def _flush(self) -> None:
+        self._posted = False
+        self.raise_cause(INTR_CMPL_0)
+
+    def _retry_later(self) -> None:
+        if self._retry is None:
+            self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
+
+    def _retry_backlog(self) -> None:
+        """The completion ring was full, or its memory not mapped: post what can be posted now."""
+        self._retry = None
+        rings = self.rings
+        if rings is None:
+            return
+        try:
+            if self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings)):
+                while self._backlog and rings.completions_free > 0:
+                    rings.completions.store(rings.completion_prod, self._backlog.popleft())
+                    rings.completion_prod = (rings.completion_prod + 1) & MASK32
+                    rings.state.store(CMP_PROD_IDX, rings.completion_prod)
+                    self._posted = True
+        except DmaFault as fault:
+            self._stop_ring(str(fault))
+        if self._posted:
+            self._flush_soon()
+        if self._backlog:
+            self._retry_later()
+
+    # -- hot-plug -------------------------------------------------------------------------------------------------
+
+    def hot_plug(self, change: str, target: int, lun: int) -> None:
+        rings = self.rings
+        if rings is None:
+            return
+        kind = MSG_DEV_ADDED if change == "added" else MSG_DEV_REMOVED
+        data = MESSAGE.pack(kind, 0, target, bytes((0, lun, 0, 0, 0, 0, 0, 0)))
+        try:
+            ready = self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings))
+            posted = ready and rings.post_message(data)
+        except DmaFault:
+            posted = False
+        if posted:
+            self.messages += 1
+            self.raise_cause(INTR_MSG_0)
+        else:
+            self.messages_dropped += 1
+
+    # -- inspection -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, object]:
+        rings: dict[str, object] | None = None
+        if self.rings is not None:
+            try:
+                rings = self.rings.describe()
+            except DmaFault as fault:
+                rings = {"unreachable": str(fault)}
+        return {
+            "type": self.type,
+            "registers": self.registers.decode(),
+            "rings": rings,
+            "ring_fault": self.fault,
+            "request_call_threshold": self.commands.threshold_enabled,
+            "last_command": self.commands.last,
+            "counters": {
+                "requests": self.requests,
+                "completions": self.completions,
+                "bytes": self.bytes,
+                "outstanding": self.outstanding,
+                "bad_requests": self.bad_requests,
+                "completions_waiting": len(self._backlog),
+                "messages": self.messages,
+                "messages_dropped": self.messages_dropped,
+                "dma_faults": self.memory.faults,
+                "commands": dict(self.commands.counts),
+            },
+        }

@@ -1,0 +1,81 @@
+"""Structures PVSCSI keeps in guest memory, each declared once.
+
+Source: VMware's PVSCSI interface definition (pvscsi_defs.h, also in Linux drivers/scsi/vmw_pvscsi.h). Little-endian.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+# -- rings state page: byte offsets; 32-bit indices are free-running -------------------------------------------------
+REQ_PROD_IDX = 0  # guest
+REQ_CONS_IDX = 4  # device
+REQ_NUM_ENTRIES_LOG2 = 8  # device
+CMP_PROD_IDX = 12  # device
+CMP_CONS_IDX = 16  # guest
+CMP_NUM_ENTRIES_LOG2 = 20  # device
+REQ_CALL_THRESHOLD = 24  # device
+MSG_PROD_IDX = 128  # device
+MSG_CONS_IDX = 132  # guest
+MSG_NUM_ENTRIES_LOG2 = 136  # device
+
+# -- request descriptor ----------------------------------------------------------------------------------------------
+# context, dataAddr, dataLen, senseAddr, senseLen, flags, cdb, cdbLen, lun (as a little-endian u64), tag, bus, target,
+# vcpuHint
+REQUEST = Struct("<QQQQII16sBQBBBB59x")
+REQUEST_SIZE = 128
+assert REQUEST.size == REQUEST_SIZE
+
+FLAG_WITH_SG_LIST = 1 << 0
+FLAG_OUT_OF_BAND_CDB = 1 << 1  # reserved for CDBs over 16 bytes, never specified
+FLAG_DIR_NONE = 1 << 2
+FLAG_DIR_TOHOST = 1 << 3
+FLAG_DIR_TODEVICE = 1 << 4
+FLAG_RESERVED = 0xFFFFFFE0
+
+# -- scatter/gather list: segments that each lie in one page ---------------------------------------------------------
+SG_ELEMENT = Struct("<QII")  # addr, length, flags
+SG_ELEMENT_SIZE = 16
+SG_FLAG_CHAIN_ELEMENT = 1 << 0  # addr is the next segment's address, length is undefined
+SG_MAX_ENTRIES_PER_SEGMENT = 128
+SG_MAX_SEGMENTS = 128
+
+# -- completion descriptor -------------------------------------------------------------------------------------------
+COMPLETION = Struct("<QQIHH8x")  # context, dataLen, senseLen, hostStatus, scsiStatus
+COMPLETION_SIZE = 32
+assert COMPLETION.size == COMPLETION_SIZE
+
+# -- message descriptor ----------------------------------------------------------------------------------------------
+MESSAGE = Struct("<III8s108x")  # type, bus, target, lun
+MESSAGE_SIZE = 128
+assert MESSAGE.size == MESSAGE_SIZE
+MSG_DEV_ADDED = 0
+MSG_DEV_REMOVED = 1
+
+# -- command descriptors ---------------------------------------------------------------------------------------------
+SETUP_RINGS = Struct("<IIQ32Q32Q")  # reqRingNumPages, cmpRingNumPages, ringsStatePPN, reqRingPPNs, cmpRingPPNs
+SETUP_RINGS_MAX_PAGES = 32
+SETUP_MSG_RING = Struct("<II16Q")  # numPages, pad, ringPPNs
+SETUP_MSG_RING_MAX_PAGES = 16
+RESET_DEVICE = Struct("<I8s")  # target, lun
+ABORT_CMD = Struct("<QII")  # context, target, pad
+CONFIG = Struct("<QQII")  # cmpAddr, configPageAddress, configPageNum, pad
+SETUP_REQCALLTHRESHOLD = Struct("<I")  # enable
+
+# -- configuration pages ---------------------------------------------------------------------------------------------
+CONFIG_PAGE_CONTROLLER = 0x1958
+CONFIG_PAGE_PHY = 0x1959
+CONFIG_PAGE_DEVICE = 0x195A
+CONFIG_CONTROLLER_ADDRESS = 0x2120  # upper half of configPageAddress
+CONFIG_BUSTARGET_ADDRESS = 0x2121  # lower half: bus << 16 | target
+CONFIG_PHY_ADDRESS = 0x2122  # lower half: phy number
+CONFIG_HEADER = Struct("<IHHH6x")  # pageNum, numDwords with the header, hostStatus, scsiStatus
+# nodeWWN, manufacturer, serialNumber, opromVersion, hwVersion, firmwareVersion (UTF-16), numPhys,
+# useConsecutivePhyWWNs
+CONFIG_CONTROLLER = Struct("<Q128s128s64s64s64sIB3x")
+CONFIG_PHY = Struct("<QQB7x")  # phyWWN, attachedDeviceWWN (0: none), attachedDeviceType
+CONFIG_DEVICE = Struct("<QQIBB2x")  # deviceWWN, phyWWN, phyNum, target, bus
+SAS_DEVICE = 1
