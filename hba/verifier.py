@@ -64,6 +64,7 @@ class Verifier:
         rule: str,
         message: str,
         *,
+        severity: str | None = None,
         where: str = "",
         srb: str = "",
         history: tuple[str, ...] = (),
@@ -71,10 +72,12 @@ class Verifier:
     ) -> Finding | None:
         """Record a finding under `rule`. Returns it, or None when an override switches the rule off.
 
+        `severity` when this breach is less (or more) than the rule's usual; an override beats both.
+
         Does not raise: whether the offender gets an exception at level strict is for the caller, who knows whether
         there is an offender to raise into (see `RuleViolation`).
         """
-        severity = self.overrides.get(rule) or RULES[rule].severity
+        severity = self.overrides.get(rule) or severity or RULES[rule].severity
         if severity == "off":
             return None
         finding = Finding(rule, severity, message, self.clock.now(), where, srb, history, details)

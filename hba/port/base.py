@@ -1,0 +1,855 @@
+"""What both port models have in common: the upper edge, SRB ownership, interrupts and DPCs, time-outs, findings.
+
+One rule shapes all of it: **no callback is ever entered from inside another** (unless a model says so). What a
+miniport tells the port (`notification`) and what its chip raises (`interrupt`) while a callback runs is only noted;
+`run` acts on it after the callback has returned: first the interrupt, then the DPC. Completions go up from the DPC.
+`run` is a loop, never a recursion: an adapter that submits from a completion finds `running` set and only queues.
+
+A model (`hba.port.scsiport.driver`, `hba.port.storport.driver`) fills in:
+
+    preset(info)        the configuration as the port hands it to hw_find_adapter
+    configured(info)    checks and freezes what came back
+    new_unit(...)       its own kind of `PortUnit`
+    enqueue(request)    a request for the miniport: queue it, start it if that is possible at once
+    dpc()               one round of deferred work; sets `dpc_pending` again if there is more
+    interrupt()         deliver the chip's interrupt
+    drop_queues()       forget holds, freezes, locks, timers and queues
+    stuck()             which queues stand still, and why
+    tick()              once a second while something is outstanding
+    control(request)    functions the model answers itself or passes on in its own way
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hba.clock import MS, US, S, Timer
+from hba.errors import ConfigError
+from hba.loop import EventLoop
+from hba.miniport.base import (
+    SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
+    SCSI_RESTART_ADAPTER,
+    SCSI_STOP_ADAPTER,
+    SP_RETURN_FOUND,
+    Miniport,
+)
+from hba.miniport.chip import Chip
+from hba.miniport.config import PortConfigurationInformation
+from hba.miniport.windows import DmaWindows
+from hba.port import checks
+from hba.port.buffers import ForbiddenAccess, MappedBuffer, OpaqueBuffer, physical_address
+from hba.port.config import PortConfig
+from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
+from hba.port.context import (
+    CALLBACK_NAMES,
+    DIRQL,
+    FIND_ADAPTER,
+    INITIALIZE,
+    INTERRUPT,
+    IRQL_NAMES,
+    LEGAL,
+    MISPLACED_RULE,
+    NO_CALLBACK,
+    PASSIVE_LEVEL,
+    caller,
+    raised_at,
+)
+from hba.port.driver import PortDriver
+from hba.port.guard import GuardedSrb, GuardPolicy
+from hba.port.memory import EXTENSION_BASE, SENSE_BASE, SENSE_SLOT, PortMemory
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, STATE_NAMES, Request, describe
+from hba.port.transfers import TransferLimits, shape
+from hba.port.units import ALL, PortUnit
+from hba.srb import (
+    SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_FUNCTION_RESET_BUS,
+    SRB_FUNCTION_RESET_DEVICE,
+    SRB_STATUS_ABORTED,
+    SRB_STATUS_BUS_RESET,
+    SRB_STATUS_NO_DEVICE,
+    SRB_STATUS_NO_HBA,
+    SRB_STATUS_QUEUE_FROZEN,
+    Srb,
+)
+from hba.trace.recorder import Recorder
+from hba.verifier import RuleViolation, Verifier
+
+T = TypeVar("T")
+log = logging.getLogger("hba.port")
+
+# IN-03: how long a miniport may hold the processor
+STALL_NOTE = 1 * MS  # HwScsiTimer page: stall at most 1 ms outside initialisation
+STALL_LIMIT = 100 * MS  # 0xF1 parameter 0x1001 / 0x2001
+ISR_NOTE = 50 * US  # from here on deferral is recommended
+CALLBACK_LIMIT = 500 * MS  # 0xF1 parameter 0x1002
+INITIALIZE_LIMIT = 5 * S  # likewise, for HwInitialize
+CONTROL_TYPES = 5  # HwAdapterControl: MaxControlType
+
+
+class PortBase(PortDriver):
+    """See the module. Attributes are public to the modules of this package only."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        miniport: Miniport,
+        chip: Chip,
+        config: PortConfig,
+        verifier: Verifier | None = None,
+        trace: Recorder | None = None,
+    ) -> None:
+        self.loop = loop
+        self.clock = loop.clock
+        self.miniport = miniport
+        self.chip = chip
+        self.options = config
+        # `verifier` off is None: nothing may hold one that is switched off.
+        self.verifier = verifier if verifier is not None and verifier.level != "off" else None
+        self.trace = trace
+        self.info = PortConfigurationInformation()
+        self.memory = PortMemory(chip)
+        self.limits = TransferLimits()
+
+        self.units: dict[int, PortUnit] = {}  # by hba.port.units.unit_key
+        self.outstanding = 0  # what the miniport owns, all units
+        self.finished: deque[Request] = deque()  # to go up in the next DPC
+        self.started = False
+
+        # what runs now
+        self.running = False  # `run` is on the stack
+        self.callback = NO_CALLBACK
+        self.irql = PASSIVE_LEVEL
+        self.current: Request | None = None  # the one hw_build_io or hw_start_io was called with
+        self.charged = 0  # ns the current callback stalled
+
+        # what is to be done after it
+        self.dpc_pending = False
+        self.interrupt_pending = False
+        self.interrupts_held = False  # deferred, or a storm: not delivered for now
+        self.interrupts_in_a_row = 0
+        self.served = 0  # interrupts served, for `shared_interrupt_every`
+
+        self.tick_timer: Timer | None = None
+        self.numbers = 0
+        self.counters: dict[str, int] = {}  # rare events by name
+        self.last_crash = ""
+        self.control_types: list[bool] = []
+        self.reported_stuck: set[tuple[str, str]] = set()
+        self.guard_policy: GuardPolicy | None = None
+
+    # == the upper edge ===========================================================================================
+
+    def submit(self, srb: Srb) -> None:
+        unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
+        request = Request(srb, unit)
+        srb._port = request
+        self.numbers = request.number = self.numbers + 1
+        if self.verifier is not None or self.trace is not None:
+            self.note(request, "submit", describe(srb))
+        if unit is None or not self.started:
+            unit = self._find_unit(request)
+            if unit is None:
+                return
+        if srb.function == SRB_FUNCTION_EXECUTE_SCSI:
+            limits = self.limits
+            mdl = srb.mdl
+            if mdl is not None and (
+                mdl.length > limits.max_length or len(mdl.segments) > limits.max_segments or limits.alignment_mask
+            ):
+                if not shape(self, request):
+                    self.enqueue(request)
+            else:
+                self.enqueue(request)
+        else:
+            self.control(request)
+        if (self.dpc_pending or self.interrupt_pending) and not self.running:
+            self.run()
+
+    def _find_unit(self, request: Request) -> PortUnit | None:
+        """Q-17: an address the adapter cannot have never reaches the miniport. Units are made when first addressed."""
+        srb, info = request.srb, self.info
+        if not self.started:
+            self.answer(request, SRB_STATUS_NO_HBA)
+            return None
+        path, target, lun = srb.path_id, srb.target_id, srb.lun
+        # OW-09: a bus reset has only a path, a target reset no LUN. OW-10: LUN FF means all units, it is no address.
+        if srb.function == SRB_FUNCTION_RESET_BUS:
+            target, lun = 0, 0
+        elif srb.function == SRB_FUNCTION_RESET_DEVICE:
+            lun = 0
+        if not (
+            0 <= path < info.number_of_buses
+            and 0 <= target < info.maximum_number_of_targets
+            and 0 <= lun < info.maximum_number_of_logical_units
+            and lun != ALL
+        ):
+            self.answer(request, SRB_STATUS_NO_DEVICE)
+            return None
+        request.unit = self.unit_at(path, target, lun)
+        return request.unit
+
+    def unit_at(self, path: int, target: int, lun: int) -> PortUnit:
+        """The unit with a valid address; made on first use."""
+        key = path << 16 | target << 8 | lun
+        unit = self.units.get(key)
+        if unit is None:
+            unit = self.units[key] = self.new_unit(path, target, lun)
+            if self.info.specific_lu_extension_size:
+                unit.extension = UnitExtension()
+        return unit
+
+    def submit_part(self, srb: Srb, whole: Request) -> Request:
+        """One piece of a split transfer: goes the same way, but never through `shape` again."""
+        part = Request(srb, whole.unit)
+        srb._port = part
+        self.numbers = part.number = self.numbers + 1
+        if self.verifier is not None or self.trace is not None:
+            self.note(part, "submit", f"part of #{whole.number}: {describe(srb)}")
+        self.enqueue(part)
+        return part
+
+    def answer(self, request: Request, srb_status: int) -> None:
+        """The port completes a request itself; it goes up in the next DPC."""
+        request.srb.srb_status = srb_status
+        request.state = NOTIFIED
+        self.finished.append(request)
+        self.dpc_pending = True
+        if not self.running and self.callback == NO_CALLBACK:
+            self.run()
+
+    def complete_up(self, request: Request) -> None:
+        """Hand one finished request to who made it; only from `dpc` or when nothing of the miniport runs."""
+        srb = request.srb
+        request.state = COMPLETED
+        if request.frozen:
+            srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
+        if self.verifier is not None or self.trace is not None:
+            self.note(request, "complete", describe(srb))
+        srb._port = None
+        completion = srb.completion
+        if completion is not None:
+            completion(srb)
+
+    # == interrupts, DPCs ===========================================================================================
+
+    def run(self) -> None:
+        """Until nothing is left: the pending interrupt, then a round of DPC work. Never entered twice."""
+        if self.running or self.callback != NO_CALLBACK:
+            return
+        self.running = True
+        try:
+            while True:
+                if self.interrupt_pending and not self.interrupts_held:
+                    self.interrupt()
+                elif self.dpc_pending:
+                    self.dpc()
+                else:
+                    break
+        finally:
+            self.running = False
+
+    def on_interrupt(self) -> None:
+        """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
+        self.interrupt_pending = True
+        if self.trace is not None:
+            self.trace.add("interrupt", 0, CALLBACK_NAMES[self.callback])
+        if not self.running and self.callback == NO_CALLBACK:
+            self.interrupts_in_a_row = 0
+            if self.started:
+                self.run()
+
+    def service_interrupt(self) -> bool:
+        """Run hw_interrupt once for the pending interrupt, at DIRQL; what it returned. For the models' `interrupt`."""
+        self.interrupt_pending = False
+        chip = self.chip
+        caused = chip.asserted
+        if self.trace is not None:
+            self.trace.add("isr.enter", 0, None)
+        outer, irql = self.callback, self.irql
+        self.callback, self.irql = INTERRUPT, DIRQL
+        since = self.begin_watch() if self.verifier is not None else 0
+        mine = False
+        try:
+            mine = self.miniport.hw_interrupt()
+        except Exception as error:
+            self.crashed(error, None)
+        finally:
+            if self.verifier is not None:
+                self.end_watch(since)
+            self.callback, self.irql = outer, irql
+        if self.trace is not None:
+            self.trace.add("isr.exit", 0, bool(mine))
+        if self.verifier is not None:
+            self._check_interrupt(caused, mine)
+        if chip.asserted and chip.interrupts_enabled:
+            # IN-02: a level-triggered line that is still up interrupts again at once.
+            self.interrupts_in_a_row += 1
+            if self.interrupts_in_a_row < self.options.interrupt_storm_limit:
+                self.interrupt_pending = True
+            else:
+                self.count("interrupt storms")
+                if self.verifier is not None:
+                    self.finding(
+                        "IN-02",
+                        f"the interrupt line is still asserted after {self.interrupts_in_a_row} calls of hw_interrupt"
+                        f" (last returned {mine!r}); left alone until it is raised again",
+                    )
+                self.interrupts_in_a_row = 0
+        else:
+            self.interrupts_in_a_row = 0
+        return bool(mine)
+
+    def _check_interrupt(self, caused: bool, mine: object) -> None:
+        if mine and not caused:
+            self.finding("IN-01", "hw_interrupt returned True although the adapter's line was not asserted")
+        elif caused and not mine and not self.chip.asserted:
+            self.finding(
+                "IN-01", "hw_interrupt dismissed the adapter's interrupt and returned False", severity="warning"
+            )
+        every = self.options.shared_interrupt_every
+        if every:
+            self.served += 1
+            if self.served % every == 0:
+                self.inject_shared_interrupt()
+
+    def inject_shared_interrupt(self) -> None:
+        """IN-01: call hw_interrupt as another device on a shared line would, while ours is quiet."""
+        if self.chip.asserted:
+            return
+        self.count("shared interrupts injected")
+        mine = self.call(INTERRUPT, DIRQL, False, self.miniport.hw_interrupt)
+        if mine:
+            self.finding("IN-01", "hw_interrupt claimed an interrupt of another device on the shared line")
+
+    # == calling the miniport =======================================================================================
+
+    def call(self, callback: int, irql: int, default: T, routine: Callable[..., T], *arguments: Any) -> T:
+        """Run a callback of the miniport; `default` when it raises. (hw_start_io and hw_interrupt have their own,
+        inlined, because they are hot.)"""
+        outer, outer_irql = self.callback, self.irql
+        self.callback, self.irql = callback, irql
+        name = CALLBACK_NAMES[callback]
+        if self.trace is not None:
+            self.trace.add(f"{name}.enter", 0, None)
+        since = self.begin_watch() if self.verifier is not None else 0
+        try:
+            return routine(*arguments)
+        except Exception as error:
+            self.crashed(error, None)
+            return default
+        finally:
+            if self.verifier is not None:
+                self.end_watch(since)
+            self.callback, self.irql = outer, outer_irql
+            if self.trace is not None:
+                self.trace.add(f"{name}.exit", 0, None)
+
+    def crashed(self, error: Exception, request: Request | None) -> None:
+        """A callback raised: contained, reported, counted. The caller decides what becomes of the request."""
+        self.count("miniport exceptions")
+        if isinstance(error, (RuleViolation, ForbiddenAccess)) and self.verifier is not None:
+            return  # the finding is there already; the exception only ended the callback
+        where = raised_at(error.__traceback__)
+        self.last_crash = f"{type(error).__name__}: {error} ({CALLBACK_NAMES[self.callback]}, {where})"
+        log.error(
+            "the miniport's %s raised %s: %s (%s)", CALLBACK_NAMES[self.callback], type(error).__name__, error, where
+        )
+        self.finding(
+            "BC-01", f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}", request, where=where
+        )
+
+    def begin_watch(self) -> int:
+        self.charged = 0
+        return self.clock.now()
+
+    def end_watch(self, since: int) -> None:
+        """IN-03: how long the callback took, in stalls and on the clock."""
+        callback = self.callback
+        stalled = self.charged
+        self.charged = 0
+        taken = self.clock.now() - since + stalled
+        if callback == FIND_ADAPTER:
+            return
+        limit = INITIALIZE_LIMIT if callback == INITIALIZE else CALLBACK_LIMIT
+        name = CALLBACK_NAMES[callback]
+        if taken > limit:
+            self.finding(
+                "IN-03", f"{name} took {taken / MS:.1f} ms, the limit is {limit // MS} ms", microseconds=taken // US
+            )
+        elif callback == INTERRUPT and stalled > ISR_NOTE:
+            # Only stalls count here: how long the host's Python takes says nothing about 50 us on a processor.
+            self.finding("IN-03", f"{name} stalled {stalled // US} us; from 50 us on, defer the work", severity="note")
+
+    def stall_execution(self, microseconds: int) -> None:
+        """ScsiPortStallExecution: no real waiting, the callback's account is charged (IN-03)."""
+        stall = max(0, microseconds) * US
+        self.charged += stall
+        self.count("stalls")
+        if self.verifier is None:
+            return
+        if stall > STALL_LIMIT:
+            self.offence("IN-03", f"stall of {microseconds} us; more than 100000 us is forbidden")
+        elif stall > STALL_NOTE and self.callback not in (FIND_ADAPTER, INITIALIZE):
+            self.finding("IN-03", f"stall of {microseconds} us; at most 1000 us", where=caller(), severity="warning")
+
+    # == ownership ==================================================================================================
+
+    def issue(self, request: Request) -> Srb:
+        """The miniport is about to get the request; what it gets as `srb`. Sets counters and the time-out (ER-09)."""
+        unit = request.unit
+        assert unit is not None
+        srb = request.srb
+        request.state = ISSUED
+        active = unit.active
+        if not active:
+            unit.timeout_left = srb.time_out_value or self.options.default_timeout
+        active[request] = None
+        unit.started += 1
+        self.outstanding += 1
+        if self.tick_timer is None:
+            self.arm_tick()
+        if self.verifier is None and self.trace is None:
+            return srb
+        request.issued_at = self.clock.now()
+        if self.verifier is None:
+            return srb
+        request.length_at_issue = srb.data_transfer_length
+        request.sense_at_issue = srb.sense_info_buffer_length
+        if self.chip.windows is not None:
+            self.chip.windows.open(srb)
+        assert self.guard_policy is not None
+        guard = request.guard = GuardedSrb(request, self.guard_policy)
+        return guard
+
+    def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
+        """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""
+        request: Request | None
+        if type(srb) is GuardedSrb:
+            request = srb._request
+        elif isinstance(srb, Srb):
+            request = srb._port
+        else:
+            self.offence(rule, f"{srb!r} is no SRB")
+            return None
+        if request is None or request.state != ISSUED:
+            state = "not the port's" if request is None else STATE_NAMES[request.state]
+            self.count("double completions" if rule == "OW-02" else "stale SRBs")
+            self.offence(rule, f"{self.doing()} an SRB the miniport does not own ({state})", request)
+            return None
+        return request
+
+    def request_complete(self, srb: Any) -> None:
+        """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
+        request = srb._port if self.verifier is None and isinstance(srb, Srb) else self.request_of(srb)
+        if request is None or request.state != ISSUED:
+            if self.verifier is None:
+                self.count("double completions")  # OW-02: ignored
+            return
+        if self.verifier is not None:
+            checks.completion(self, request)
+        request.state = NOTIFIED
+        self.finished.append(request)
+        self.dpc_pending = True
+        if self.callback == NO_CALLBACK and not self.running:
+            self.loop.call_soon(self.run)  # from outside of any callback: after what runs now
+
+    def release(self, request: Request) -> None:
+        """Undo `issue`: the miniport has given the request back or lost it. Restarts the unit's time-out (ER-09)."""
+        unit = request.unit
+        assert unit is not None
+        active = unit.active
+        if active.pop(request, self) is self:
+            return  # was never issued
+        self.outstanding -= 1
+        unit.completed += 1
+        if active:
+            oldest = next(iter(active)).srb
+            unit.timeout_left = oldest.time_out_value or self.options.default_timeout
+        else:
+            unit.timeout_left = -1
+        if self.chip.windows is not None:
+            self.chip.windows.close(request.srb)
+
+    def take_back(self, request: Request, srb_status: int) -> None:
+        """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
+        request.srb.srb_status = srb_status
+        request.state = NOTIFIED
+        self.finished.append(request)
+        self.dpc_pending = True
+
+    def matching(self, path: int, target: int, lun: int) -> list[Request]:
+        """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
+        return [
+            request
+            for unit in self.units.values()
+            if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
+            for request in unit.active
+            if request.state == ISSUED
+        ]
+
+    # == services both models give =================================================================================
+
+    def get_physical_address(self, srb: Any, virtual_address: Any) -> tuple[int, int] | None:
+        """CF-04, MB-12: an address is good if it lies in the data of a live SRB that is named, its extension, its
+        sense buffer or the uncached extension."""
+        rule = "CF-04" if self.model == "scsiport" else "MB-12"
+        kind = type(virtual_address)
+        if kind is OpaqueBuffer or kind is MappedBuffer:
+            request = virtual_address.request
+            assert request is not None
+            if self.verifier is not None:
+                named = srb._request if type(srb) is GuardedSrb else getattr(srb, "_port", None)
+                if named is not request or request.state != ISSUED:
+                    self.offence(rule, "get_physical_address of a data buffer without its live SRB", request)
+            mdl = request.srb.mdl
+            found = physical_address(request, mdl, virtual_address.offset) if mdl is not None else None
+            if found is None:
+                self.offence(rule, f"get_physical_address beyond the data buffer ({virtual_address!r})", request)
+            return found
+        if isinstance(virtual_address, memoryview):
+            found = self.memory.physical_address(virtual_address)
+            if found is not None:
+                return found
+        elif srb is not None and virtual_address is not None:
+            request = self.request_of(srb, rule)
+            if request is not None:
+                if virtual_address is request.srb.srb_extension:
+                    size = max(1, self.info.srb_extension_size)
+                    return EXTENSION_BASE + request.number * ((size + 15) & ~15), size
+                if virtual_address is request.srb.sense_info_buffer:
+                    return SENSE_BASE + request.number * SENSE_SLOT, request.srb.sense_info_buffer_length
+        self.offence(rule, f"get_physical_address of {virtual_address!r}, which is no address the port gave out")
+        return None
+
+    def get_logical_unit(self, path_id: int, target_id: int, lun: int) -> Any:
+        unit = self.units.get(path_id << 16 | target_id << 8 | lun)
+        return unit.extension if unit is not None else None
+
+    def log_error(self, srb: Any, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int) -> None:
+        """ER-02. OW-01: not with an SRB that was completed already."""
+        self.count("errors logged")
+        request = None
+        if srb is not None:
+            request = self.request_of(srb, "OW-01")
+            if request is not None:
+                request.logged = True
+        if self.verifier is not None or self.trace is not None:
+            self.note(request, "log_error", f"{path_id}:{target_id}:{lun} code {error_code:#06x} id {unique_id}")
+
+    # == time =======================================================================================================
+
+    def arm_tick(self) -> None:
+        """The one-second tick runs only while there is something to watch, so an idle port costs nothing."""
+        if self.tick_timer is None:
+            self.tick_timer = self.clock.call_later(S, self._ticked)
+
+    def _ticked(self) -> None:
+        self.tick_timer = None
+        if not self.started:
+            return
+        if self.running or self.callback != NO_CALLBACK:
+            self.loop.call_soon(self._ticked)
+            return
+        self.tick()
+        if self.verifier is not None:
+            self.report_stuck()
+        self.run()
+        if self.needs_tick():
+            self.arm_tick()
+
+    def needs_tick(self) -> bool:
+        """Whether the tick has to go on."""
+        return self.outstanding > 0
+
+    def expired_units(self) -> list[PortUnit]:
+        """Units whose oldest request is overdue by now: one second is taken off each running time-out (ER-09)."""
+        expired = []
+        for unit in self.units.values():
+            if unit.timeout_left > 0:
+                unit.timeout_left -= 1
+                if unit.timeout_left == 0:
+                    unit.timeout_left = -1
+                    expired.append(unit)
+        return expired
+
+    # == findings, history, trace ===================================================================================
+
+    def note(self, request: Request | None, what: str, detail: object = None) -> None:
+        """For the trace, and for the history of the SRB (verifier)."""
+        if self.trace is not None:
+            self.trace.add(what, request.number if request is not None else 0, detail)
+        if self.verifier is not None and request is not None:
+            if request.history is None:
+                request.history = []
+            if len(request.history) < 64:
+                request.history.append(f"{self.clock.now() / S:.6f} {what}" + (f" {detail}" if detail else ""))
+
+    def finding(
+        self,
+        rule: str,
+        message: str,
+        request: Request | None = None,
+        where: str = "",
+        severity: str | None = None,
+        **details: object,
+    ) -> bool:
+        """Report to the verifier, if there is one. True when level strict asks to raise it into the offender."""
+        verifier = self.verifier
+        if verifier is None:
+            return False
+        found = verifier.report(
+            rule,
+            message,
+            severity=severity,
+            where=where,
+            srb=f"#{request.number} {describe(request.srb)}" if request is not None else "",
+            history=tuple(request.history or ()) if request is not None else (),
+            callback=CALLBACK_NAMES[self.callback],
+            irql=IRQL_NAMES.get(self.irql, str(self.irql)),
+            **details,
+        )
+        if self.trace is not None and found is not None:
+            self.trace.add("finding", request.number if request is not None else 0, f"{rule} {message}")
+        return found is not None and verifier.strict and found.severity == "violation"
+
+    def offence(self, rule: str, message: str, request: Request | None = None, severity: str | None = None) -> None:
+        """A finding the miniport commits right now, by a call: with its source line, raised into it when strict."""
+        verifier = self.verifier
+        if verifier is not None and self.finding(rule, message, request, where=caller(), severity=severity):
+            raise RuleViolation(verifier.findings[-1])
+
+    def offence_of(self, rule: str, message: str, request: Request) -> None:
+        """The same, in the shape buffers and guards call."""
+        self.offence(rule, message, request)
+
+    def check_place(self, notification: int) -> None:
+        """The legality matrix: a notification from a callback that has no business with it is a warning."""
+        legal = LEGAL.get(notification)
+        if legal is not None and self.callback not in legal and self.callback <= 9:
+            from_where = CALLBACK_NAMES[self.callback]
+            self.offence(
+                MISPLACED_RULE[notification], f"notification {notification} from {from_where}", severity="warning"
+            )
+
+    def count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
+
+    def doing(self) -> str:
+        return f"{CALLBACK_NAMES[self.callback]} passed"
+
+    def report_stuck(self) -> None:
+        """Each reason why a queue stands still for too long, once."""
+        for rule, where, message in self.stuck():
+            if (rule, where) not in self.reported_stuck:
+                self.reported_stuck.add((rule, where))
+                self.finding(rule, message)
+
+    # == life of the adapter ========================================================================================
+
+    def start(self) -> None:
+        miniport, chip = self.miniport, self.chip
+        miniport.chip = chip
+        miniport.port = self.services()
+        chip.on_interrupt = self.on_interrupt
+        if self.verifier is not None:
+            chip.windows = DmaWindows(self._dma_finding)
+        info = self.info = PortConfigurationInformation()
+        self.preset(info)
+        returned = self.call(FIND_ADAPTER, PASSIVE_LEVEL, -1, miniport.hw_find_adapter, info)
+        if returned != SP_RETURN_FOUND:
+            raise ConfigError(
+                f"the miniport {type(miniport).__name__} does not accept its adapter: hw_find_adapter returned "
+                f"{returned}, not SP_RETURN_FOUND (1){self._crash_hint()}"
+            )
+        self.configured(info)
+        self.limits = TransferLimits.of(info, self.model, self.options)
+        if self.verifier is not None:
+            self.guard_policy = GuardPolicy(
+                self.offence_of, info.srb_extension_size != 0, info.maximum_number_of_logical_units > 8
+            )
+        self._query_control_types()
+        self._initialize()
+
+    def _initialize(self) -> None:
+        self.started = True
+        if not self.call(INITIALIZE, DIRQL, False, self.miniport.hw_initialize):
+            self.started = False
+            raise ConfigError(
+                f"the miniport {type(self.miniport).__name__} cannot initialise its adapter: hw_initialize returned "
+                f"False{self._crash_hint()}"
+            )
+        self.run()
+
+    def _crash_hint(self) -> str:
+        return f"; {self.last_crash}" if self.last_crash else ""
+
+    def _query_control_types(self) -> None:
+        """RS-05: which adapter control types the miniport declares. The list ends where it ends: writing past it is
+        contained and reported like any other access outside."""
+        types = [False] * CONTROL_TYPES
+        types[SCSI_QUERY_SUPPORTED_CONTROL_TYPES] = True
+        self.call(
+            ADAPTER_CONTROL_CALLBACK,
+            PASSIVE_LEVEL,
+            1,
+            self.miniport.hw_adapter_control,
+            SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
+            types,
+        )
+        self.control_types = types[:CONTROL_TYPES]
+
+    def adapter_control(self, control_type: int, irql: int = DIRQL) -> bool:
+        """Call hw_adapter_control for a type it declared (RS-05). False: not declared, or it failed."""
+        if not (control_type < len(self.control_types) and self.control_types[control_type]):
+            return False
+        routine = self.miniport.hw_adapter_control
+        return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, None) == 0
+
+    def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
+        request = srb._port if srb is not None else None
+        self.offence(rule, message, request)
+
+    def reset_adapter(self) -> None:
+        """See `PortDriver`. Also what recovers from a miniport that lost everything."""
+        self.count("adapter resets")
+        self.note(None, "reset_adapter")
+        self._give_up_everything(SRB_STATUS_BUS_RESET)
+        if not self.started:
+            return
+        try:
+            self._initialize()
+        except ConfigError as error:
+            log.error("after the adapter was reset: %s", error)
+
+    def stop(self) -> None:
+        if not self.started:
+            return
+        self.note(None, "stop")
+        self._give_up_everything(SRB_STATUS_ABORTED)
+        self.adapter_control(SCSI_STOP_ADAPTER)
+        self.started = False
+        self.chip.on_interrupt = None
+        if self.tick_timer is not None:
+            self.tick_timer.cancel()
+            self.tick_timer = None
+
+    def restart(self) -> None:
+        """After `stop` (RS-06): hw_adapter_control(ScsiRestartAdapter) if the miniport has it, else from the start."""
+        self.chip.on_interrupt = self.on_interrupt
+        if len(self.control_types) > SCSI_RESTART_ADAPTER and self.control_types[SCSI_RESTART_ADAPTER]:
+            self.started = True
+            if self.adapter_control(SCSI_RESTART_ADAPTER):
+                return
+            self.started = False
+        self.start()
+
+    def _give_up_everything(self, srb_status: int) -> None:
+        """Everything outstanding and queued goes up with `srb_status`, the chip forgets its commands."""
+        chip = self.chip
+        chip.on_interrupt = None  # its interrupts mean nothing any more
+        chip.reset_bus()
+        chip.completed.clear()
+        chip.acknowledge()
+        self.interrupt_pending = False
+        self.interrupts_held = False
+        self.interrupts_in_a_row = 0
+        for unit in self.units.values():
+            for request in list(unit.active):
+                if request.state == ISSUED:
+                    self.take_back(request, srb_status)
+        for request in self.drop_queues():
+            request.srb.srb_status = srb_status
+            request.state = NOTIFIED
+            self.finished.append(request)
+        for request in list(self.finished):
+            self.release(request)
+        self.reported_stuck.clear()
+        while self.finished:
+            self.complete_up(self.finished.popleft())
+        chip.on_interrupt = self.on_interrupt
+
+    def snapshot(self) -> dict[str, object]:
+        now = self.clock.now()
+        return {
+            "model": self.model,
+            "started": self.started,
+            "outstanding": self.outstanding,
+            "counters": dict(self.counters),
+            "last_crash": self.last_crash,
+            "stuck": [message for _, _, message in self.stuck()],
+            "configuration": {name: getattr(self.info, name) for name in self.info.__dataclass_fields__},
+            "adapter": self.adapter_snapshot(),
+            "units": [self.unit_snapshot(unit, now) for unit in self.units.values()],
+        }
+
+    def unit_snapshot(self, unit: PortUnit, now: int) -> dict[str, object]:
+        return {
+            "address": unit.name,
+            "locked": unit.locked_at is not None,
+            "outstanding": [self.request_snapshot(request, now) for request in unit.active],
+            "started": unit.started,
+            "completed": unit.completed,
+            "timeout_left": unit.timeout_left,
+        }
+
+    def request_snapshot(self, request: Request, now: int) -> dict[str, object]:
+        srb = request.srb
+        return {
+            "number": request.number,
+            "where": STATE_NAMES[request.state],
+            "function": srb.function,
+            "cdb": srb.cdb.hex(),
+            "length": srb.data_transfer_length,
+            "tag": srb.queue_tag,
+            "age_ms": (now - request.issued_at) // MS if request.issued_at else None,
+            "retries": request.retries,
+        }
+
+    # == what a model fills in ======================================================================================
+
+    @abstractmethod
+    def services(self) -> Any:
+        """What the miniport gets as `self.port`."""
+
+    @abstractmethod
+    def preset(self, info: PortConfigurationInformation) -> None: ...
+
+    @abstractmethod
+    def configured(self, info: PortConfigurationInformation) -> None: ...
+
+    @abstractmethod
+    def new_unit(self, path: int, target: int, lun: int) -> PortUnit: ...
+
+    @abstractmethod
+    def enqueue(self, request: Request) -> None: ...
+
+    @abstractmethod
+    def control(self, request: Request) -> None: ...
+
+    @abstractmethod
+    def dpc(self) -> None: ...
+
+    @abstractmethod
+    def interrupt(self) -> None: ...
+
+    @abstractmethod
+    def tick(self) -> None: ...
+
+    @abstractmethod
+    def drop_queues(self) -> list[Request]:
+        """For an adapter reset or stop: forget all holds, freezes, locks and timers; what was queued."""
+
+    @abstractmethod
+    def stuck(self) -> list[tuple[str, str, str]]:
+        """(rule, what, message) for each queue that stands still for longer than `stuck_after`, by its reason."""
+
+    @abstractmethod
+    def adapter_snapshot(self) -> dict[str, object]: ...
+
+
+class UnitExtension:
+    """A logical unit extension: the miniport's attributes, zeroed by the port (so: none)."""

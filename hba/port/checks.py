@@ -1,0 +1,105 @@
+"""What a completed SRB must look like (OW-02 to OW-07, Q-13, ER-01, ER-02, ER-04). Only with the verifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hba import srb as s
+from hba.port.request import Request
+
+if TYPE_CHECKING:
+    from hba.port.base import PortBase
+
+# OW-03: every status of SrbStatus (srb.h) with the modifier bits off, PENDING excepted.
+VALID_STATUS = frozenset(
+    {
+        *range(0x01, 0x0C),
+        *range(0x0D, 0x17),
+        *range(0x20, 0x26),
+        s.SRB_STATUS_INTERNAL_ERROR,
+    }
+)
+# ER-02: always logged. (BUSY only when hardware caused it, which the port cannot know.)
+LOGGED = {
+    s.SRB_STATUS_PARITY_ERROR: "parity error",
+    s.SRB_STATUS_UNEXPECTED_BUS_FREE: "unexpected bus free",
+    s.SRB_STATUS_SELECTION_TIMEOUT: "selection time-out",
+    s.SRB_STATUS_COMMAND_TIMEOUT: "command time-out",
+    s.SRB_STATUS_PHASE_SEQUENCE_FAILURE: "phase sequence failure",
+}
+READ_WRITE = frozenset({0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA})
+
+
+def completion(port: PortBase, request: Request) -> None:
+    """Judge the SRB as the miniport left it, at RequestComplete. Sets right what the port must not pass on."""
+    srb = request.srb
+    srb_status = srb.srb_status
+    if srb_status & s.SRB_STATUS_QUEUE_FROZEN:
+        srb.srb_status = srb_status = srb_status & ~s.SRB_STATUS_QUEUE_FROZEN
+        port.offence("Q-13", "the miniport set SRB_STATUS_QUEUE_FROZEN; the bit was cleared", request)
+    base = srb_status & s.SRB_STATUS_MASK
+    if base not in VALID_STATUS:
+        srb.srb_status = s.SRB_STATUS_INTERNAL_ERROR
+        name = "PENDING" if base == s.SRB_STATUS_PENDING else f"{srb_status:#04x}, which is no status"
+        port.offence("OW-03", f"completed with {name}; goes up as INTERNAL_ERROR", request)
+        return
+    if srb.function == s.SRB_FUNCTION_EXECUTE_SCSI:
+        _status(port, request, base)
+        _length(port, request, base)
+    _sense(port, request, srb_status)
+    logged = LOGGED.get(base)
+    if logged is not None and port.model == "scsiport" and not request.logged:
+        port.offence("ER-02", f"a {logged} was completed without ScsiPortLogError", request)
+
+
+def _status(port: PortBase, request: Request, base: int) -> None:
+    srb = request.srb
+    scsi_status = srb.scsi_status
+    if base == s.SRB_STATUS_SUCCESS:
+        if scsi_status != s.SCSISTAT_GOOD:
+            port.offence("OW-04", f"SRB_STATUS_SUCCESS with ScsiStatus {scsi_status:#04x}", request)
+    elif base == s.SRB_STATUS_ERROR and scsi_status == s.SCSISTAT_GOOD:
+        port.offence("ER-01", "SRB_STATUS_ERROR with ScsiStatus GOOD: no status says what went wrong", request)
+
+
+def _length(port: PortBase, request: Request, base: int) -> None:
+    srb = request.srb
+    asked, said = request.length_at_issue, srb.data_transfer_length
+    if said > asked:
+        srb.data_transfer_length = asked
+        port.offence("OW-06", f"DataTransferLength raised from {asked} to {said}; set back", request)
+        return
+    windows = port.chip.windows
+    moved = windows.transferred(srb) if windows is not None and request.dma_watched else None
+    if base == s.SRB_STATUS_SUCCESS:
+        if said == 0 and asked and srb.cdb and srb.cdb[0] in READ_WRITE:
+            port.offence("OW-05", "a read or write succeeded with DataTransferLength 0", request)
+        elif said < asked:
+            port.offence(
+                "OW-07", f"{said} of {asked} bytes, but SUCCESS instead of DATA_OVERRUN", request, severity="warning"
+            )
+        elif moved is not None and moved < asked:
+            port.offence(
+                "OW-07",
+                f"SUCCESS with DataTransferLength {said}, but the device moved {moved} bytes",
+                request,
+                severity="warning",
+            )
+    elif base == s.SRB_STATUS_DATA_OVERRUN and said == asked and moved is not None and moved < asked:
+        port.offence(
+            "OW-07", f"underrun: the device moved {moved} bytes, DataTransferLength still says {said}", request
+        )
+
+
+def _sense(port: PortBase, request: Request, srb_status: int) -> None:
+    srb, info = request.srb, port.info
+    if srb_status & s.SRB_STATUS_MASK == s.SRB_STATUS_REQUEST_SENSE_FAILED and not info.auto_request_sense:
+        port.offence("ER-04", "REQUEST_SENSE_FAILED from a miniport without AutoRequestSense", request)
+    if srb_status & s.SRB_STATUS_AUTOSENSE_VALID:
+        if not info.auto_request_sense:
+            port.offence("ER-04", "AUTOSENSE_VALID from a miniport without AutoRequestSense", request)
+        elif srb.srb_flags & s.SRB_FLAGS_DISABLE_AUTOSENSE:
+            port.offence("ER-04", "sense data although SRB_FLAGS_DISABLE_AUTOSENSE is set", request)
+    if srb.sense_info_buffer_length > request.sense_at_issue:
+        srb.sense_info_buffer_length = request.sense_at_issue
+        port.offence("OW-06", "SenseInfoBufferLength raised; set back", request)

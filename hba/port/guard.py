@@ -1,0 +1,169 @@
+"""The SRB a miniport gets while the verifier watches: same fields, every access checked.
+
+Without the verifier the miniport gets the SRB itself. With it, it gets a `GuardedSrb` that stands for one trip of
+one SRB through the miniport and knows who owns it at the moment of the access:
+
+- OW-01: nothing is read or written after RequestComplete;
+- OW-06: only the documented members are written;
+- OW-08: the extension exists only when asked for, is not initialised by the port, and is gone after completion;
+- OW-09: only the members that are valid for the function are read; the others read as poison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+from hba import srb as s
+from hba.port.buffers import POISON
+from hba.port.request import ISSUED, Request
+from hba.srb import Srb
+
+FIELDS = (
+    "length",
+    "function",
+    "srb_status",
+    "scsi_status",
+    "path_id",
+    "target_id",
+    "lun",
+    "queue_tag",
+    "queue_action",
+    "cdb_length",
+    "sense_info_buffer_length",
+    "srb_flags",
+    "data_transfer_length",
+    "time_out_value",
+    "data_buffer",
+    "sense_info_buffer",
+    "next_srb",
+    "original_request",
+    "srb_extension",
+    "queue_sort_key",
+    "internal_status",
+    "cdb",
+    "mdl",
+    "completion",
+    "context",
+)
+_COMMAND = frozenset({"cdb", "cdb_length", "queue_action", "queue_sort_key", "scsi_status"})
+_DATA = frozenset({"data_buffer", "data_transfer_length"})
+_SENSE = frozenset({"sense_info_buffer", "sense_info_buffer_length"})
+_NEXT = frozenset({"next_srb"})
+_LUN = frozenset({"lun"})
+_TARGET = frozenset({"target_id"})
+
+# OW-09: members that are not valid, by function (SCSI_REQUEST_BLOCK).
+INVALID: dict[int, frozenset[str]] = {
+    s.SRB_FUNCTION_EXECUTE_SCSI: _NEXT,
+    s.SRB_FUNCTION_IO_CONTROL: _COMMAND | _SENSE | _NEXT,
+    s.SRB_FUNCTION_RESET_BUS: _TARGET | _LUN | _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_RESET_DEVICE: _LUN | _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_RESET_LOGICAL_UNIT: _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_ABORT_COMMAND: _COMMAND | _DATA | _SENSE,
+    s.SRB_FUNCTION_TERMINATE_IO: _COMMAND | _DATA | _SENSE,
+    s.SRB_FUNCTION_FLUSH: _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_SHUTDOWN: _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_POWER: _COMMAND | _DATA | _SENSE | _NEXT,
+}
+POISON_VALUES: dict[str, Any] = {
+    "cdb": bytes((POISON,)) * 16,
+    "data_buffer": None,
+    "sense_info_buffer": b"",
+    "next_srb": None,
+    "data_transfer_length": POISON * 0x01010101,
+    "queue_sort_key": POISON * 0x01010101,
+}
+# OW-06: always writable. The others with a condition are in `_may_write`.
+WRITABLE = frozenset(
+    {"srb_status", "scsi_status", "data_transfer_length", "sense_info_buffer", "sense_info_buffer_length"}
+)
+_DIRECTION = s.SRB_FLAGS_UNSPECIFIED_DIRECTION
+
+# (rule, message, request): reports; raises at level strict.
+Report = Callable[[str, str, Request], None]
+
+
+class GuardPolicy:
+    """What the guards of one port need to know of it."""
+
+    __slots__ = ("has_extension", "lun_writable", "report")
+
+    def __init__(self, report: Report, has_extension: bool, lun_writable: bool) -> None:
+        self.report = report
+        self.has_extension = has_extension  # srb_extension_size != 0
+        self.lun_writable = lun_writable  # more than 8 logical units are mapped
+
+
+def _reader(name: str) -> Any:
+    read = attrgetter(name)
+
+    def get(guard: GuardedSrb) -> Any:
+        request = guard._request
+        if request.state != ISSUED:
+            rule = "OW-08" if name == "srb_extension" else "OW-01"
+            guard._policy.report(rule, f"srb.{name} read after the request was completed", request)
+        elif name in guard._invalid:
+            function = request.srb.function
+            guard._policy.report("OW-09", f"srb.{name} read, which is not valid for function {function:#04x}", request)
+            return POISON_VALUES.get(name, POISON)
+        elif name == "srb_extension":
+            return guard._read_extension()
+        return read(request.srb)
+
+    return property(get)
+
+
+class GuardedSrb(Srb):
+    """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module."""
+
+    _request: Request
+    _policy: GuardPolicy
+    _invalid: frozenset[str]
+
+    def __init__(self, request: Request, policy: GuardPolicy) -> None:
+        state = self.__dict__
+        state["_request"] = request
+        state["_policy"] = policy
+        state["_invalid"] = INVALID.get(request.srb.function, _NEXT)
+
+    def _read_extension(self) -> Any:
+        request = self._request
+        extension = request.srb.srb_extension
+        if extension is None and self._policy.has_extension:
+            self._policy.report("OW-08", "srb.srb_extension read before the miniport initialised it", request)
+        return extension
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        request, policy = self._request, self._policy
+        srb = request.srb
+        if request.state != ISSUED:
+            rule = "OW-08" if name == "srb_extension" else "OW-01"
+            policy.report(rule, f"srb.{name} written after the request was completed; not written", request)
+        elif name in WRITABLE or self._may_write(name, value):
+            setattr(srb, name, value)
+        elif name == "srb_extension":
+            policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
+            srb.srb_extension = value
+        else:
+            where = "read-only to a miniport" if name in FIELDS else "no member; private state goes to the extension"
+            policy.report("OW-06", f"srb.{name} = {value!r}: {where}; not written", request)
+
+    def _may_write(self, name: str, value: Any) -> bool:
+        if name == "srb_extension":
+            return self._policy.has_extension
+        if name == "lun":
+            return self._policy.lun_writable
+        if name == "srb_flags":
+            # Only an unspecified direction may be made definite (subordinate DMA adapters).
+            flags = self._request.srb.srb_flags
+            return flags & _DIRECTION == _DIRECTION and (flags ^ value) & ~_DIRECTION == 0
+        return False
+
+    def __repr__(self) -> str:
+        return f"<GuardedSrb of {self._request.srb!r}>"
+
+
+for _name in FIELDS:
+    setattr(GuardedSrb, _name, _reader(_name))

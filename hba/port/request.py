@@ -1,0 +1,49 @@
+"""What the port knows of one SRB: who owns it, since when, and what happened to it (OW-01, OW-02)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hba.srb import Srb
+
+if TYPE_CHECKING:
+    from hba.port.units import PortUnit
+
+# The ownership life cycle. It only ever goes forward; a busy retry starts a new `Request` for the same SRB.
+QUEUED = 0  # the port has it, waiting
+ISSUED = 1  # the miniport owns it (hw_build_io or hw_start_io was entered)
+NOTIFIED = 2  # the miniport said RequestComplete: the port owns it again
+COMPLETED = 3  # it went up: `srb.completion` was called, or is being called
+STATE_NAMES = ("QUEUED", "ISSUED", "NOTIFIED", "COMPLETED")
+
+
+class Request:
+    """One trip of an SRB through the port. Defaults are class attributes, so making one is cheap."""
+
+    state = QUEUED
+    number = 0  # SRBs in the order the port got them, from 1; what the trace calls it
+    issued_at = 0  # ns, when the miniport got it (only kept with verifier or trace, or at a tick)
+    retries = 0  # busy retries so far
+    frozen = False  # its error froze the queue of its unit: SRB_STATUS_QUEUE_FROZEN goes up with it
+    stage = 0  # the model's own progress mark
+    child: Request | None = None  # the part of a split transfer that is under way (hba.port.transfers)
+    # with the verifier only
+    guard: Any = None  # hba.port.guard.GuardedSrb, what the miniport got
+    length_at_issue = 0
+    sense_at_issue = 0
+    logged = False  # the miniport called log_error for it (ER-02)
+    dma_watched = False  # the chip told of its DMA, so `windows.transferred` means something (OW-07)
+    history: list[str] | None = None
+
+    def __init__(self, srb: Srb, unit: PortUnit | None) -> None:
+        self.srb = srb
+        self.unit = unit
+
+
+def describe(srb: Srb) -> str:
+    """One line for findings and diagnoses: address, function or CDB, status."""
+    what = f"cdb {srb.cdb.hex()}" if srb.function == 0 else f"function {srb.function:#04x}"
+    return (
+        f"{srb.path_id}:{srb.target_id}:{srb.lun} {what} length {srb.data_transfer_length} "
+        f"status {srb.srb_status:#04x}/{srb.scsi_status:#04x}"
+    )

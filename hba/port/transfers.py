@@ -1,0 +1,230 @@
+"""Transfers the adapter cannot do in one piece: split above the miniport, as the class driver does.
+
+CF-05 (MaximumTransferLength), CF-06 and MB-14 (NumberOfPhysicalBreaks: breaks under SCSI Port, elements under
+Storport) and CF-07 (AlignmentMask). Reads and writes are cut into several, one after the other; a buffer that misses
+the alignment goes through an aligned copy. What can be neither (a parameter list above the limit) is refused with
+INVALID_REQUEST, so no SRB above the limits ever reaches a miniport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hba.dma import DmaBuffer, Segment
+from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
+from hba.port.config import PortConfig
+from hba.port.memory import bounce_buffer
+from hba.port.request import Request
+from hba.srb import (
+    SRB_FLAGS_DATA_IN,
+    SRB_FLAGS_DATA_OUT,
+    SRB_STATUS_INVALID_REQUEST,
+    SRB_STATUS_MASK,
+    SRB_STATUS_SUCCESS,
+    Srb,
+)
+
+if TYPE_CHECKING:
+    from hba.port.base import PortBase
+
+NO_LIMIT = SP_UNINITIALIZED
+
+# opcode: (offset and bytes of the LBA, offset and bytes of the transfer length), SBC
+_READ_WRITE = {
+    0x08: (1, 3, 4, 1),
+    0x0A: (1, 3, 4, 1),
+    0x28: (2, 4, 7, 2),
+    0x2A: (2, 4, 7, 2),
+    0xA8: (2, 4, 6, 4),
+    0xAA: (2, 4, 6, 4),
+    0x88: (2, 8, 10, 4),
+    0x8A: (2, 8, 10, 4),
+}
+
+
+class TransferLimits:
+    """What one SRB may carry. Defaults: anything."""
+
+    def __init__(
+        self, max_length: int = NO_LIMIT, max_segments: int = NO_LIMIT, alignment_mask: int = 0, bounce: bool = True
+    ) -> None:
+        self.max_length = max_length
+        self.max_segments = max_segments
+        self.alignment_mask = alignment_mask
+        self.bounce = bounce
+
+    @classmethod
+    def of(cls, info: PortConfigurationInformation, model: str, options: PortConfig) -> TransferLimits:
+        breaks = info.number_of_physical_breaks
+        segments = NO_LIMIT
+        if breaks != SP_UNINITIALIZED:
+            # CF-06: SCSI Port counts the breaks between elements. MB-14: Storport counts the elements.
+            segments = breaks + 1 if model == "scsiport" else max(1, breaks)
+        return cls(info.maximum_transfer_length, segments, info.alignment_mask, options.misaligned == "bounce")
+
+    def fits(self, data: DmaBuffer) -> bool:
+        return data.length <= self.max_length and len(data.segments) <= self.max_segments
+
+    def aligned(self, data: DmaBuffer) -> bool:
+        mask = self.alignment_mask
+        return not mask or not any(address & mask for address, _ in data.segments)
+
+
+def shape(port: PortBase, request: Request) -> bool:
+    """True: the request was taken apart, copied or refused here. False: it is fine as it is."""
+    limits = port.limits
+    data = request.srb.mdl
+    assert data is not None
+    aligned = limits.aligned(data)
+    if aligned and limits.fits(data):
+        return False
+    if not aligned:
+        if not limits.bounce or (data.length > limits.max_length and not _blocks(request.srb)):
+            port.count("misaligned transfers refused")
+            port.answer(request, SRB_STATUS_INVALID_REQUEST)
+            return True
+        port.count("misaligned transfers copied")
+        copy = bounce_buffer(data.length)
+        if request.srb.srb_flags & SRB_FLAGS_DATA_OUT:
+            copy.write(data.read())
+        _Train(port, request, copy, data).go_on()
+        return True
+    if not _blocks(request.srb):
+        port.count("transfers above the limit refused")
+        port.answer(request, SRB_STATUS_INVALID_REQUEST)
+        return True
+    port.count("transfers split")
+    _Train(port, request, data, None).go_on()
+    return True
+
+
+def _blocks(srb: Srb) -> int:
+    """Blocks a read or write transfers; 0: it is none, or its length does not fit its data."""
+    fields = _READ_WRITE.get(srb.cdb[0]) if srb.cdb else None
+    if fields is None or len(srb.cdb) < fields[2] + fields[3]:
+        return 0
+    count = int.from_bytes(srb.cdb[fields[2] : fields[2] + fields[3]], "big")
+    if not count and srb.cdb[0] in (0x08, 0x0A):
+        count = 256
+    if not count or srb.data_transfer_length % count:
+        return 0
+    return count
+
+
+def _cdb_of(cdb: bytes, block: int, count: int) -> bytes:
+    """The same command for `count` blocks, `block` blocks further on."""
+    lba_at, lba_size, count_at, count_size = _READ_WRITE[cdb[0]]
+    lba = int.from_bytes(cdb[lba_at : lba_at + lba_size], "big")
+    if lba_size == 3:
+        lba &= 0x1FFFFF
+    part = bytearray(cdb)
+    top = (1 << (8 * lba_size)) - 1
+    part[lba_at : lba_at + lba_size] = ((lba + block) & top).to_bytes(lba_size, "big")
+    if lba_size == 3:
+        part[1] = (part[1] & 0x1F) | (cdb[1] & 0xE0)
+    part[count_at : count_at + count_size] = (count & ((1 << (8 * count_size)) - 1)).to_bytes(count_size, "big")
+    return bytes(part)
+
+
+def pieces(data: DmaBuffer, unit: int, limits: TransferLimits) -> Iterator[DmaBuffer] | None:
+    """Cut `data` into parts within the limits, each a multiple of `unit` bytes; None when that cannot be done."""
+    cuts: list[tuple[list[Segment], int]] = []
+    current: list[Segment] = []
+    size = 0
+    todo = list(reversed(data.segments))
+    while todo:
+        address, length = todo.pop()
+        take = min(length, limits.max_length - size)
+        if take and len(current) < limits.max_segments:
+            current.append((address, take))
+            size += take
+            if take < length:
+                todo.append((address + take, length - take))
+            continue
+        todo.append((address, length))
+        # Full: give back what is beyond the last whole block.
+        surplus = size % unit
+        size -= surplus
+        if not size:
+            return None
+        while surplus:
+            last, last_length = current.pop()
+            back = min(surplus, last_length)
+            if last_length > back:
+                current.append((last, last_length - back))
+            todo.append((last + last_length - back, back))
+            surplus -= back
+        cuts.append((current, size))
+        current, size = [], 0
+    if size:
+        cuts.append((current, size))
+    if size % unit:
+        return None
+    return _views(data, cuts)
+
+
+def _views(data: DmaBuffer, cuts: list[tuple[list[Segment], int]]) -> Iterator[DmaBuffer]:
+    offset = 0
+    for segments, size in cuts:
+        yield DmaBuffer(segments, data.slice(offset, size), size)
+        offset += size
+
+
+class _Train:
+    """One request carried as several, strictly one after the other; the first that fails ends it."""
+
+    def __init__(self, port: PortBase, request: Request, data: DmaBuffer, copy_back_to: DmaBuffer | None) -> None:
+        self.port = port
+        self.request = request
+        self.data = data
+        self.copy_back_to = copy_back_to
+        self.moved = 0
+        self.block = 0
+        srb = request.srb
+        blocks = _blocks(srb)
+        self.block_size = srb.data_transfer_length // blocks if blocks else max(1, data.length)
+        self.whole = port.limits.fits(data)
+        parts = iter([data]) if self.whole else pieces(data, self.block_size, port.limits)
+        self.parts: Iterator[DmaBuffer] = parts if parts is not None else iter(())
+        self.possible = parts is not None
+
+    def go_on(self) -> None:
+        part = next(self.parts, None) if self.possible else None
+        if part is None:
+            self._end(SRB_STATUS_SUCCESS if self.possible else SRB_STATUS_INVALID_REQUEST)
+            return
+        whole = self.request.srb
+        srb = Srb(whole.function, whole.path_id, whole.target_id, whole.lun, self._done)
+        srb.srb_flags = whole.srb_flags
+        srb.queue_action = whole.queue_action
+        srb.time_out_value = whole.time_out_value
+        srb.sense_info_buffer_length = whole.sense_info_buffer_length
+        srb.cdb = whole.cdb if self.whole else _cdb_of(whole.cdb, self.block, part.length // self.block_size)
+        srb.cdb_length = whole.cdb_length
+        srb.mdl = part
+        srb.data_transfer_length = part.length
+        srb.queue_sort_key = whole.queue_sort_key + self.block
+        self.block += part.length // self.block_size
+        self.request.child = self.port.submit_part(srb, self.request)
+
+    def _done(self, srb: Srb) -> None:
+        whole = self.request.srb
+        self.moved += min(srb.data_transfer_length, srb.mdl.length if srb.mdl is not None else 0)
+        whole.srb_status = srb.srb_status
+        whole.scsi_status = srb.scsi_status
+        whole.sense_info_buffer = srb.sense_info_buffer
+        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS:
+            self._end(srb.srb_status)
+        else:
+            self.go_on()
+
+    def _end(self, srb_status: int) -> None:
+        whole = self.request.srb
+        self.request.child = None
+        target = self.copy_back_to
+        if target is not None and whole.srb_flags & SRB_FLAGS_DATA_IN:
+            target.write(self.data.read(0, self.moved))
+            target.commit(self.moved)
+        whole.data_transfer_length = self.moved
+        self.port.answer(self.request, srb_status)
