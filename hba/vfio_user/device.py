@@ -63,7 +63,10 @@ class Client(Protocol):
     """The way back to whoever is connected."""
 
     def dma_read(self, address: int, length: int) -> bytes:
-        """DMA_READ by message, split as the negotiated limits and QEMU's socket need. Raises `hba.errors.DmaFault`."""
+        """DMA_READ by message, split as the negotiated limits and QEMU's socket need. Raises `hba.errors.DmaFault`.
+
+        Blocks until the client has answered. A request of the client that is being carried out is acknowledged first.
+        """
         ...
 
     def dma_write(self, address: int, data: bytes | memoryview) -> None:
@@ -75,7 +78,12 @@ class Device(Protocol):
     """A PCI function as the engine sees it. Region indices are vfio-pci's: 0-5 BARs, 6 ROM, 7 config, 8 VGA.
 
     Calls arrive in the order of the messages, in the loop's thread. The engine has already checked that offset and
-    count lie inside the region and that flags allow the access. Any method may raise `RequestError`.
+    count lie inside the region and that flags allow the access. Any method may raise `RequestError`. Region sizes and
+    flags do not change while a client is connected.
+
+    While the device waits inside `Client.dma_read` or `Client.dma_write`, the engine may call it for what the client
+    must have answered at once: `region_info`, `irq_info`, `region_read`, `dma_map`, `dma_unmap`, `dma_unmap_all` and
+    `set_irqs`. Register writes and `reset` wait until the device has returned.
     """
 
     num_regions: int
@@ -85,9 +93,13 @@ class Device(Protocol):
 
     def irq_info(self, index: int) -> IrqInfo: ...
 
-    def region_read(self, index: int, offset: int, count: int) -> bytes: ...
+    def region_read(self, index: int, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes. No DMA by message from in here: the client waits for the answer."""
+        ...
 
-    def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None: ...
+    def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None:
+        """`data` is at least one byte, and valid during the call only: copy what has to stay."""
+        ...
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         """`prot`: DMA_READ | DMA_WRITE. The device owns `fd` from here on, also when it raises."""

@@ -1,0 +1,206 @@
+"""The native engine: one device behind one UNIX socket, in pure Python.
+
+One client at a time; it may leave and another (or the same) may come. What a client sends wrongly is refused or ends
+its connection, never the server.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import stat
+from pathlib import Path
+
+import msgspec
+
+from hba.clock import S
+from hba.errors import SocketError
+from hba.loop import EventLoop
+from hba.vfio_user.connection import Connection, Counters
+from hba.vfio_user.device import Device
+
+log = logging.getLogger(__name__)
+
+MAX_PATH = 107  # bytes in sockaddr_un, without the NUL
+# How long a DMA by message may take. Less than the 5 s QEMU itself waits for a reply.
+DMA_TIMEOUT = 2 * S
+
+
+class NativeEngine:
+    """`device.Engine`: serves `device` at `path`, inside `loop`."""
+
+    def __init__(self, loop: EventLoop, path: str | Path, device: Device, *, dma_timeout: int = DMA_TIMEOUT) -> None:
+        self._loop = loop
+        self._path: Path | None = Path(path)
+        self._device = device
+        self._dma_timeout = dma_timeout
+        self._listener: socket.socket | None = None
+        self._given: socket.socket | None = None
+        self._bound: tuple[int, int] | None = None  # (device, inode) of the socket file that is ours
+        self._client: Connection | None = None
+        self.counters = Counters()
+
+    @classmethod
+    def from_fd(cls, loop: EventLoop, fd: int, device: Device, *, dma_timeout: int = DMA_TIMEOUT) -> NativeEngine:
+        """Serve a socket somebody else opened: a listening one, or one that is connected to the client already.
+
+        Takes over `fd`. Raises `SocketError` when it is no UNIX stream socket.
+        """
+        engine = cls(loop, "", device, dma_timeout=dma_timeout)
+        engine._path = None
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise SocketError(f"file descriptor {fd} is not a socket; pass a UNIX stream socket")
+            sock = socket.socket(fileno=fd)
+        except OSError as error:
+            raise SocketError(f"file descriptor {fd} cannot be used: {error.strerror}") from None
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            sock.detach()
+            raise SocketError(f"file descriptor {fd} is not a UNIX stream socket")
+        engine._given = sock
+        return engine
+
+    @property
+    def connected(self) -> bool:
+        """A client has the socket (it may not have negotiated yet)."""
+        return self._client is not None
+
+    def start(self) -> None:
+        """Listen. Raises `SocketError`: taken, too long, no directory, no permission."""
+        sock = self._given
+        if sock is None:
+            assert self._path is not None
+            sock, self._bound = listen(self._path)
+        elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self._given = None
+            self._serve(sock)
+            return
+        self._given = None
+        sock.setblocking(False)
+        self._listener = sock
+        self._loop.add_reader(sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Hang up and stop listening; the socket file goes if it is still ours."""
+        if self._client is not None:
+            self._client.close()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener.fileno())
+            if self._path is not None and self._bound is not None:
+                _remove(self._path, self._bound)
+            self._listener.close()
+            self._listener = None
+        if self._given is not None:
+            self._given.close()
+            self._given = None
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR):
+                self.counters.last_error = f"accept: {error.strerror}"
+                log.warning("accept: %s", error.strerror)
+            return
+        if self._client is not None and self._client.gone:
+            self._client.close()  # its end is still waiting in the loop, and the next one is here already
+        if self._client is not None:
+            self.counters.refused += 1
+            log.info("a second client was refused")
+            sock.close()
+            return
+        self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        self.counters.connections += 1
+        self._client = Connection(self._loop, sock, self._device, self.counters, self._left, self._dma_timeout)
+
+    def _left(self) -> None:
+        self._client = None
+
+    def snapshot(self) -> dict[str, object]:
+        """For `hba show`: state (closed, listening, negotiating, connected), what the client announced, counters."""
+        client = self._client
+        capabilities = client.capabilities if client is not None else None
+        if client is None:
+            state = "listening" if self._listener is not None else "closed"
+        else:
+            state = "negotiating" if capabilities is None else "connected"
+        return {
+            "engine": "native",
+            "socket": None if self._path is None else str(self._path),
+            "state": state,
+            "client_capabilities": None if capabilities is None else msgspec.structs.asdict(capabilities),
+            **self.counters.snapshot(),
+        }
+
+
+def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
+    """A listening UNIX socket at `path`, mode 0600, and the (device, inode) of its file.
+
+    The file of a server that died is replaced; a server that lives is not. Raises `SocketError`.
+    """
+    name = os.fsencode(path)
+    if len(name) > MAX_PATH:
+        raise SocketError(
+            f"socket path {path} is {len(name)} bytes long, at most {MAX_PATH} are possible; choose a shorter one"
+        )
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SocketError(f"socket {path}: the directory {path.parent} does not exist; create it first") from None
+    except OSError as error:
+        raise SocketError(f"socket {path}: cannot open the directory {path.parent}: {error.strerror}") from None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Of two servers that start at once on the same stale socket, one must not remove what the other has bound.
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        # The file gets its mode from the socket, so there is no moment and no umask at which others could connect.
+        os.fchmod(sock.fileno(), 0o600)
+        try:
+            sock.bind(name)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path)
+            sock.bind(name)
+        sock.listen(4)
+        status = path.stat()
+        return sock, (status.st_dev, status.st_ino)
+    except OSError as error:
+        sock.close()
+        raise SocketError(f"socket {path}: {error.strerror}; choose a path you may write to") from None
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(directory)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket file of a dead server. Raises `SocketError` for anything that is not one."""
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise SocketError(f"socket path {path} is taken by something that is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fsencode(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # somebody listens, and is busy
+        raise SocketError(f"socket path {path} is taken: a running server listens there; stop it or choose another")
+
+
+def _remove(path: Path, ours: tuple[int, int]) -> None:
+    try:
+        status = path.lstat()
+        if (status.st_dev, status.st_ino) == ours:
+            path.unlink()
+    except OSError:
+        pass  # gone already, or the directory is; nothing of ours is left behind
