@@ -1,0 +1,317 @@
+"""One PCI function: config space, BARs, interrupts and guest memory behind the engine's `Device` interface.
+
+An adapter makes its register blocks, puts them in BARs and the BARs in a `PciFunction`; from then on it hears from the
+guest through its registers' handlers, reaches the guest's memory through `memory` and answers through `interrupts`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping, Sequence
+
+from hba.loop import EventLoop
+from hba.pci.bars import IO, Bar, MsixLayout, msix_pba, msix_table
+from hba.pci.capabilities import PM_STATES, Capability, Msi, Msix, PowerManagement
+from hba.pci.config_space import (
+    BARS,
+    COMMAND_BUS_MASTER,
+    COMMAND_INTX_DISABLE,
+    COMMAND_IO,
+    COMMAND_MEMORY,
+    SIZE,
+    ConfigSpace,
+    Identity,
+)
+from hba.pci.interrupts import NUM_IRQS, Interrupts
+from hba.pci.memory import GuestMemory
+from hba.pci.registers import DeclarationError, document
+from hba.vfio_user.device import REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError
+
+# Region indexes of vfio-pci (linux/vfio.h)
+ROM_REGION = 6
+CONFIG_REGION = 7
+VGA_REGION = 8
+NUM_REGIONS = 9
+
+D0 = 0
+
+
+class PciFunction:
+    """A function on the bus.
+
+    `bars`         index 0-5 -> `Bar`
+    `msi_vectors`  of the MSI capability; 0: without it
+    `msix`         where the MSI-X table lies; None: without the capability. Mind that QEMU 11.1 aborts when a device
+                   with MSI-X is unplugged.
+    `rom`          contents of the expansion ROM
+    `capabilities` further ones, after power management, MSI and MSI-X
+
+    `on_reset`          called when the guest or the client resets the function, after bus mastering went off and
+                        before the registers go back to their reset values
+    `on_config_change`  called after decoding, bus mastering, power state or the interrupt mechanism changed
+
+    Raises `DeclarationError` for layouts PCI does not allow.
+    """
+
+    num_regions = NUM_REGIONS
+    num_irqs = NUM_IRQS
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        identity: Identity,
+        bars: Mapping[int, Bar],
+        memory: GuestMemory,
+        *,
+        msi_vectors: int = 1,
+        msix: MsixLayout | None = None,
+        rom: bytes | None = None,
+        capabilities: Sequence[Capability] = (),
+    ) -> None:
+        self.identity = identity
+        self.memory = memory
+        self.bars = dict(bars)
+        self.interrupts = Interrupts(loop, msi_vectors, msix.vectors if msix else 0)
+        self._power = PowerManagement()
+        offered: list[Capability] = [self._power]
+        if msi_vectors:
+            offered.append(Msi(msi_vectors))
+        if msix is not None:
+            self._place_msix(msix)
+            offered.append(Msix(msix))
+        offered += capabilities
+        self._rom = _padded(rom) if rom else b""
+        self.config = ConfigSpace(identity, self.bars, offered, rom_size=len(self._rom))
+        self._has_msi = msi_vectors > 0
+        self._has_msix = msix is not None
+        self.power_state = D0
+        self._decoding: dict[int, Bar] = {}  # BARs that answer now, by region index
+        self.on_reset: list[Callable[[], None]] = []
+        self.on_config_change: list[Callable[[], None]] = []
+        self.reads = 0  # BAR accesses that were answered
+        self.writes = 0
+        self.config_reads = 0
+        self.config_writes = 0
+        self.refused = 0  # accesses to a BAR that does not decode
+        self.resets = 0
+        self.connections = 0
+        self.is_connected = False
+        self.interrupts.on_line = self.config.set_interrupt_status
+        self.config.on_write("COMMAND", self._config_written)
+        self.config.on_write("PM_CONTROL", self._power_written)
+        if self._has_msi:
+            self.config.on_write("MSI_CONTROL", self._config_written)
+        if self._has_msix:
+            self.config.on_write("MSIX_CONTROL", self._config_written)
+        self._apply()
+
+    def _place_msix(self, layout: MsixLayout) -> None:
+        if layout.bar not in self.bars:
+            raise DeclarationError(f"the MSI-X table is in BAR {layout.bar}, which does not exist")
+        pba = msix_pba(layout.vectors)
+        for index, register in enumerate(pba.registers):
+            first = 64 * index
+
+            def pending(first: int = first) -> int:
+                return self.interrupts.pending_bits(first)
+
+            pba.on_read(register.name, pending, peek=pending)
+        self.bars[layout.bar].place(layout.table_offset, msix_table(layout.vectors))
+        self.bars[layout.bar].place(layout.pba_offset, pba)
+
+    # -- the Device interface ---------------------------------------------------------------------------------
+
+    def region_info(self, index: int) -> RegionInfo:
+        if not 0 <= index < NUM_REGIONS:
+            raise RequestError(errno.EINVAL, f"region {index} does not exist")
+        if index == CONFIG_REGION:
+            return RegionInfo(SIZE, REGION_READ | REGION_WRITE)
+        if index == ROM_REGION and self._rom:
+            return RegionInfo(len(self._rom), REGION_READ)
+        bar = self.bars.get(index) if index < BARS else None
+        return RegionInfo() if bar is None else RegionInfo(bar.size, REGION_READ | REGION_WRITE)
+
+    def irq_info(self, index: int) -> IrqInfo:
+        return self.interrupts.info(index)
+
+    def region_read(self, index: int, offset: int, count: int) -> bytes:
+        bar = self._decoding.get(index)
+        if bar is not None:
+            self.reads += 1
+            return bar.read(offset, count).to_bytes(count, "little")
+        return self._read_other(index, offset, count)
+
+    def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None:
+        bar = self._decoding.get(index)
+        if bar is not None:
+            self.writes += 1
+            bar.write(offset, len(data), int.from_bytes(data, "little"))
+            return
+        self._write_other(index, offset, data)
+
+    def _read_other(self, index: int, offset: int, count: int) -> bytes:
+        if index == CONFIG_REGION:
+            self.config_reads += 1
+            return self.config.read(offset, count).to_bytes(count, "little")
+        if index == ROM_REGION and self._rom:
+            return self._rom[offset : offset + count].ljust(count, b"\xff")
+        if index in self.bars:
+            self.refused += 1
+            return b"\xff" * count  # what a read nobody claims returns on a PC
+        raise RequestError(errno.EINVAL, f"region {index} cannot be read")
+
+    def _write_other(self, index: int, offset: int, data: bytes | memoryview) -> None:
+        if index == CONFIG_REGION:
+            self.config_writes += 1
+            self.config.write(offset, len(data), int.from_bytes(data, "little"))
+        elif index in self.bars:
+            self.refused += 1
+        else:
+            raise RequestError(errno.EINVAL, f"region {index} cannot be written")
+
+    def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
+        self.memory.map(iova, size, prot, fd, offset)
+
+    def dma_unmap(self, iova: int, size: int) -> None:
+        self.memory.unmap(iova, size)
+
+    def dma_unmap_all(self) -> None:
+        self.memory.unmap_all()
+
+    def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
+        self.interrupts.set_irqs(index, flags, start, count, fds, data)
+
+    def reset(self) -> None:
+        """Back to power-on: config space, interrupts, adapter, registers, in that order. Maps and eventfds stay."""
+        self.resets += 1
+        self.interrupts.reset()  # before INTx takes over from MSI: an asserted line must not fire now
+        self.config.reset()
+        self.power_state = D0
+        self._apply()
+        for callback in self.on_reset:
+            callback()
+        for bar in self.bars.values():
+            bar.reset()
+        self.interrupts.reset()
+        self._changed()
+
+    def connected(self, client: Client) -> None:
+        self.connections += 1
+        self.is_connected = True
+        self.memory.client = client
+
+    def disconnected(self) -> None:
+        self.is_connected = False
+        self.interrupts.disconnect()
+        self.memory.unmap_all()
+        self.memory.client = None
+
+    # -- what config space decides ----------------------------------------------------------------------------
+
+    def _config_written(self, _value: int) -> None:
+        self._apply()
+        self._changed()
+
+    def _power_written(self, _value: int) -> None:
+        cell = self.config.cell("PM_CONTROL")
+        state = cell.value & 3
+        if state not in self._power.states:
+            # A state the function does not have: the write completes and changes nothing (PCI PM 1.2, section 3.2.4).
+            cell.value = cell.value & ~3 | self.power_state
+            return
+        self.power_state = state
+        self._apply()
+        self._changed()
+
+    def _changed(self) -> None:
+        for callback in self.on_config_change:
+            callback()
+
+    def _apply(self) -> None:
+        """Obey the command register, the power state and the interrupt capabilities as they stand."""
+        powered = self.power_state == D0
+        command = self.config.command if powered else 0
+        self._decoding = {
+            index: bar
+            for index, bar in self.bars.items()
+            if command & (COMMAND_IO if bar.space == IO else COMMAND_MEMORY)
+        }
+        self.memory.enabled = bool(command & COMMAND_BUS_MASTER)
+        # A message interrupt is a memory write of the function's own, so it needs bus mastering.
+        blocked = not self.memory.enabled
+        config = self.config
+        if self._has_msix and config.field("MSIX_CONTROL", "ENABLE"):
+            self.interrupts.configure("msix", blocked=blocked or bool(config.field("MSIX_CONTROL", "FUNCTION_MASK")))
+        elif self._has_msi and config.field("MSI_CONTROL", "ENABLE"):
+            granted = 1 << config.field("MSI_CONTROL", "MULTIPLE_MESSAGE_ENABLE")
+            self.interrupts.configure("msi", blocked=blocked, allocated=granted)
+        elif powered and not command & COMMAND_INTX_DISABLE:
+            self.interrupts.configure("intx")
+        else:
+            self.interrupts.configure("none")
+
+    # -- views ------------------------------------------------------------------------------------------------
+
+    def decode_registers(self) -> list[dict[str, object]]:
+        """For `hba show regs`: the decoded view of every block, each with the BAR it is in."""
+        return [
+            {"bar": index, **view}
+            for index, bar in sorted(self.bars.items())
+            for view in bar.decode()
+            if view["block"] != "MSIX_TABLE"  # the guest's table never reaches us, ours says nothing
+        ]
+
+    def document(self) -> str:
+        """The register manual of this function in Markdown, from the declarations: config space, then each BAR."""
+        parts = [document("Config space", self.config.registers)]
+        for index, bar in sorted(self.bars.items()):
+            for start, block in bar.blocks:
+                if block.name not in ("MSIX_TABLE", "MSIX_PBA"):
+                    title = f"BAR {index} ({bar.space}, 0x{bar.size:x} bytes): {block.name} at 0x{start:x}"
+                    parts.append(document(title, block.registers))
+        return "\n".join(parts)
+
+    def snapshot(self) -> dict[str, object]:
+        """For `hba show pci`; JSON-able, without side effects."""
+        return {
+            "identity": {
+                "vendor": self.identity.vendor,
+                "device": self.identity.device,
+                "subsystem_vendor": self.identity.subsystem_vendor,
+                "subsystem": self.identity.subsystem,
+                "class_code": self.identity.class_code,
+                "revision": self.identity.revision,
+            },
+            "connected": self.is_connected,
+            "connections": self.connections,
+            "resets": self.resets,
+            "power_state": PM_STATES[self.power_state],
+            "bus_master": self.memory.enabled,
+            "bars": [
+                {
+                    "index": index,
+                    "space": bar.space,
+                    "size": bar.size,
+                    "address": self.config.bar_address(index),
+                    "enabled": index in self._decoding,
+                    "undefined_accesses": bar.undefined_accesses,
+                }
+                for index, bar in sorted(self.bars.items())
+            ],
+            "accesses": {
+                "reads": self.reads,
+                "writes": self.writes,
+                "config_reads": self.config_reads,
+                "config_writes": self.config_writes,
+                "refused": self.refused,
+            },
+            "config": self.config.decode(),
+            "interrupts": self.interrupts.snapshot(),
+            "dma": self.memory.describe(),
+        }
+
+
+def _padded(rom: bytes) -> bytes:
+    """A ROM image filled up with ones to the size its base address register can express."""
+    size = max(2048, 1 << (len(rom) - 1).bit_length())
+    return rom.ljust(size, b"\xff")
