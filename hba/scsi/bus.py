@@ -69,7 +69,7 @@ class ScsiBus:
         task.response = RESPONSE_NO_LUN
         return True
 
-    # -- task management (SAM) --------------------------------------------------------------------------------
+    # -- task management (SAM) ---------------------------------------------------------------------------------------
 
     def abort(self, task: Task) -> bool:
         """ABORT TASK: True when the task was ended by this (its `done` is called with RESPONSE_ABORTED)."""

@@ -23,7 +23,7 @@ class Task:
 
     In:  cdb (16 bytes or fewer, any bit pattern), direction, data (None when there is none), attribute, initiator.
     Out: status (SAM status byte), sense (b"" unless CHECK CONDITION), transferred (bytes really moved),
-         response (0, or one of the bus-level RESPONSE_* below).
+         overrun (bytes there was no room for), response (0, or one of the bus-level RESPONSE_* below).
     """
 
     cdb: bytes = b""
@@ -36,6 +36,7 @@ class Task:
     sense = b""
     transferred = 0
     response = 0
+    overrun = 0  # bytes the command had for the initiator beyond the room in `data`
     aborted = False
 
     done: Callable[[Task], None] | None = None  # called once, later, when execute() returned False

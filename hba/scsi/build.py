@@ -1,0 +1,58 @@
+"""From a logical unit's configuration and its open store to the device server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hba.clock import Clock
+from hba.errors import ConfigError
+from hba.scsi.config import LunConfig
+from hba.scsi.disk.disk import Disk, DiskOptions
+from hba.scsi.server import DeviceServer, Identity
+from hba.scsi.state import SavedState
+from hba.storage.backend import Backend
+
+_NAMES = {"disk": "VIRTUAL DISK", "cdrom": "VIRTUAL CD-ROM", "enclosure": "VIRTUAL ENCLOSUR"}
+
+
+def identity_of(config: LunConfig) -> Identity:
+    return Identity(
+        vendor=config.vendor or "HBA",
+        product=config.product or _NAMES[config.type],
+        revision=config.revision or "0001",
+        serial=config.serial or f"HBA{config.target:03d}{config.lun:03d}",
+        naa=int(config.naa, 16) if config.naa else 0,
+        target=config.target,
+        lun=config.lun,
+    )
+
+
+def build_unit(config: LunConfig, backend: Backend | None, clock: Clock, directory: Path | None = None) -> DeviceServer:
+    """The logical unit, not yet attached to a bus. It owns `backend` from now on.
+
+    `directory`: what a relative `state_file` is relative to. Raises `ConfigError` when the store does not fit the
+    configuration, `StorageError` when the saved state cannot be read; the back end is then still the caller's.
+    """
+    path = None if config.state_file is None else (directory or Path()) / Path(config.state_file).expanduser()
+    state = SavedState(path)
+    identity = identity_of(config)
+    where = f"lun {config.target}:{config.lun}"
+    if config.type == "disk":
+        if backend is None and not config.removable:
+            raise ConfigError(f"{where}: a disk that is not removable needs storage")
+        if backend is not None and backend.size < config.block_size:
+            raise ConfigError(
+                f"{where}: the store has {backend.size} bytes, less than a block of {config.block_size}; make it larger"
+            )
+        physical = config.physical_block_size or 0
+        options = DiskOptions(
+            block_size=config.block_size,
+            physical_block_size=physical,
+            removable=config.removable,
+            read_only=config.read_only,
+            thin=config.thin,
+            write_cache=config.write_cache,
+            rotation_rate=config.rotation_rate,
+        )
+        return Disk(backend, identity, clock, options, state)
+    raise ConfigError(f'{where}: there is no device type "{config.type}"')

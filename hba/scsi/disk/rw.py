@@ -1,0 +1,239 @@
+"""READ and WRITE, 6 to 16 (SBC-4), and the fast path the two common sizes take.
+
+Data moves between the back end and the initiator's own buffer, never through a copy.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hba.scsi.command import CONFLICTS, READS, CommandTable
+from hba.scsi.task import DATA_IN, DATA_OUT, Task
+
+if TYPE_CHECKING:
+    from hba.scsi.disk.disk import Disk
+    from hba.scsi.server import Steps
+
+commands = CommandTable()
+
+_RW10 = struct.Struct(">xBIBHB").unpack_from
+_RW16 = struct.Struct(">xBQIBB").unpack_from
+FUA = 0x08
+DPO = 0x10
+
+Run = Callable[[Task], bool]
+
+
+def lba_of(cdb: bytes) -> int | None:
+    """The LBA field of a block command, by the group of its operation code (SPC-4 "Typical CDB formats")."""
+    group = cdb[0] >> 5 if cdb else 7
+    if group == 0:
+        return int.from_bytes(cdb[1:4], "big") & 0x1FFFFF
+    if group in (1, 2, 5):
+        return int.from_bytes(cdb[2:6], "big")
+    if group == 4:
+        return int.from_bytes(cdb[2:10], "big")
+    return None
+
+
+# -- the fast path --------------------------------------------------------------------------------------------------
+
+
+def fast_path(unit: Disk, slow: Run) -> list[Run]:
+    """The dispatch list of a disk in its present state: everything is `slow` but plain READ and WRITE, 10 and 16.
+
+    Made anew whenever the state changes, so nothing has to be looked up or tested per command that cannot change
+    between two of them: size, write protection, cache mode.
+    """
+    table: list[Run] = [slow] * 256
+    if unit.backend is None:
+        return table
+    reading = _fast_read(unit, slow)
+    table[0x28] = _decode10(reading, slow)
+    table[0x88] = _decode16(reading, slow)
+    if not unit.protected:
+        writing = _fast_write(unit, slow)
+        table[0x2A] = _decode10(writing, slow)
+        table[0x8A] = _decode16(writing, slow)
+    return table
+
+
+def _decode10(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:
+    def run(task: Task) -> bool:
+        cdb = task.cdb
+        if len(cdb) >= 10:
+            flags, lba, group, count, control = _RW10(cdb)
+            if not (flags or group or control):
+                return transfer(task, lba, count)
+        return slow(task)
+
+    return run
+
+
+def _decode16(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:
+    def run(task: Task) -> bool:
+        cdb = task.cdb
+        if len(cdb) >= 16:
+            flags, lba, count, group, control = _RW16(cdb)
+            if not (flags or group or control):
+                return transfer(task, lba, count)
+        return slow(task)
+
+    return run
+
+
+def _fast_read(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
+    read = unit.store().read
+    size = unit.block_size
+    blocks = unit.blocks
+    limit = unit.max_transfer
+    finish = unit.finish_io
+    pending = unit.pending_io
+
+    def transfer(task: Task, lba: int, count: int) -> bool:
+        data = task.data
+        length = count * size
+        if (
+            data is None
+            or data.length < length
+            or not 0 < count <= limit
+            or lba + count > blocks
+            or task.direction != DATA_IN
+        ):
+            return slow(task)
+        unit.reads += 1
+        unit.read_blocks += count
+        task.transferred = length
+        views = data.views if data.length == length else data.slice(0, length)
+        if read(views, lba * size, partial(finish, task)):
+            return True
+        return pending(task)
+
+    return transfer
+
+
+def _fast_write(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
+    write = unit.store().write
+    size = unit.block_size
+    blocks = unit.blocks
+    limit = unit.max_transfer
+    finish = unit.finish_io
+    pending = unit.pending_io
+    through = unit.write_through
+
+    def transfer(task: Task, lba: int, count: int) -> bool:
+        data = task.data
+        length = count * size
+        if (
+            data is None
+            or data.length < length
+            or not 0 < count <= limit
+            or lba + count > blocks
+            or task.direction != DATA_OUT
+        ):
+            return slow(task)
+        unit.writes += 1
+        unit.written_blocks += count
+        task.transferred = length
+        views = data.views if data.length == length else data.slice(0, length)
+        if write(views, lba * size, partial(finish, task), through):
+            return True
+        return pending(task)
+
+    return transfer
+
+
+# -- the general case -------------------------------------------------------------------------------------------------
+
+
+def read_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int, fua: bool = False) -> Steps | None:
+    """READ whatever the CDB's size; `byte` is where it says how many blocks."""
+    unit.check_range(lba, count)
+    unit.check_length(count, byte)
+    if not count:
+        return None
+    return _reading(unit, task, lba, count, fua)
+
+
+def _reading(unit: Disk, task: Task, lba: int, count: int, fua: bool) -> Steps:
+    views = unit.data_in(task, count * unit.block_size)
+    length = sum(map(len, views))
+    store = unit.store()
+    if fua and not unit.write_through:
+        # SBC-4: what FUA reads is on the medium; so what the cache still has goes there first
+        yield store.flush
+    if length:
+        yield partial(store.read, views, lba * unit.block_size)
+    task.transferred = length
+    unit.reads += 1
+    unit.read_blocks += count
+
+
+def write_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int, fua: bool = False) -> Steps | None:
+    """WRITE whatever the CDB's size."""
+    unit.check_writable()
+    unit.check_range(lba, count)
+    unit.check_length(count, byte)
+    if not count:
+        return None
+    views = unit.data_out(task, count * unit.block_size, byte)
+    return _writing(unit, views, lba, count, fua)
+
+
+def _writing(unit: Disk, views: list[memoryview], lba: int, count: int, fua: bool) -> Steps:
+    yield partial(unit.store().write, views, lba * unit.block_size, fua=fua or unit.write_through)
+    unit.writes += 1
+    unit.written_blocks += count
+
+
+@commands.add("08 1f ffff ff 00", "READ(6)", medium=True, access=READS)
+def read6(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return read_blocks(unit, task, int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or 256, 4)
+
+
+@commands.add("28 18 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS)
+def read10(unit: Disk, task: Task) -> Steps | None:
+    flags, lba, _, count, _ = _RW10(task.cdb)
+    return read_blocks(unit, task, lba, count, 7, bool(flags & FUA))
+
+
+@commands.add("a8 18 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS)
+def read12(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    lba, count = int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big")
+    return read_blocks(unit, task, lba, count, 6, bool(cdb[1] & FUA))
+
+
+@commands.add("88 18 ffffffffffffffff ffffffff 00 00", "READ(16)", medium=True, access=READS)
+def read16(unit: Disk, task: Task) -> Steps | None:
+    flags, lba, count, _, _ = _RW16(task.cdb)
+    return read_blocks(unit, task, lba, count, 10, bool(flags & FUA))
+
+
+@commands.add("0a 1f ffff ff 00", "WRITE(6)", medium=True, access=CONFLICTS)
+def write6(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return write_blocks(unit, task, int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or 256, 4)
+
+
+@commands.add("2a 18 ffffffff 00 ffff 00", "WRITE(10)", medium=True, access=CONFLICTS)
+def write10(unit: Disk, task: Task) -> Steps | None:
+    flags, lba, _, count, _ = _RW10(task.cdb)
+    return write_blocks(unit, task, lba, count, 7, bool(flags & FUA))
+
+
+@commands.add("aa 18 ffffffff ffffffff 00 00", "WRITE(12)", medium=True, access=CONFLICTS)
+def write12(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    lba, count = int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big")
+    return write_blocks(unit, task, lba, count, 6, bool(cdb[1] & FUA))
+
+
+@commands.add("8a 18 ffffffffffffffff ffffffff 00 00", "WRITE(16)", medium=True, access=CONFLICTS)
+def write16(unit: Disk, task: Task) -> Steps | None:
+    flags, lba, count, _, _ = _RW16(task.cdb)
+    return write_blocks(unit, task, lba, count, 10, bool(flags & FUA))

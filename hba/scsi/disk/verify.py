@@ -1,0 +1,178 @@
+"""VERIFY and WRITE AND VERIFY, 10, 12 and 16 (SBC-4).
+
+BYTCHK 00b reads the medium and compares nothing, 01b compares with as many blocks from the initiator, 11b with one
+block over and over. What was never written verifies as zeros.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hba.scsi.command import CONFLICTS, READS, CommandTable
+from hba.scsi.sense import MISCOMPARE_DURING_VERIFY, CheckCondition, invalid_cdb
+from hba.scsi.task import Task
+
+if TYPE_CHECKING:
+    from hba.scsi.disk.disk import Disk
+    from hba.scsi.server import Steps
+
+commands = CommandTable()
+
+CHUNK = 1 << 20  # bytes read at a time to compare
+
+_NONE, _ALL, _ONE = 0, 1, 3
+
+
+def first_difference(left: memoryview | bytes | bytearray, right: memoryview | bytes | bytearray) -> int | None:
+    """Index of the first byte that differs, or None; both have the same length."""
+    if left == right:
+        return None
+    low, high = 0, len(left)
+    a, b = memoryview(left), memoryview(right)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def comparing(unit: Disk, views: list[memoryview], lba: int, count: int) -> Steps:
+    """Compare the medium with the initiator's bytes, view by view. Raises MISCOMPARE with the offset in the data."""
+    store = unit.store()
+    offset = lba * unit.block_size
+    done = 0
+    scratch = bytearray(min(CHUNK, count * unit.block_size))
+    for view in views:
+        for start in range(0, len(view), CHUNK):
+            part = view[start : start + CHUNK]
+            target = memoryview(scratch)[: len(part)]
+            yield partial(store.read, [target], offset + done)
+            wrong = first_difference(target, part)
+            if wrong is not None:
+                raise CheckCondition(MISCOMPARE_DURING_VERIFY, done + wrong)
+            done += len(part)
+    unit.verified_blocks += count
+
+
+def _reading(unit: Disk, lba: int, count: int) -> Steps:
+    """Read everything and look at nothing: the medium must be able to give it."""
+    store = unit.store()
+    position, end = lba * unit.block_size, (lba + count) * unit.block_size
+    scratch = bytearray(min(CHUNK, end - position))
+    while position < end:
+        length = min(CHUNK, end - position)
+        yield partial(store.read, [memoryview(scratch)[:length]], position)
+        position += length
+        yield None
+    unit.verified_blocks += count
+
+
+def _comparing_one(unit: Disk, block: bytes, lba: int, count: int) -> Steps:
+    store = unit.store()
+    size = unit.block_size
+    blocks = max(1, CHUNK // size)
+    pattern = block * min(blocks, count)
+    scratch = bytearray(len(pattern))
+    done = 0
+    while done < count:
+        now = min(blocks, count - done)
+        target = memoryview(scratch)[: now * size]
+        yield partial(store.read, [target], (lba + done) * size)
+        wrong = first_difference(target, memoryview(pattern)[: now * size])
+        if wrong is not None:
+            raise CheckCondition(MISCOMPARE_DURING_VERIFY, done * size + wrong)
+        done += now
+        yield None
+    unit.verified_blocks += count
+
+
+def _verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
+    mode = task.cdb[1] >> 1 & 0x03
+    if mode not in (_NONE, _ALL, _ONE):
+        raise invalid_cdb(1, 2)
+    unit.check_range(lba, count)
+    if not count:
+        return None
+    if mode == _NONE:
+        return _reading(unit, lba, count)
+    if mode == _ALL:
+        unit.check_length(count, byte)
+        return comparing(unit, unit.data_out(task, count * unit.block_size, byte), lba, count)
+    block = b"".join(unit.data_out(task, unit.block_size, byte))
+    return _comparing_one(unit, block, lba, count)
+
+
+@commands.add("2f 16 ffffffff 00 ffff 00", "VERIFY(10)", medium=True, access=READS, timeout=(1, 60))
+def verify10(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
+
+
+@commands.add("af 16 ffffffff ffffffff 00 00", "VERIFY(12)", medium=True, access=READS, timeout=(1, 60))
+def verify12(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
+
+
+@commands.add("8f 16 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", medium=True, access=READS, timeout=(1, 60))
+def verify16(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _verify(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
+
+
+def _write_and_verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
+    mode = task.cdb[1] >> 1 & 0x03
+    if mode not in (_NONE, _ALL):
+        raise invalid_cdb(1, 2)
+    unit.check_writable()
+    unit.check_range(lba, count)
+    unit.check_length(count, byte)
+    if not count:
+        return None
+    views = unit.data_out(task, count * unit.block_size, byte)
+    return _writing_and_verifying(unit, views, lba, count, mode == _ALL)
+
+
+def _writing_and_verifying(unit: Disk, views: list[memoryview], lba: int, count: int, compare: bool) -> Steps:
+    # what is verified must have come to the medium first
+    yield partial(unit.store().write, views, lba * unit.block_size, fua=True)
+    unit.writes += 1
+    unit.written_blocks += count
+    yield from comparing(unit, views, lba, count) if compare else _reading(unit, lba, count)
+
+
+@commands.add(
+    "2e 16 ffffffff 00 ffff 00", "WRITE AND VERIFY(10)", medium=True, access=CONFLICTS, exclusive=True, timeout=(1, 60)
+)
+def write_and_verify10(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _write_and_verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
+
+
+@commands.add(
+    "ae 16 ffffffff ffffffff 00 00",
+    "WRITE AND VERIFY(12)",
+    medium=True,
+    access=CONFLICTS,
+    exclusive=True,
+    timeout=(1, 60),
+)
+def write_and_verify12(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _write_and_verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
+
+
+@commands.add(
+    "8e 16 ffffffffffffffff ffffffff 00 00",
+    "WRITE AND VERIFY(16)",
+    medium=True,
+    access=CONFLICTS,
+    exclusive=True,
+    timeout=(1, 60),
+)
+def write_and_verify16(unit: Disk, task: Task) -> Steps | None:
+    cdb = task.cdb
+    return _write_and_verify(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)

@@ -1,0 +1,1 @@
+"""The CD/DVD-ROM drive (MMC-6)."""

@@ -1,0 +1,524 @@
+"""The device server all device types share: admission, order, dispatch, ending, unit attentions, resets (SAM-5, SPC-4).
+
+A command's handler (see `hba.scsi.command`) returns None, data-in bytes, PENDING (somebody will call `finish_io`),
+or a generator that yields operations. An
+operation is `partial(backend.read, views, offset)` or the like: called with `done`, it says True when it has finished
+at once. `None` instead of an operation gives the event loop a turn. Errors are thrown into the generator.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hba.clock import Clock
+from hba.errors import StorageError
+from hba.scsi.attention import Attentions
+from hba.scsi.command import Command, CommandTable
+from hba.scsi.reservations import Reservations
+from hba.scsi.sense import (
+    INTERNAL_TARGET_FAILURE,
+    INVALID_COMMAND_OPERATION_CODE,
+    INVALID_MESSAGE_ERROR,
+    LOGICAL_UNIT_NOT_SUPPORTED,
+    NO_SENSE,
+    REPORTED_LUNS_DATA_HAS_CHANGED,
+    CheckCondition,
+    descriptor_sense,
+    fixed_sense,
+    invalid_parameter,
+)
+from hba.scsi.state import SavedState
+from hba.scsi.storage_sense import condition_for
+from hba.scsi.task import (
+    ACA,
+    DATA_IN,
+    DATA_OUT,
+    HEAD_OF_QUEUE,
+    ORDERED,
+    RESPONSE_ABORTED,
+    RESPONSE_RESET,
+    SIMPLE,
+    Task,
+)
+from hba.scsi.unit import LogicalUnit
+
+if TYPE_CHECKING:
+    from hba.scsi.spc.log import LogPages
+    from hba.scsi.spc.mode import ModePages
+
+GOOD = 0x00
+CHECK_CONDITION = 0x02
+CONDITION_MET = 0x04
+RESERVATION_CONFLICT = 0x18
+TASK_SET_FULL = 0x28
+
+Operation = Callable[[Callable[[StorageError | None], None]], bool]
+Steps = Generator[Operation | None, None, None]
+
+PENDING = False
+MAX_WAITING = 4096  # more than any adapter's rings hold; beyond it TASK SET FULL
+
+log = logging.getLogger(__name__)
+
+
+class Identity:
+    """What INQUIRY says about a unit. Text is ASCII, cut and padded where it is sent."""
+
+    def __init__(
+        self,
+        vendor: str = "HBA",
+        product: str = "VIRTUAL DISK",
+        revision: str = "0001",
+        serial: str = "0",
+        naa: int = 0,
+        target: int = 0,
+        lun: int = 0,
+    ) -> None:
+        self.vendor = vendor
+        self.product = product
+        self.revision = revision
+        self.serial = serial
+        self.naa = naa  # 64 bits, NAA 3h (locally assigned) or whatever was configured; 0: derived from the serial
+        self.target = target
+        self.lun = lun
+
+
+class DeviceServer(LogicalUnit):
+    """One logical unit. Device types derive from it and bring their command table."""
+
+    device_type: ClassVar[int] = 0x1F
+    commands: CommandTable
+    removable = False
+    storage: Any = None  # the medium's back end, if the device type has one
+
+    def __init__(self, identity: Identity, clock: Clock, state: SavedState | None = None) -> None:
+        self.identity = identity
+        self.clock = clock
+        self.state = state if state is not None else SavedState(None)
+        self.attentions = Attentions()
+        self.attentions.meet(Task.initiator)
+        self.reservations = Reservations(self.attentions, self.state)
+        self.descriptor_sense = False  # the control mode page's D_SENSE
+        self.started_at = clock.now()
+        self.commands_run = 0  # commands that were not on the fast path
+        self.checks = 0  # commands ended with CHECK CONDITION
+        self.self_tests: list[bytes] = []  # results of SEND DIAGNOSTIC, the latest first, 16 bytes each
+        self.echo = b""  # the echo buffer of READ BUFFER and WRITE BUFFER
+        self.timestamp = (0, 0)  # (origin, offset in ms to the clock) of REPORT TIMESTAMP
+        self._home = Task.initiator
+        self._in_flight: dict[Task, Steps | None] = {}
+        self._waiting: deque[Task] = deque()
+        self._barrier: Task | None = None
+        self._draining = False
+        self._special = True
+        self._dispatch: list[Callable[[Task], bool]] = [self._run] * 256
+
+    # -- what a device type fills in ---------------------------------------------------------------------------------
+
+    mode: ModePages
+    logs: LogPages
+
+    @abstractmethod
+    def inquiry_data(self) -> bytes:
+        """Standard INQUIRY data."""
+
+    @abstractmethod
+    def vpd_pages(self) -> dict[int, Callable[[], bytes]]:
+        """Vital product data pages: the code, and what makes the bytes after the 4-byte header."""
+
+    def block_descriptor(self, long_lba: bool) -> bytes:
+        """The block descriptor of the mode parameters: 8 bytes, 16 for a long LBA, or none."""
+        return b""
+
+    def check_block_descriptor(self, descriptor: bytes, position: int, long_lba: bool) -> None:
+        """MODE SELECT brought one, `position` bytes into the list. Raises `CheckCondition` for a change."""
+        raise invalid_parameter(position - 1)
+
+    def medium_type(self) -> int:
+        return 0
+
+    def device_specific(self) -> int:
+        """The device-specific parameter of the mode parameter header."""
+        return 0
+
+    def mode_changed(self) -> None:
+        """The current mode pages have changed: obey them."""
+
+    def pollable_sense(self) -> int:
+        """What REQUEST SENSE reports when nothing is wrong."""
+        return NO_SENSE
+
+    def error_lba(self, task: Task) -> int | None:
+        """The LBA to report with a storage error."""
+        return None
+
+    def check_ready(self) -> None:
+        """Raise `CheckCondition` while commands that need a medium cannot run."""
+
+    def check_admission(self, command: Command) -> None:
+        """Raise `CheckCondition` for a command the present state of the unit forbids whatever it needs."""
+
+    def is_special(self) -> bool:
+        """Whether the device type's own state forbids the fast path."""
+        return False
+
+    def on_reset(self, kind: str) -> None:
+        """Back to saved mode pages and the like."""
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def execute(self, task: Task) -> bool:
+        try:
+            if self._special or task.attribute != SIMPLE or task.initiator != self._home:
+                return self._admit(task)
+            return self._dispatch[task.cdb[0]](task)
+        except CheckCondition as condition:
+            self._refuse(task, condition)
+        except StorageError as error:
+            self._storage_failed(task, error)
+        except Exception as error:
+            self._defect(task, error)
+        return True
+
+    def _admit(self, task: Task) -> bool:
+        """The slow path: task attributes and the order of the task set."""
+        attribute = task.attribute
+        if attribute == ACA:
+            raise CheckCondition(INVALID_MESSAGE_ERROR)  # SAM-5: no ACA condition is ever in effect here
+        blocked = bool(self._waiting) or self._barrier is not None
+        if attribute == ORDERED:
+            blocked = blocked or bool(self._in_flight)
+        if blocked and attribute != HEAD_OF_QUEUE:
+            return self._wait(task)
+        return self._start(task)
+
+    def _wait(self, task: Task) -> bool:
+        if len(self._waiting) >= MAX_WAITING:
+            task.status = TASK_SET_FULL
+            return True
+        task.unit = self
+        self._waiting.append(task)
+        self.refresh()
+        return False
+
+    def _start(self, task: Task) -> bool:
+        """Run a task whose turn it is, with every check the fast path may leave out."""
+        command = self.commands.find(task.cdb)
+        if command.exclusive and self._in_flight:
+            return self._wait(task)
+        if command.attention:
+            pending = self.attentions.next(task.initiator)
+            if pending is not None:
+                self.refresh()
+                raise CheckCondition(pending)
+        else:
+            self.attentions.meet(task.initiator)
+        if self.reservations.conflict(command, task):
+            task.status = RESERVATION_CONFLICT
+            return True
+        command.check(task.cdb)
+        self.check_admission(command)
+        if command.medium:
+            self.check_ready()
+        ended = self._invoke(task, command)
+        if ended or task not in self._in_flight:
+            return ended
+        # an exclusive command that works in the background (see `pending_io`) lets others be answered meanwhile
+        if task.attribute == ORDERED or (command.exclusive and self._in_flight[task] is not None):
+            self._barrier = task
+            self.refresh()
+        return False
+
+    def _run(self, task: Task) -> bool:
+        """What the fast path does with every command that has no function of its own there."""
+        cdb = task.cdb
+        command = self.commands.find(cdb)
+        if command.exclusive:
+            return self._start(task)
+        command.check(cdb)
+        return self._invoke(task, command)
+
+    def _invoke(self, task: Task, command: Command) -> bool:
+        self.commands_run += 1
+        result = command.handler(self, task)
+        if result is None:
+            return True
+        if result is PENDING:
+            return self.pending_io(task)
+        if isinstance(result, (bytes, bytearray)):
+            self.send(task, result, command.allocation_length(task.cdb))
+            return True
+        return self._begin(task, result)
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def send(self, task: Task, data: bytes | bytearray, allocation: int) -> None:
+        """Data-in, cut at the allocation length and at what the initiator has room for."""
+        wanted = min(len(data), allocation)
+        buffer = task.data
+        if task.direction == DATA_IN and buffer is not None:
+            task.transferred = buffer.write(memoryview(data)[:wanted])
+        task.overrun = wanted - task.transferred
+
+    def parameters(self, task: Task, length: int) -> bytes:
+        """A parameter list of `length` bytes (or fewer, when the initiator sent fewer)."""
+        buffer = task.data
+        if task.direction != DATA_OUT or buffer is None or length <= 0:
+            return b""
+        data = buffer.read(0, length)
+        task.transferred = len(data)
+        return data
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, task: Task, steps: Steps) -> bool:
+        if self._advance(task, steps, None):
+            return True
+        task.unit = self
+        self._in_flight[task] = steps
+        return False
+
+    def _advance(self, task: Task, steps: Steps, error: StorageError | None) -> bool:
+        """Run steps until one does not finish at once. True when the task has ended; its result is in it."""
+        try:
+            self.drive(steps, error, partial(self._continue, task, steps))
+        except StopIteration:
+            return True
+        except CheckCondition as condition:
+            self._refuse(task, condition)
+            return True
+        except StorageError as failure:
+            self._storage_failed(task, failure)
+            return True
+        except Exception as defect:
+            self._defect(task, defect)
+            return True
+        return False
+
+    def drive(self, steps: Steps, error: StorageError | None, resume: Callable[[StorageError | None], None]) -> None:
+        """Advance until an operation is pending (`resume` will be called) or StopIteration or an error comes out."""
+        while True:
+            operation = steps.send(None) if error is None else steps.throw(error)
+            error = None
+            if operation is None:
+                self.clock.call_later(0, partial(resume, None))
+                return
+            try:
+                if not operation(resume):
+                    return
+            except StorageError as failure:
+                error = failure
+
+    def _continue(self, task: Task, steps: Steps, error: StorageError | None) -> None:
+        if self._in_flight.get(task) is not steps:
+            return  # aborted meanwhile: the task has ended, and its generator is closed
+        if self._advance(task, steps, error):
+            self.finish(task)
+
+    def finish(self, task: Task) -> None:
+        """An asynchronous task has ended: tell its owner, then let the next ones go."""
+        del self._in_flight[task]
+        task.unit = None
+        if task is self._barrier:
+            self._barrier = None
+        if task.done is not None:
+            task.done(task)
+        if self._waiting:
+            self._drain()
+        elif self._special:
+            self.refresh()
+
+    def finish_io(self, task: Task, error: StorageError | CheckCondition | None) -> None:
+        """The answer to a task that is pending. Nothing happens when it was aborted meanwhile."""
+        if task not in self._in_flight:
+            return
+        if isinstance(error, CheckCondition):
+            self._refuse(task, error)
+        elif error is not None:
+            self._storage_failed(task, error)
+        self.finish(task)
+
+    def pending_io(self, task: Task) -> bool:
+        """A task now waits for `finish_io`. Returns False, as `execute` then does."""
+        task.unit = self
+        self._in_flight[task] = None
+        return False
+
+    def _drain(self) -> None:
+        """Start waiting tasks in order, as far as barriers allow."""
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting and self._barrier is None:
+                task = self._waiting[0]
+                if task.attribute == ORDERED and self._in_flight:
+                    break
+                if self._in_flight and self._needs_to_be_alone(task):
+                    break
+                self._waiting.popleft()
+                task.unit = None
+                if self._start_waiting(task) and task.done is not None:
+                    task.done(task)
+        finally:
+            self._draining = False
+        self.refresh()
+
+    def _needs_to_be_alone(self, task: Task) -> bool:
+        try:
+            return self.commands.find(task.cdb).exclusive
+        except CheckCondition:
+            return False
+
+    def _start_waiting(self, task: Task) -> bool:
+        try:
+            return self._start(task)
+        except CheckCondition as condition:
+            self._refuse(task, condition)
+        except StorageError as error:
+            self._storage_failed(task, error)
+        except Exception as error:
+            self._defect(task, error)
+        return True
+
+    # -- endings -----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, task: Task, condition: CheckCondition) -> None:
+        self.checks += 1
+        task.status = CHECK_CONDITION
+        make = descriptor_sense if self.descriptor_sense else fixed_sense
+        task.sense = make(condition.condition, condition.information, condition.specific)
+
+    def _storage_failed(self, task: Task, error: StorageError) -> None:
+        task.transferred = 0
+        self._refuse(task, condition_for(error, task.direction == DATA_OUT, self.error_lba(task)))
+
+    def _defect(self, task: Task, error: Exception) -> None:
+        """A defect of ours must not take the adapter down: the guest gets a hardware error, the log the traceback."""
+        if not task.cdb:
+            self._refuse(task, CheckCondition(INVALID_COMMAND_OPERATION_CODE))
+            return
+        log.error("command %s at %s failed inside the target", task.cdb.hex(), self.address, exc_info=error)
+        task.transferred = 0
+        self._refuse(task, CheckCondition(INTERNAL_TARGET_FAILURE))
+
+    # -- the target's answers for others -----------------------------------------------------------------------------
+
+    def execute_for_absent_lun(self, task: Task) -> bool:
+        """SPC-4 "Incorrect logical unit selection": INQUIRY says 7Fh, REPORT LUNS answers, the rest is refused."""
+        cdb = task.cdb
+        opcode = cdb[0] if cdb else None
+        try:
+            if opcode == 0x12 and len(cdb) >= 6 and not cdb[1] & 1:
+                data = bytearray(36)
+                data[0] = 0x7F  # peripheral qualifier 011b: no device can be here
+                data[2] = 0x06
+                data[3] = 0x02
+                data[4] = 31
+                self.send(task, data, int.from_bytes(cdb[3:5], "big"))
+                return True
+            if opcode == 0xA0:
+                command = self.commands.find(cdb)
+                command.check(cdb)
+                return self._invoke(task, command)
+            if opcode == 0x03 and len(cdb) >= 6:
+                make = descriptor_sense if cdb[1] & 1 else fixed_sense
+                self.send(task, make(LOGICAL_UNIT_NOT_SUPPORTED), cdb[4])
+                return True
+            raise CheckCondition(LOGICAL_UNIT_NOT_SUPPORTED)
+        except CheckCondition as condition:
+            self._refuse(task, condition)
+            return True
+
+    # -- task management ---------------------------------------------------------------------------------------------
+
+    def abort(self, task: Task) -> bool:
+        if task in self._in_flight:
+            steps = self._in_flight.pop(task)
+            if steps is not None:
+                steps.close()
+            if task is self._barrier:
+                self._barrier = None
+        elif task in self._waiting:
+            self._waiting.remove(task)
+        else:
+            return False
+        self._end_aborted(task, RESPONSE_ABORTED)
+        self._drain()
+        return True
+
+    def abort_all(self, response: int) -> None:
+        tasks = [*self._in_flight, *self._waiting]
+        generators = [steps for steps in self._in_flight.values() if steps is not None]
+        self._in_flight.clear()
+        self._waiting.clear()
+        self._barrier = None
+        for steps in generators:
+            steps.close()
+        for task in tasks:
+            self._end_aborted(task, response)
+        self.refresh()
+
+    def abort_initiator(self, initiator: int) -> None:
+        """Abort the tasks of one initiator (PREEMPT AND ABORT)."""
+        for task in [*self._in_flight, *self._waiting]:
+            if task.initiator == initiator:
+                self.abort(task)
+
+    def _end_aborted(self, task: Task, response: int) -> None:
+        task.unit = None
+        task.aborted = True
+        task.response = response
+        task.transferred = 0
+        if task.done is not None:
+            task.done(task)
+
+    def reset(self, kind: str) -> None:
+        self.abort_all(RESPONSE_RESET)
+        self.reservations.reset(power_loss=kind == "power-on")
+        self.attentions.reset(kind)
+        self.on_reset(kind)
+        self.refresh()
+
+    def attention(self, condition: int, but: int | None = None) -> None:
+        """Establish a unit attention for every initiator except `but`."""
+        self.attentions.establish_all(condition, but)
+        self.refresh()
+
+    def luns_changed(self) -> None:
+        self.attention(REPORTED_LUNS_DATA_HAS_CHANGED)
+
+    def refresh(self) -> None:
+        """Fold everything that forbids the fast path into the one attribute it tests."""
+        self._special = (
+            self._barrier is not None
+            or bool(self._waiting)
+            or self.attentions.any()
+            or self.reservations.active
+            or self.is_special()
+        )
+
+    def describe(self) -> dict[str, object]:
+        identity = self.identity
+        return {
+            "target": self.address[0],
+            "lun": self.address[1],
+            "vendor": identity.vendor,
+            "product": identity.product,
+            "revision": identity.revision,
+            "serial": identity.serial,
+            "commands": self.commands_run,
+            "check_conditions": self.checks,
+            "in_flight": len(self._in_flight),
+            "waiting": len(self._waiting),
+            "unit_attentions": self.attentions.describe(),
+            "reservations": self.reservations.describe(),
+        }
+
+    def close(self) -> None:
+        self.abort_all(RESPONSE_ABORTED)

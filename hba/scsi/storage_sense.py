@@ -1,0 +1,59 @@
+"""A back end's error, as the sense data a real device would give for it."""
+
+from __future__ import annotations
+
+import errno
+
+from hba.errors import StorageError
+from hba.scsi.sense import (
+    INTERNAL_TARGET_FAILURE,
+    NOT_READY_CAUSE_NOT_REPORTABLE,
+    NOT_READY_COMMUNICATION_FAILURE,
+    SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
+    UNRECOVERED_READ_ERROR,
+    WRITE_ERROR,
+    WRITE_PROTECTED,
+    CheckCondition,
+)
+
+_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_PROTECTED = frozenset((errno.EROFS, errno.EPERM, errno.EACCES, errno.EBADF))
+_GONE = frozenset((errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ENOMEDIUM, errno.ESTALE))
+_UNREACHABLE = frozenset(
+    (
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.ECONNABORTED,
+        errno.ENOTCONN,
+        errno.EPIPE,
+        errno.ESHUTDOWN,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENOLINK,
+    )
+)
+
+
+def condition_for(error: StorageError, writing: bool, lba: int | None = None) -> CheckCondition:
+    """The condition for an error number; `lba` is where it happened, if that is known.
+
+    No space      DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT (SBC-4 "Thin provisioned logical units")
+    read-only     DATA PROTECT, WRITE PROTECTED
+    gone          NOT READY, cause not reportable
+    unreachable   NOT READY, LOGICAL UNIT COMMUNICATION FAILURE
+    no memory     HARDWARE ERROR, INTERNAL TARGET FAILURE
+    all else      MEDIUM ERROR, UNRECOVERED READ ERROR or WRITE ERROR
+    """
+    code = error.errno
+    if code in _SPACE:
+        return CheckCondition(SPACE_ALLOCATION_FAILED_WRITE_PROTECT, lba)
+    if code in _PROTECTED and writing:
+        return CheckCondition(WRITE_PROTECTED, lba)
+    if code in _GONE:
+        return CheckCondition(NOT_READY_CAUSE_NOT_REPORTABLE)
+    if code in _UNREACHABLE:
+        return CheckCondition(NOT_READY_COMMUNICATION_FAILURE)
+    if code in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return CheckCondition(INTERNAL_TARGET_FAILURE)
+    return CheckCondition(WRITE_ERROR if writing else UNRECOVERED_READ_ERROR, lba)
