@@ -194,7 +194,7 @@ def unpack_tree(
     if os.geteuid() != 0:
         _check_user_namespace()
         command.append("--mode=unshare")
-    command.append("--aptopt=APT::Install-Recommends \"false\"")
+    command.append('--aptopt=APT::Install-Recommends "false"')
     command += [f"--aptopt={option.removesuffix(';')}" for option in acquire_options()]
     if default_release:
         command.append(f'--aptopt=APT::Default-Release "{default_release}"')
@@ -208,7 +208,16 @@ def unpack_tree(
     step.update("unpacking")
     destination.mkdir(exist_ok=True)
     process.run(
-        [tool("tar"), "-xf", tar, "-C", destination, "--no-same-owner", "--exclude=./dev/*", "--delay-directory-restore"]
+        [
+            tool("tar"),
+            "-xf",
+            tar,
+            "-C",
+            destination,
+            "--no-same-owner",
+            "--exclude=./dev/*",
+            "--delay-directory-restore",
+        ]
     )
     shutil.rmtree(scratch)
 

@@ -37,9 +37,7 @@ class Guest:
         self._monitor: Monitor | None = None
         self._errors = sockets.folder / _ERRORS
         with self._errors.open("wb") as errors:
-            self.process: subprocess.Popen[bytes] = process.spawn(
-                command, env=qemu.env, stdout=errors, stderr=errors
-            )
+            self.process: subprocess.Popen[bytes] = process.spawn(command, env=qemu.env, stdout=errors, stderr=errors)
         try:
             self._wait_for(sockets.monitor, 30.0)
         except BaseException:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import lzma
-import os
 import re
 import shutil
 import subprocess
@@ -209,9 +208,7 @@ class ModuleTree:
 
     def __init__(self, tree: Path) -> None:
         self._base = tree / "kernel"
-        self._by_name = {
-            _module_name(path): path for path in sorted(self._base.rglob("*.ko*")) if ".ko" in path.name
-        }
+        self._by_name = {_module_name(path): path for path in sorted(self._base.rglob("*.ko*")) if ".ko" in path.name}
         self._content: dict[Path, bytes] = {}
 
     def matching(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -219,9 +216,9 @@ class ModuleTree:
         names = []
         for name, path in self._by_name.items():
             relative = str(path.relative_to(self._base))
-            if any(fnmatch.fnmatch(relative, p) for p in include):
-                if not any(fnmatch.fnmatch(relative, p) for p in exclude):
-                    names.append(name)
+            wanted = any(fnmatch.fnmatch(relative, p) for p in include)
+            if wanted and not any(fnmatch.fnmatch(relative, p) for p in exclude):
+                names.append(name)
         return names
 
     def closure(self, names: Iterable[str]) -> list[Path]:
@@ -278,4 +275,4 @@ def make_erofs(tree: Path, image: Path) -> None:
     File times stay: Python takes its compiled modules for stale when they change, and starts ten times slower.
     """
     process.run([debian.tool("mkfs.erofs"), "--quiet", "-x-1", "--preserve-mtime", "--all-root", image, tree])
-    os.chmod(image, 0o644)
+    image.chmod(0o644)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +97,7 @@ def command_line(
     Guest memory is a shared memfd, which a vfio-user server needs to reach it. Without `boot` the firmware
     starts whatever the devices offer.
     """
-    # The address for a CPU of the host's own exists only where the host's CPU runs the guest.
+    # Only KVM can run the host's own CPU model.
     cpu = "host" if accelerator == "kvm" else profile.cpu
     line = [
         *qemu.argv,
@@ -142,11 +141,13 @@ def _read_only_file(node: str, path: Path) -> str:
     )
 
 
-def vfio_user_device(profile: Profile, socket: Path, *, boot_index: int | None, posted_writes: bool) -> str:
+def vfio_user_device(
+    profile: Profile, socket: Path, *, number: int, boot_index: int | None, posted_writes: bool
+) -> str:
     """The `-device` argument that attaches a vfio-user server."""
     device: dict[str, Any] = {
         "driver": "vfio-user-pci",
-        "id": "hba0",
+        "id": f"hba{number}",
         "bus": profile.bus,
         "socket": {"type": "unix", "path": str(socket)},
     }
@@ -174,6 +175,12 @@ def builtin_pvscsi(profile: Profile, disk: Path, serial: str, *, boot_index: int
     ]
 
 
-def kvm_usable() -> bool:
-    """Whether this user may open /dev/kvm; whether it runs a guest only a try can tell (see `Guest`)."""
-    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+def arguments(given: Sequence[str]) -> tuple[str, ...]:
+    """The user's own QEMU arguments, as `command_line` takes devices: an option and its value in one string."""
+    found: list[str] = []
+    for word in given:
+        if word.startswith("-") or not found:
+            found.append(word)
+        else:
+            found[-1] += f" {word}"
+    return tuple(found)

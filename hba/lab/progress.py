@@ -59,11 +59,16 @@ class _Spinner:
 
 
 class _Lines:
+    """Where lines cannot be overwritten, one every few seconds is enough to see that it goes on."""
+
+    _PAUSE = 5.0
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._last = ""
+        self._next = 0.0
 
     def update(self, detail: str) -> None:
-        if detail != self._last:
-            self._last = detail
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._PAUSE
             self._progress.say(f"  {detail}")

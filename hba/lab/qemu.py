@@ -140,7 +140,10 @@ def _unpack(cache: Cache, problems: list[str]) -> Qemu:
 
 def _in_tree(root: Path) -> Qemu:
     machine = "x86_64-linux-gnu"
-    libraries = [root / "usr/lib" / machine, *sorted(p for p in (root / "usr/lib" / machine).glob("*") if _has_libraries(p))]
+    libraries = [
+        root / "usr/lib" / machine,
+        *sorted(p for p in (root / "usr/lib" / machine).glob("*") if _has_libraries(p)),
+    ]
     return Qemu(
         (
             str(root / "usr/lib" / machine / "ld-linux-x86-64.so.2"),

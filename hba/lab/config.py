@@ -1,0 +1,74 @@
+"""Configurations for the server: the one the lab makes, and a user's with another port model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from hba.errors import ConfigError
+
+
+def one_disk(folder: Path, disk: Path, port_model: str) -> str:
+    """The text of a configuration with one PVSCSI adapter and one disk; its socket is in `folder`."""
+    lines = {
+        "type": "pvscsi",
+        # The control socket goes where `hba ls` looks, under this name; several labs may run at once.
+        "name": f"lab-{os.getpid()}",
+        "socket": str(folder / "adapter.sock"),
+        "port": port_model,
+        "lun": [{"storage": {"kind": "file", "path": str(disk.absolute())}}],
+    }
+    return "[[adapter]]\n" + "".join(f"{key} = {to_toml(value)}\n" for key, value in lines.items())
+
+
+def to_toml(value: Any) -> str:
+    """A value as TOML, tables inline. For values that came from TOML or are plain Python."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml_key(key)} = {to_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too (TOML 1.0, "String").
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return str(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+
+
+def with_port_model(config: Path, port_model: str) -> str:
+    """The text of `config` with another port model for every adapter.
+
+    Options of the model it had are dropped, and relative paths of storage are made absolute, since the text will
+    be read from another folder.
+    """
+    try:
+        plain = tomli.loads(config.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config}: {error}") from error
+    lines = []
+    for adapter in plain.get("adapter", []):
+        adapter["port"] = port_model
+        for other in {"scsiport", "storport"} - {port_model}:
+            adapter.pop(other, None)
+        for unit in adapter.get("lun", []):
+            _make_absolute(unit.get("storage"), config.absolute().parent)
+        lines.append("[[adapter]]")
+        lines += [f"{_toml_key(key)} = {to_toml(value)}" for key, value in adapter.items()]
+    return "\n".join([f"# {config} with port = {port_model}", *lines, ""])
+
+
+def _make_absolute(storage: Any, folder: Path) -> None:
+    if isinstance(storage, dict):
+        for key in ("path", "directory"):
+            if isinstance(storage.get(key), str):
+                storage[key] = str(folder / Path(storage[key]).expanduser())
+        _make_absolute(storage.get("base"), folder)

@@ -1,0 +1,250 @@
+"""An experiment: an HBA server and a guest beside it, in one private folder, started and ended as one.
+
+    with Experiment(Options(port_model="scsiport"), Progress()) as experiment:
+        experiment.start()
+        print(experiment.guest.agent.exec(["lsscsi"]).stdout.decode())
+
+Leaving the block ends both, whatever happened, and removes the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Literal
+
+from hba.errors import ConfigError, StorageError
+from hba.lab import accelerator, config, disks, image, initramfs, kernel, machine, observe, paths, qemu
+from hba.lab.cache import Cache
+from hba.lab.disks import Disk
+from hba.lab.guest import Guest
+from hba.lab.progress import Progress
+from hba.lab.rundir import RunDir
+from hba.lab.server import Adapter, Server
+
+DISK_SIZE = 128 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to experiment with."""
+
+    machine: str = "pc"
+    memory_mib: int = 768
+    cpus: int = 1
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    kernel: str = ""  # empty: the recipe's default
+    modules: Path | None = None
+    append: str = ""  # added to the kernel's command line
+    device: Literal["hba", "builtin-pvscsi"] = "hba"
+    config: Path | None = None  # of the HBA server; None: one adapter with one new disk
+    port_model: str = ""  # empty: what the configuration says, or storport
+    disk: Path | None = None  # a disk to boot from, instead of the lab's own guest
+    posted_writes: bool = True
+    console: bool = False  # a shell on the serial console
+    qemu_arguments: tuple[str, ...] = ()
+    boot_timeout: float = 240.0
+
+
+@dataclass
+class _Parts:
+    """What is running, in the order it was started."""
+
+    server: Server | None = None
+    guest: Guest | None = None
+    adapters: list[Adapter] = field(default_factory=list)
+
+
+class Experiment:
+    """A context manager; `start` does the work, in two halves so that disks can be filled in between."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        paths.require_tree()
+        self.options = options
+        self.progress = progress
+        self.disks: list[Disk] = []
+        self.kernel_release = ""
+        self.port_model = ""
+        self._profile = machine.load(options.machine)
+        self._parts = _Parts()
+        self._rundir = RunDir()
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def folder(self) -> Path:
+        """The private folder: sockets, `console.log`, `firmware.log`, `server.log`, disks."""
+        return self._rundir.path
+
+    @property
+    def guest(self) -> Guest:
+        assert self._parts.guest is not None, "start() first"
+        return self._parts.guest
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The server's adapters; none for QEMU's own device."""
+        return self._parts.adapters
+
+    def start(self) -> None:
+        """Start the device, then the guest."""
+        self.start_device()
+        self.start_guest()
+
+    def start_device(self) -> None:
+        """Start the HBA server; `disks` is known afterwards, and their files exist.
+
+        For QEMU's own device, which starts with QEMU, there is only the disk to make.
+        """
+        if self.options.device == "builtin-pvscsi":
+            if self.options.config is not None or self.options.port_model:
+                raise ConfigError("QEMU's own pvscsi has neither a configuration of ours nor a port model")
+            self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
+            return
+        server = self._parts.server = Server(self._server_config(), self.folder)
+        with self.progress.step("starting the HBA server"):
+            self._parts.adapters = server.wait_listening()
+        for adapter in self.adapters:
+            self.disks += disks.of_adapter(adapter.control)
+        self.port_model = ", ".join(sorted({observe.port_model(adapter.control) for adapter in self.adapters}))
+
+    def start_guest(self) -> None:
+        """Start QEMU; returns when the guest's agent answers (or, with the option `disk`, when QEMU runs).
+
+        Raises the `HbaError` that names the cause when anything fails.
+        """
+        cache = Cache(self.progress)
+        chosen = qemu.find(cache)
+        boot = None if self.options.disk is not None else self._make_boot(cache)
+        self._start_guest(chosen, boot, [*self._devices(), *self.options.qemu_arguments])
+
+    def _devices(self) -> list[str]:
+        boot_index = 0 if self.options.disk is not None else None
+        if self.options.device == "builtin-pvscsi":
+            disk = self.disks[0]
+            assert disk.file is not None
+            return machine.builtin_pvscsi(self._profile, disk.file, disk.serial, boot_index=boot_index)
+        return [
+            machine.vfio_user_device(
+                self._profile,
+                adapter.socket,
+                number=number,
+                boot_index=boot_index if number == 0 else None,
+                posted_writes=self.options.posted_writes,
+            )
+            for number, adapter in enumerate(self.adapters)
+        ]
+
+    def _start_guest(self, chosen: qemu.Qemu, boot: machine.Boot | None, devices: list[str]) -> None:
+        sockets = machine.Sockets(self.folder)
+        command = machine.command_line(
+            chosen,
+            self._profile,
+            sockets,
+            boot=boot,
+            memory_mib=self.options.memory_mib,
+            cpus=self.options.cpus,
+            accelerator=accelerator.choose(self.options.accelerator, chosen),
+            devices=devices,
+        )
+        others = self._parts.server.alive if self._parts.server is not None else lambda: None
+        guest = self._parts.guest = Guest(chosen, command, sockets, others)
+        if boot is not None:
+            what = f"booting Linux {self.kernel_release} on {self._profile.name}"
+            with self.progress.step(what) as step:
+                guest.wait_for_agent(self.options.boot_timeout, on_line=_console_filter(step.update))
+
+    def keep(self) -> None:
+        """Leave the folder there after the end."""
+        self._rundir.keep()
+
+    def close(self) -> None:
+        """End the guest, then the server, then remove the folder; safe to call at any time, more than once."""
+        with _undisturbed():
+            if self._parts.guest is not None:
+                self._parts.guest.shut_down()
+            if self._parts.server is not None:
+                self._parts.server.stop()
+            self._parts = _Parts()
+            self._rundir.close()
+
+    # -- the device ---------------------------------------------------------------------------------------------------
+
+    def _server_config(self) -> Path:
+        given, port_model = self.options.config, self.options.port_model
+        made = self.folder / "config.toml"
+        if given is None:
+            text = config.one_disk(self.folder, self._boot_disk() or self._new_disk(), port_model or "storport")
+        elif self.options.disk is not None:
+            raise ConfigError("--disk makes a configuration of its own; name the disk in that of --config instead")
+        elif not port_model:
+            return given
+        else:
+            text = config.with_port_model(given, port_model)
+        made.write_text(text)
+        return made
+
+    def _boot_disk(self) -> Path | None:
+        disk = self.options.disk
+        if disk is not None and not disk.is_file():
+            raise StorageError(f"--disk {disk}: no such file")
+        return disk
+
+    def _new_disk(self) -> Path:
+        path = self.folder / "disk.img"
+        disks.make_file(path, DISK_SIZE)
+        return path
+
+    # -- the guest ----------------------------------------------------------------------------------------------------
+
+    def _make_boot(self, cache: Cache) -> machine.Boot:
+        recipe = image.recipe()
+        root = image.find(recipe, cache)
+        linux = kernel.find(self.options.kernel or recipe["kernel"]["default"], recipe, cache, self.options.modules)
+        self.kernel_release = linux.release
+        initrd = self.folder / "initrd"
+        initrd.write_bytes(initramfs.build(linux, root / "busybox"))
+        words = [recipe["kernel"]["append"], "lab.console" if self.options.console else "", self.options.append]
+        return machine.Boot(linux.image, initrd, root / "root.erofs", linux.modules, " ".join(filter(None, words)))
+
+
+def _console_filter(update: Callable[[str], None]) -> Callable[[str], None]:
+    """Console lines as progress: without the kernel's time stamps, at most a few."""
+
+    def show(line: str) -> None:
+        update(re.sub(r"^\[ *[0-9.]+\] ", "", line))
+
+    return show
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of the cleaning up undone: signals wait until it is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        pending.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if pending:
+            signal.raise_signal(pending[0])

@@ -1,0 +1,222 @@
+"""`scripts/launch`: one experiment from the command line.
+
+Exit codes: 0 the suite passed (or the console was left), 1 the suite failed, 2 wrong usage, 3 wrong configuration,
+4 a socket, 5 storage, 6 permissions, 7 no QEMU with vfio-user to be had, 8 the guest did not boot, hangs or died,
+9 the adapter's control socket does not answer, 10 the HBA server failed, 130/143/129 ended by Ctrl-C, SIGTERM or
+SIGHUP.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+import click
+from rich.console import Console
+
+from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
+from hba.lab import console, machine, observe, paths, suite, verdict
+from hba.lab.experiment import Experiment, Options
+from hba.lab.progress import Progress
+
+_PATH = click.Path(path_type=Path)
+
+
+class Interrupted(BaseException):
+    """A signal that ends us; everything is cleaned up on its way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to do once the guest is there."""
+
+    suite: str | None
+    suite_arguments: tuple[str, ...]
+    junit: Path | None
+    keep: bool
+    dataloss: bool
+    fail_on: str
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--suite", "suite_name", metavar="NAME", help="Run this suite of guest-tests/ and print the verdict.")
+@click.option("--list-suites", is_flag=True, help="List the suites and stop.")
+@click.option("-k", "select", metavar="EXPRESSION", help="Only the suite's tests whose name matches (pytest's -k).")
+@click.option("--port-model", type=click.Choice(["scsiport", "storport"]), help="Semantics of the port driver.")
+@click.option("--config", type=_PATH, help="Configuration of the HBA server. Default: one adapter, one new disk.")
+@click.option("--kernel", default="", metavar="VERSION|FILE", help="Debian kernel such as 6.12 or 6.1, or a vmlinuz.")
+@click.option("--modules", type=_PATH, metavar="DIR", help="The modules of a --kernel FILE.")
+@click.option("--append", default="", metavar="WORDS", help="More words for the kernel's command line.")
+@click.option("--disk", type=_PATH, metavar="FILE", help="Boot this raw disk image behind the HBA instead of Linux.")
+@click.option("--machine", "machine_name", default="pc", show_default=True, help="Profile of qemu/machines/.")
+@click.option("--memory", default=768, show_default=True, metavar="MIB", help="The guest's memory.")
+@click.option("--cpus", default=1, show_default=True, help="The guest's processors.")
+@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["hba", "builtin-pvscsi"]), default="hba", show_default=True,
+              help="Our HBA, or QEMU's own PVSCSI model to compare with.")  # fmt: skip
+@click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
+              help="Whether register writes may be sent without waiting for the answer.")  # fmt: skip
+@click.option("--junit", type=_PATH, metavar="FILE", help="Write the suite's results as JUnit XML.")
+@click.option("--fail-on", type=click.Choice(["violation", "warning", "never"]), default="never", show_default=True,
+              help="Fail when the verifier found this (or worse), too.")  # fmt: skip
+@click.option("--dataloss", is_flag=True, help="The suite may overwrite disks that hold data.")
+@click.option(
+    "--keep", is_flag=True, help="Keep guest and folder after the suite until Ctrl-C, and say where they are."
+)
+@click.option("--boot-timeout", default=240.0, show_default=True, metavar="SECONDS", help="How long a boot may take.")
+@click.argument("qemu_arguments", nargs=-1, type=click.UNPROCESSED)
+def main(**given: Any) -> NoReturn:
+    """Start an HBA and boot a guest beside it.
+
+    With --suite, run it and print the verdict; without, give the guest's console (Ctrl-] leaves it).
+    Arguments after `--` go to QEMU.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        if given["list_suites"]:
+            _list_suites()
+            code = EXIT_OK
+        else:
+            code = _launch(*_understand(given))
+    except HbaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except Interrupted as interrupted:
+        print(f"interrupted by {signal.Signals(interrupted.number).name}; everything is cleaned up", file=sys.stderr)
+        code = 128 + interrupted.number
+    sys.exit(code)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _list_suites() -> None:
+    paths.require_tree()
+    for name in suite.names():
+        print(f"{name:12} {suite.load(name).title}")
+
+
+def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
+    if given["suite_name"] and given["disk"]:
+        raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
+    for name in ("junit", "select", "dataloss"):
+        if given[name] and not given["suite_name"]:
+            raise click.UsageError(f"--{name} needs --suite")
+    device: Literal["hba", "builtin-pvscsi"] = given["device"]
+    options = Options(
+        machine=given["machine_name"],
+        memory_mib=given["memory"],
+        cpus=given["cpus"],
+        accelerator=given["accel"],
+        kernel=given["kernel"],
+        modules=given["modules"],
+        append=given["append"],
+        device=device,
+        config=given["config"],
+        port_model=given["port_model"] or "",
+        disk=given["disk"],
+        posted_writes=given["posted_writes"],
+        console=not given["suite_name"],
+        qemu_arguments=machine.arguments(given["qemu_arguments"]),
+        boot_timeout=given["boot_timeout"],
+    )
+    task = Task(
+        suite=given["suite_name"],
+        suite_arguments=("-k", given["select"]) if given["select"] else (),
+        junit=given["junit"],
+        keep=given["keep"],
+        dataloss=given["dataloss"],
+        fail_on=given["fail_on"],
+    )
+    return options, task
+
+
+def _launch(options: Options, task: Task) -> int:
+    progress = Progress()
+    chosen = suite.load(task.suite) if task.suite else None  # a wrong name must not cost a boot
+    with Experiment(options, progress) as experiment:
+        if task.keep:
+            experiment.keep()
+        try:
+            if chosen is None:
+                experiment.start()
+                return _console(experiment, progress, task)
+            return _suite(chosen, experiment, progress, task)
+        except HbaError:
+            if task.keep:
+                progress.say(f"what there is of it is in {experiment.folder}")
+            raise
+
+
+def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task: Task) -> int:
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    run = suite.Run(chosen, experiment, dataloss=task.dataloss)
+    experiment.start_device()
+    run.before_guest()
+    experiment.start_guest()
+    started = time.monotonic()
+    progress.say(f"running suite {chosen.name} in the guest")
+    outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments)
+    if task.junit is not None:
+        suite.write_junit(outcome, task.junit)
+    seen = [observe.look(adapter.control) for adapter in experiment.adapters]
+    verdict.print_outcome(out, chosen, outcome, time.monotonic() - started)
+    for adapter in seen:
+        verdict.print_seen(out, adapter)
+    code = EXIT_OK if outcome.passed else EXIT_FAILED
+    if worst := _worse_than_allowed(seen, task.fail_on):
+        out.print(f"[red]FAIL[/red] the verifier found {worst}", soft_wrap=True)
+        code = EXIT_FAILED
+    if task.keep:
+        _tell_where(experiment, progress)
+        progress.say("the guest keeps running; Ctrl-C ends it")
+        try:
+            experiment.guest.wait()
+        except Interrupted:
+            progress.say("ending the guest")
+    return code
+
+
+def _worse_than_allowed(seen: list[observe.Seen], fail_on: str) -> str:
+    """What of the verifier's findings makes the run fail, as words; empty when nothing does."""
+    counted = {"never": (), "violation": ("violation",), "warning": ("warning", "violation")}[fail_on]
+    found = {name: sum(adapter.severities.get(name, 0) for adapter in seen) for name in counted}
+    return ", ".join(f"{count} of severity {name}" for name, count in found.items() if count)
+
+
+def _console(experiment: Experiment, progress: Progress, task: Task) -> int:
+    _tell_where(experiment, progress)
+    if sys.stdin.isatty():
+        progress.say("the guest's console; Ctrl-] leaves it, `poweroff` in the guest ends it")
+    console.attach(experiment.guest, experiment.guest.sockets.serial)
+    if task.keep and experiment.guest.running:
+        progress.say("the guest keeps running; Ctrl-C ends it")
+        try:
+            experiment.guest.wait()
+        except Interrupted:
+            progress.say("ending the guest")
+    return EXIT_OK
+
+
+def _tell_where(experiment: Experiment, progress: Progress) -> None:
+    progress.say(f"folder    {experiment.folder} (console.log, firmware.log, server.log)")
+    progress.say(f"monitor   {experiment.guest.sockets.monitor} (QMP)")
+    progress.say(f"console   {experiment.guest.sockets.serial}")
+    for adapter in experiment.adapters:
+        progress.say(f"adapter   {adapter.name}: hba show --adapter {adapter.name} (control socket {adapter.control})")
+    progress.say(f"processes QEMU {experiment.guest.pid}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Suites: folders of `guest-tests/` with a `suite.toml`, run with pytest inside the guest.
+
+The guest's half is told by `experiment.json` what it should find. The host's half happens here: before the guest
+starts, a pattern is written to each disk's file; after the suite, the pattern that the guest has written is looked for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+import tarfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from hba.errors import ConfigError, GuestError, HbaError
+from hba.lab import disks, paths, pattern
+from hba.lab.experiment import Experiment
+from hba.storage.config import parse_size
+
+# Where things are in the guest.
+_GUEST_FOLDER = "/run/lab"
+_PYTEST = ("/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", "-v", "--color=no", "--tb=short")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A stretch of every disk that one side fills and the other checks; bytes."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What `suite.toml` says."""
+
+    name: str
+    folder: Path
+    title: str
+    timeout: float  # seconds for the whole run
+    programs: tuple[str, ...] = ()  # programs the guest must have
+    disk_size: int = 0  # the least size of a disk, bytes
+    writes: bool = True  # whether it overwrites what the disks hold
+    from_host: Pattern | None = None
+    from_guest: Pattern | None = None
+
+
+@dataclass
+class Case:
+    """One test's result."""
+
+    name: str
+    outcome: str  # passed, failed, skipped
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclass
+class Outcome:
+    """A suite's results, from both halves."""
+
+    cases: list[Case] = field(default_factory=list)
+    junit: ElementTree.Element = field(default_factory=lambda: ElementTree.Element("testsuites"))
+
+    def count(self, outcome: str) -> int:
+        return sum(case.outcome == outcome for case in self.cases)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something ran and nothing failed."""
+        return self.count("passed") > 0 and self.count("failed") == 0
+
+
+def names() -> list[str]:
+    """The suites there are."""
+    return sorted(path.parent.name for path in paths.GUEST_TESTS.glob("*/suite.toml"))
+
+
+def load(name: str) -> Suite:
+    """The suite `name`; `ConfigError` when there is none or its description is wrong."""
+    folder = paths.GUEST_TESTS / name
+    file = folder / "suite.toml"
+    if not file.is_file():
+        raise ConfigError(f"no suite {name}; there are: {', '.join(names()) or 'none'}")
+    try:
+        plain = tomli.loads(file.read_text())
+        needs = plain.get("needs", {})
+        return Suite(
+            name=name,
+            folder=folder,
+            title=plain["title"],
+            timeout=float(plain["timeout"]),
+            programs=tuple(needs.get("programs", ())),
+            disk_size=parse_size(needs.get("disk_size", 0)),
+            writes=bool(plain.get("writes", True)),
+            from_host=_pattern(plain.get("from_host")),
+            from_guest=_pattern(plain.get("from_guest")),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: {type(error).__name__}: {error}") from error
+
+
+def _pattern(table: Any) -> Pattern | None:
+    if table is None:
+        return None
+    where = Pattern(parse_size(table["offset"]), parse_size(table["size"]))
+    if where.offset % pattern.BLOCK or where.size % pattern.BLOCK or not where.size:
+        raise ValueError(f"offset and size of a pattern are multiples of {pattern.BLOCK}")
+    return where
+
+
+class Run:
+    """One run of one suite in one experiment.
+
+    Call `before_guest` between the start of the device and that of the guest, then `run`.
+    """
+
+    def __init__(self, suite: Suite, experiment: Experiment, *, dataloss: bool = False) -> None:
+        self._suite = suite
+        self._experiment = experiment
+        self._dataloss = dataloss
+        self._seed = secrets.token_hex(8)
+
+    def before_guest(self) -> None:
+        """Check that the disks may be used, and write the host's pattern to those that are files."""
+        if not self._experiment.disks:
+            raise ConfigError(f"suite {self._suite.name} needs a disk; the configuration has none")
+        for disk in self._experiment.disks:
+            if disk.size < self._suite.disk_size:
+                raise ConfigError(
+                    f"suite {self._suite.name} needs disks of {self._suite.disk_size} bytes; "
+                    f"the one at target {disk.target} lun {disk.lun} has {disk.size}"
+                )
+            if self._suite.writes and not disk.read_only and disk.file is not None:
+                if not self._dataloss and disks.holds_data(disk.file):
+                    raise ConfigError(
+                        f"suite {self._suite.name} overwrites what is on {disk.file}; "
+                        "say --dataloss if that is meant, or use a configuration with a new disk"
+                    )
+                if (where := self._suite.from_host) is not None:
+                    disks.write_pattern(disk.file, self._seed_of(disk, "host"), where.offset, where.size)
+
+    def run(self, show: Callable[[str], None], arguments: tuple[str, ...] = ()) -> Outcome:
+        """Run the guest's half, then the host's; `show` gets the guest's output as it comes.
+
+        A test that fails is an outcome; a guest that dies is a `GuestError`. What is known by then is in
+        `experiment.folder`.
+        """
+        agent = self._experiment.guest.agent
+        agent.exec(["mkdir", "-p", f"{_GUEST_FOLDER}/tests"], check=True)
+        agent.put(f"{_GUEST_FOLDER}/tests.tar", _packed(self._suite))
+        agent.exec(["tar", "-xf", f"{_GUEST_FOLDER}/tests.tar", "-C", f"{_GUEST_FOLDER}/tests"], check=True)
+        agent.put(f"{_GUEST_FOLDER}/experiment.json", json.dumps(self._for_guest()).encode())
+        for program in self._suite.programs:
+            if agent.exec(["sh", "-c", 'command -v "$0"', program]).code != 0:
+                raise GuestError(
+                    f"suite {self._suite.name} needs {program} in the guest; add its package to qemu/guest.toml"
+                )
+        agent.exec(["udevadm", "settle", "--timeout=60"], timeout=90)
+        junit = f"{_GUEST_FOLDER}/junit.xml"
+        result = agent.exec(
+            [*_PYTEST, f"--junit-xml={junit}", *arguments, self._suite.name],
+            cwd=f"{_GUEST_FOLDER}/tests",
+            timeout=self._suite.timeout,
+            on_output=_lines(show),
+        )
+        try:
+            report = agent.get(junit)
+        except GuestError as error:
+            raise GuestError(
+                f"the suite left no report (pytest's exit code {result.code}): {error}"
+                + self._experiment.guest.last_console_lines()
+            ) from error
+        outcome = Outcome()
+        _take_guest_half(report, outcome)
+        self._host_half(outcome)
+        self._describe(outcome)
+        return outcome
+
+    def _seed_of(self, disk: disks.Disk, writer: str) -> str:
+        return f"{self._seed}/{writer}/{disk.target}/{disk.lun}"
+
+    def _for_guest(self) -> dict[str, Any]:
+        units = []
+        for disk in self._experiment.disks:
+            unit = disk.for_guest()
+            for writer, where in (("host", self._suite.from_host), ("guest", self._suite.from_guest)):
+                filled = writer == "guest" or (disk.file is not None and not disk.read_only and self._suite.writes)
+                if where is not None and filled:
+                    unit[f"from_{writer}"] = {
+                        "offset": where.offset,
+                        "size": where.size,
+                        "seed": self._seed_of(disk, writer),
+                    }
+            units.append(unit)
+        return {
+            "suite": self._suite.name,
+            "device": self._experiment.options.device,
+            "port_model": self._experiment.port_model,
+            "adapter": {"pci_id": "15AD:07C0", "driver": "vmw_pvscsi"},
+            "adapters": max(1, len(self._experiment.adapters)),
+            "disks": units,
+        }
+
+    def _host_half(self, outcome: Outcome) -> None:
+        """Look in the files for what the guest wrote. The device must have brought it there: the guest flushed."""
+        where = self._suite.from_guest
+        if where is None:
+            return
+        suite = ElementTree.SubElement(outcome.junit, "testsuite", name="host")
+        for disk in self._experiment.disks:
+            case = Case(f"host: what the guest wrote is in the file of target {disk.target} lun {disk.lun}", "passed")
+            started = time.monotonic()
+            if disk.read_only:
+                case.outcome, case.message = "skipped", "the disk is read-only"
+            elif disk.file is None:
+                case.outcome, case.message = "skipped", "the disk is not a raw file of the host"
+            elif why := disks.check_pattern(disk.file, self._seed_of(disk, "guest"), where.offset, where.size):
+                case.outcome, case.message = "failed", why
+            case.seconds = time.monotonic() - started
+            outcome.cases.append(case)
+            element = ElementTree.SubElement(
+                suite, "testcase", classname="host", name=case.name, time=f"{case.seconds:.3f}"
+            )
+            if case.outcome == "failed":
+                ElementTree.SubElement(element, "failure", message=case.message)
+            elif case.outcome == "skipped":
+                ElementTree.SubElement(element, "skipped", message=case.message)
+        added = outcome.cases[-len(self._experiment.disks) :]
+        suite.set("tests", str(len(added)))
+        suite.set("failures", str(sum(case.outcome == "failed" for case in added)))
+        suite.set("skipped", str(sum(case.outcome == "skipped" for case in added)))
+        suite.set("errors", "0")
+
+    def _describe(self, outcome: Outcome) -> None:
+        """Say in every JUnit suite what it was run on."""
+        facts = {
+            "suite": self._suite.name,
+            "device": self._experiment.options.device,
+            "port_model": self._experiment.port_model,
+            "machine": self._experiment.options.machine,
+            "kernel": self._experiment.kernel_release,
+        }
+        for suite in outcome.junit.iter("testsuite"):
+            properties = suite.find("properties")
+            if properties is None:
+                properties = ElementTree.Element("properties")
+                suite.insert(0, properties)
+            for name, value in facts.items():
+                ElementTree.SubElement(properties, "property", name=name, value=value)
+
+
+def write_junit(outcome: Outcome, path: Path) -> None:
+    """Write the JUnit report of both halves."""
+    ElementTree.indent(outcome.junit)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ElementTree.ElementTree(outcome.junit).write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise HbaError(f"the report cannot be written to {path}: {error.strerror}") from error
+
+
+def _take_guest_half(report: bytes, outcome: Outcome) -> None:
+    try:
+        root = ElementTree.fromstring(report)
+    except ElementTree.ParseError as error:
+        raise GuestError(f"the suite's report is no XML: {error}") from error
+    for suite in root.iter("testsuite"):
+        suite.set("name", "guest")
+        outcome.junit.append(suite)
+        outcome.cases += [_case(element) for element in suite.iter("testcase")]
+
+
+def _case(element: ElementTree.Element) -> Case:
+    where = re.sub(r"^.*\.", "", element.get("classname", ""))
+    case = Case(f"{where}: {element.get('name', '?')}", "passed", float(element.get("time", "0") or 0))
+    for child in element:
+        if child.tag in ("failure", "error"):
+            case.outcome, case.message = "failed", child.get("message", "")
+        elif child.tag == "skipped" and case.outcome == "passed":
+            case.outcome, case.message = "skipped", child.get("message", "")
+    return case
+
+
+def _packed(suite: Suite) -> bytes:
+    """The suite's folder and what suites share, as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(paths.GUEST_TESTS.glob("*.py")):
+            archive.add(path, path.name)
+        archive.add(Path(pattern.__file__), "pattern.py")
+        archive.add(suite.folder, suite.name, filter=lambda info: None if "__pycache__" in info.name else info)
+        ini = paths.GUEST_TESTS / "pytest.ini"
+        archive.add(ini, ini.name)
+    return buffer.getvalue()
+
+
+def _lines(show: Callable[[str], None]) -> Callable[[bytes], None]:
+    """Output that comes in pieces, shown by whole lines."""
+    rest = bytearray()
+
+    def feed(piece: bytes) -> None:
+        rest.extend(piece)
+        *whole, last = bytes(rest).split(b"\n")
+        rest[:] = last
+        for line in whole:
+            show(line.decode(errors="replace").rstrip("\r"))
+
+    return feed
