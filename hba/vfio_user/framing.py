@@ -16,7 +16,10 @@ from hba.vfio_user.protocol import HEADER, HEADER_SIZE, MAX_MESSAGE, MAX_MSG_FDS
 
 _FD_SIZE = struct.calcsize("i")
 _ANCILLARY = socket.CMSG_SPACE(MAX_MSG_FDS * _FD_SIZE)
-_RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC
+# Plain integers: operators of the socket module's flag enumerations cost more than the system call.
+_RECEIVE_FLAGS = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC)
+_SEND_FLAGS = int(socket.MSG_NOSIGNAL)
 
 _MAX_HELD_FDS = 4 * MAX_MSG_FDS  # for messages that are not complete yet
 
@@ -80,9 +83,9 @@ class Stream:
             return -1
         self._end += count
         self.received += count
-        if ancillary or how & socket.MSG_CTRUNC:
+        if ancillary or how & _CUT:
             fds = _descriptors(ancillary)
-            cut = bool(how & socket.MSG_CTRUNC)
+            cut = bool(how & _CUT)
             if count == 0 or sum(len(held) for _, held, _ in self._pending) + len(fds) > _MAX_HELD_FDS:
                 close_fds(fds)  # a message in a thousand pieces, each with descriptors, must not use ours up
                 fds, cut = [], True
@@ -160,11 +163,9 @@ class Stream:
         self._start = self._end = 0
 
 
-def send_message(
-    sock: socket.socket, parts: list[bytes | memoryview], fds: list[int] | tuple[int, ...] = (), flags: int = 0
-) -> int:
+def send_message(sock: socket.socket, parts: list[bytes | memoryview], fds: list[int] | tuple[int, ...] = ()) -> int:
     """One `sendmsg` for a whole message, so that its header is never split. Bytes sent. Raises OSError."""
     if fds:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
-        return sock.sendmsg(parts, rights, socket.MSG_NOSIGNAL | flags)
-    return sock.sendmsg(parts, (), socket.MSG_NOSIGNAL | flags)
+        return sock.sendmsg(parts, rights, _SEND_FLAGS)
+    return sock.sendmsg(parts, (), _SEND_FLAGS)

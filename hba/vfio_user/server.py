@@ -19,7 +19,8 @@ import msgspec
 from hba.clock import S
 from hba.errors import SocketError
 from hba.loop import EventLoop
-from hba.vfio_user.connection import Connection, Counters
+from hba.vfio_user.connection import Connection
+from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import Device
 
 log = logging.getLogger(__name__)
