@@ -51,9 +51,9 @@ from hba.clock import MS, Timer
 from hba.dma import Segment
 from hba.errors import DmaFault
 from hba.loop import EventLoop
-from hba.pci.bars import Bar
+from hba.pci.bars import Bar, MsixLayout
 from hba.pci.config_space import Identity
-from hba.pci.function import MsixLayout, PciFunction
+from hba.pci.function import PciFunction
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RegisterBlock
 from hba.port.driver import PortDriver
@@ -126,7 +126,7 @@ class PvscsiAdapter(Adapter):
             memory,
             msix=MsixLayout(msix_vectors, 0, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET) if msix_vectors else None,
         )
-        self.function.on_reset = self.power_on_reset
+        self.function.on_reset.append(self.power_on_reset)
         self.rings: Rings | None = None
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice

@@ -34,11 +34,13 @@ def read_scatter_list(memory: GuestMemory, address: int, length: int) -> list[Se
             if flags & SG_FLAG_CHAIN_ELEMENT:
                 address = start
                 break
+            if not size:
+                continue
             if size > length:
                 size = length
             if start == last_end:
                 segments[-1] = (last_start, start + size - last_start)
-            elif size:
+            else:
                 segments.append((start, size))
                 last_start = start
             last_end = start + size
