@@ -5,6 +5,7 @@ be called later, in the loop's thread, with None or the error. It raises `Storag
 knows at once. So the common case (page cache, memory) costs no callback, and nothing blocks the event loop.
 
 `views` are writable (read) or readable (write) memoryviews of guest memory: data is never copied on the way.
+A store that has gone (server left, disk pulled) answers ENODEV until it is back; `on_event` tells both.
 Offsets and lengths are bytes. A back end never reads or writes less than asked: short is an error.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from hba.errors import StorageError
 
 Done = Callable[[StorageError | None], None]
+Allocation = Callable[["tuple[bool, int] | StorageError"], None]
 Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
 
 
@@ -50,6 +52,10 @@ class Backend(ABC):
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         """(mapped?, bytes from `offset` that share this state, at most `length`) for GET LBA STATUS."""
         return True, length
+
+    def allocation(self, offset: int, length: int, done: Allocation) -> tuple[bool, int] | None:
+        """`allocated` for stores that may have to ask first: the answer, or None when `done` will be called with it."""
+        return self.allocated(offset, length)
 
     def resize(self, size: int) -> None:
         """Grow or shrink. Raises `StorageError` when the store cannot."""

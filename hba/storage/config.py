@@ -83,7 +83,7 @@ class NbdStorage(msgspec.Struct, tag_field="kind", tag="nbd", forbid_unknown_fie
     uri: str
     read_only: bool = False
     hold: float = 5.0  # how long requests wait for a server that left before they fail
-    connect_timeout: float = 10.0
+    connect_timeout: float = 3.0
 
     def __post_init__(self) -> None:
         if not re.match(r"nbds?(\+unix|\+vsock)?://", self.uri):

@@ -45,7 +45,7 @@ class DescriptorBackend(CountingBackend):
         self._read_flags = NEVER
         self._write_flags = NEVER
         self._at_once = False  # nothing blocks here: the store is in memory
-        self._in_flight = 0  # calls in workers
+        self.in_flight = 0  # calls in workers; `close` waits for them
         self._changes = 0  # completed writes, discards, zeroes
         self._stable = -1  # value of `_changes` that the last good flush covered
         self._dsync = os.RWF_DSYNC
@@ -93,7 +93,7 @@ class DescriptorBackend(CountingBackend):
             transfer(preadv, self._cached_fd, views, offset)
 
     def _read_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         if error is None:
             self.bytes_read += length
         else:
@@ -139,7 +139,7 @@ class DescriptorBackend(CountingBackend):
             os.fdatasync(self._fd)
 
     def _write_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._changes += 1  # also after an error: part of it may have been written
         if error is None:
             self.bytes_written += length
@@ -158,7 +158,7 @@ class DescriptorBackend(CountingBackend):
         return False
 
     def _flush_done(self, done: Done, covered: int, error: StorageError | None) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         if error is None:
             self._stable = max(self._stable, covered)
         else:
@@ -188,7 +188,7 @@ class DescriptorBackend(CountingBackend):
         return False
 
     def _erase_done(self, done: Done, what: str, offset: int, length: int, error: StorageError | None) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._changes += 1
         done(None if error is None else self._explain(error, what, offset, length))
 
@@ -200,7 +200,7 @@ class DescriptorBackend(CountingBackend):
 
     def _submit(self, work: Work, done: Done) -> None:
         self._workers.submit(work, done)
-        self._in_flight += 1
+        self.in_flight += 1
         self.hand_offs += 1
 
     # -- errors -----------------------------------------------------------------------------------------------
@@ -252,11 +252,11 @@ class DescriptorBackend(CountingBackend):
             return
         self._checking = True
         found: list[int] = []
-        self._in_flight += 1
+        self.in_flight += 1
         self._workers.submit(lambda: found.append(self._measure()), partial(self._checked, found))
 
     def _checked(self, found: list[int], error: StorageError | None) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._checking = False
         if error is None and not self._closed and found[0] != self.size:
             self.size = found[0]
@@ -276,7 +276,7 @@ class DescriptorBackend(CountingBackend):
         self.size = 0
         if self._timer is not None:
             self._timer.cancel()
-        if not self._workers.wait(lambda: self._in_flight == 0, CLOSE_TIMEOUT):
+        if not self._workers.wait(lambda: self.in_flight == 0, CLOSE_TIMEOUT):
             return  # a worker hangs on the descriptor: closing it could let that worker write into another file
         if self._stable != self._changes and not (self.read_only or self._at_once):
             try:
@@ -293,5 +293,5 @@ class DescriptorBackend(CountingBackend):
         return super().describe() | {
             "path": str(self.path),
             "state": "closed" if self._closed else "open",
-            "in_workers": self._in_flight,
+            "in_workers": self.in_flight,
         }

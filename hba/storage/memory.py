@@ -15,6 +15,7 @@ from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
 
 BLOCK = 65536  # bytes; what is allocated and given up as one
+_LOOK = 1 << 30  # bytes `allocated` looks at, so that its time is bounded
 _MAP_NORESERVE = 0x4000  # sys/mman.h; `mmap` does not name it before Python 3.13
 _ZEROS = memoryview(bytes(BLOCK))
 
@@ -100,7 +101,7 @@ class MemoryBackend(CountingBackend):
             offset = stop
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
-        end = min(offset + length, self.size)
+        end = min(offset + length, self.size, offset + _LOOK)
         state = offset // BLOCK in self._present
         position = (offset // BLOCK + 1) * BLOCK
         if not state and not self._present:

@@ -14,11 +14,16 @@ from hba.storage.backend import Backend
 from hba.storage.config import (
     FileStorage,
     MemoryStorage,
+    NbdStorage,
+    OverlayStorage,
+    ScsiStorage,
     StorageConfig,
     parse_size,
 )
 from hba.storage.file import FileBackend
 from hba.storage.memory import MemoryBackend
+from hba.storage.nbd import NbdBackend
+from hba.storage.overlay import OverlayBackend, open_overlay
 from hba.storage.workers import WorkerPool
 
 
@@ -55,4 +60,35 @@ def open_backend(
             direct=config.direct,
             inline_writes=config.inline_writes,
         )
-    raise ConfigError(f"storage: {config!r} cannot be opened as blocks")
+    if isinstance(config, NbdStorage):
+        return NbdBackend(
+            config.uri, loop, read_only=config.read_only, hold=config.hold, connect_timeout=config.connect_timeout
+        )
+    if isinstance(config, OverlayStorage):
+        return _open_overlay(config, loop, workers, base)
+    raise ConfigError(
+        f'storage: {config.path} is a SCSI device (kind = "scsi"), which takes commands, not blocks; '
+        'for its blocks use kind = "host"'
+    )
+
+
+def _open_overlay(config: OverlayStorage, loop: EventLoop, workers: WorkerPool, directory: Path) -> OverlayBackend:
+    if isinstance(config.base, ScsiStorage):
+        raise ConfigError('storage: an overlay needs blocks under it, not a SCSI device (kind = "scsi")')
+    # An overlay never writes its base, so the base is opened read-only and may be shared.
+    below = config.base
+    if not isinstance(below, OverlayStorage):
+        below = msgspec.structs.replace(below, read_only=True)
+    base = open_backend(below, loop, workers, directory)
+    try:
+        return open_overlay(
+            base,
+            loop,
+            workers,
+            path=None if config.path is None else directory / Path(config.path).expanduser(),
+            memory=config.memory,
+            directory=None if config.directory is None else directory / Path(config.directory).expanduser(),
+        )
+    except BaseException:
+        base.close()
+        raise

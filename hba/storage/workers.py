@@ -89,7 +89,7 @@ class WorkerPool:
                 announce, self._announced = not self._announced, True
                 if self._waiting:
                     changed.notify_all()
-            if announce:
+            if announce and not self._closing:  # a call that hung past the shutdown: the loop may be gone
                 self._loop.call_from_thread(self._deliver)
             del work, done, error  # do not keep guest memory mapped while waiting for the next call
 

@@ -109,7 +109,7 @@ def test_a_write_that_finishes_during_a_flush_needs_another(tmp_path: Path, loop
     outcomes: list[str] = []
     assert not backend.flush(lambda error: outcomes.append("flush"))
     backend.write([memoryview(b"b" * 512)], 0, lambda error: outcomes.append("write"))
-    assert workers.wait(lambda: backend._in_flight == 0, 5)
+    assert workers.wait(lambda: backend.in_flight == 0, 5)
     later = sync.later
     sync.flush()
     assert sync.later == later + 1

@@ -1,0 +1,533 @@
+"""An NBD export: qemu-nbd, nbdkit and whatever they reach (qcow2, Ceph, ...), through libnbd.
+
+Commands run in the event loop, many at a time on one connection; only connecting, which may wait for a name server,
+runs in a thread. When the server leaves, requests wait `hold` seconds for it to come back and are then sent again;
+after that they fail with ENODEV, new ones at once, until it is back.
+
+Source: the NBD protocol (doc/proto.md of the NetworkBlockDevice project), libnbd(3).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hba.clock import MS, S, Timer
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage import libnbd
+from hba.storage.backend import Allocation, Done
+from hba.storage.counters import CountingBackend
+from hba.storage.join import Join
+from hba.storage.vectors import cut, length_of
+from hba.storage.workers import WorkerPool
+
+MAX_PAYLOAD = (
+    32 << 20
+)  # bytes in one command; servers must take this much unless they say less (Block size constraints)
+_MAX_ZERO = 1 << 30  # bytes zeroed by one command
+_FIRST_RETRY = 100 * MS
+_LAST_RETRY = 5 * S
+_CLOSE_TIMEOUT = 5.0  # s
+
+_UP, _WAITING, _GONE, _CLOSED = "connected", "waiting for the server", "gone", "closed"
+
+
+class NbdBackend(CountingBackend):
+    """The export `uri` names. Connects before it returns, which takes at most `connect_timeout` s.
+
+    `hold`  seconds that requests wait for a server that left. Raises `StorageError`: no binding, no server, no export.
+    """
+
+    kind = "nbd"
+
+    def __init__(
+        self, uri: str, loop: EventLoop, *, read_only: bool = False, hold: float = 5.0, connect_timeout: float = 3.0
+    ) -> None:
+        self.uri = uri
+        self.read_only = read_only
+        self.reconnects = 0
+        self._nbd = libnbd.load()
+        self._loop = loop
+        self._hold = int(hold * S)
+        self._connect_timeout = connect_timeout
+        self._connector = WorkerPool(loop, threads=1, name="hba-nbd")
+        self._state = _WAITING
+        self._pending: dict[_Request, None] = {}  # sent, in order
+        self._held: list[_Request] = []  # waiting for the server
+        self._finished: list[tuple[_Request, int]] = []
+        self._scheduled = False
+        self._retry = _FIRST_RETRY
+        self._retry_timer: Timer | None = None
+        self._hold_timer: Timer | None = None
+        self._written = 0  # writes acknowledged by the server, which may still hold them in its memory
+        self._stable = 0  # how many of them a flush has covered
+        self._lost = False  # it left while some were not covered
+        self._handle: Any = None
+        self._fd = -1
+        self._writing = False
+        self._adopt(self._connect())
+
+    # -- the connection ---------------------------------------------------------------------------------------
+
+    def _connect(self) -> Any:
+        """A connected handle. Blocks at most `connect_timeout` (and as long as the name server does)."""
+        nbd = self._nbd
+        handle = nbd.NBD()
+        handle.set_uri_allow_local_file(True)
+        handle.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        handle.set_pread_initialize(False)
+        deadline = time.monotonic() + self._connect_timeout
+        try:
+            handle.aio_connect_uri(self.uri)
+            while not handle.aio_is_ready():
+                if self._state == _CLOSED or time.monotonic() > deadline:
+                    raise StorageError(
+                        f"{self.uri}: the server did not answer within {self._connect_timeout:g} s", errno.ETIMEDOUT
+                    )
+                if handle.aio_is_dead() or handle.aio_is_closed():
+                    raise StorageError(f"{self.uri}: the server closed the connection", errno.ECONNRESET)
+                handle.poll(50)
+            if handle.is_read_only() and not self.read_only:
+                raise StorageError(f"{self.uri}: the server exports it read-only; set read_only = true", errno.EROFS)
+            if handle.get_size() < 512:
+                raise StorageError(f"{self.uri}: the export has {handle.get_size()} bytes, less than one sector")
+        except nbd.Error as problem:
+            raise StorageError(
+                f"{self.uri}: cannot connect: {problem.string}; check that the server runs and exports this name",
+                problem.errnum or errno.ECONNREFUSED,
+            ) from None
+        return handle
+
+    def _adopt(self, handle: Any) -> None:
+        """The connection is there: learn what the export can do, send what waited."""
+        nbd = self._nbd
+        self._handle = handle
+        self._fd = handle.aio_get_fd()
+        self._writing = False
+        self._can_flush, self._can_fua, self._can_zero = handle.can_flush(), handle.can_fua(), handle.can_zero()
+        self._can_status = handle.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        # A zero command may give the space up and always reads as zeros; after a trim the content is undefined.
+        self.can_discard = bool(self._can_zero) and not self.read_only
+        least = handle.get_block_size(nbd.SIZE_MINIMUM) or 1
+        preferred = handle.get_block_size(nbd.SIZE_PREFERRED) or 4096
+        self.physical_block_size = max(512, least, min(4096, preferred))
+        self._max_payload = min(MAX_PAYLOAD, handle.get_block_size(nbd.SIZE_MAXIMUM) or MAX_PAYLOAD)
+        size = handle.get_size() // 512 * 512
+        resized = self.size not in (0, size)
+        self.size = size
+        was, self._state = self._state, _UP
+        self._retry = _FIRST_RETRY
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+        self._loop.add_reader(self._fd, self._readable)
+        held, self._held = self._held, []
+        for request in held:
+            self._issue(request)
+        self._watch()
+        if was == _GONE:
+            self._tell("back")
+        if resized:
+            self._tell("resized")
+
+    def _reconnect(self) -> None:
+        found: list[Any] = []
+        self._connector.submit(lambda: found.append(self._connect()), lambda error: self._connected(found, error))
+
+    def _connected(self, found: list[Any], error: StorageError | None) -> None:
+        if self._state == _CLOSED:
+            return
+        if error is None:
+            self.reconnects += 1
+            self._adopt(found.pop())
+            return
+        self._retry_timer = self._loop.clock.call_later(self._retry, self._reconnect)
+        self._retry = min(self._retry * 2, _LAST_RETRY)
+
+    def _connection_lost(self) -> None:
+        self._unwatch()
+        self._handle = None
+        self._held = [*self._pending, *self._held]
+        self._pending.clear()
+        self._lost = self._lost or self._written > self._stable
+        self._stable = self._written
+        self._state = _WAITING
+        if self._hold:
+            self._hold_timer = self._loop.clock.call_later(self._hold, self._give_up)
+        else:
+            self._give_up()
+        self._reconnect()
+
+    def _give_up(self) -> None:
+        if self._state != _WAITING:
+            return
+        self._state = _GONE
+        held, self._held = self._held, []
+        self._tell("gone")
+        for request in held:
+            self.errors += 1
+            request.done(self._gone())
+
+    def _gone(self) -> StorageError:
+        if self._state == _CLOSED:
+            return StorageError(f"{self.uri}: the back end is closed", errno.ENODEV)
+        return StorageError(f"{self.uri}: the server has gone; trying to reach it again", errno.ENODEV)
+
+    def _tell(self, event: str) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+    # -- the loop's side of the connection --------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            self._handle.aio_notify_read()
+        except self._nbd.Error:
+            pass  # the state says what to do
+        self._process()
+
+    def _writable(self) -> None:
+        try:
+            self._handle.aio_notify_write()
+        except self._nbd.Error:
+            pass
+        self._process()
+
+    def _watch(self) -> None:
+        """Tell the loop what the connection waits for."""
+        writing = bool(self._handle.aio_get_direction() & self._nbd.AIO_DIRECTION_WRITE)
+        if writing != self._writing:
+            self._writing = writing
+            if writing:
+                self._loop.add_writer(self._fd, self._writable)
+            else:
+                self._loop.remove_writer(self._fd)
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._writing = False
+
+    def _dead(self) -> bool:
+        return bool(self._handle.aio_is_dead() or self._handle.aio_is_closed())
+
+    def _process(self) -> None:
+        """Deliver what is finished; notice that the server left."""
+        self._scheduled = False
+        if self._handle is None:
+            return
+        dead = self._dead()
+        finished, self._finished = self._finished, []
+        for request, code in finished:
+            if code and dead:
+                continue  # it did not fail, its connection did: it stays pending and is sent again
+            if self._pending.pop(request, self) is None:
+                self._complete(request, code)
+        if self._handle is None:
+            return  # closed by one of them
+        if dead:
+            self._connection_lost()
+        else:
+            self._watch()
+
+    def _complete(self, request: _Request, code: int) -> None:
+        if code:
+            self.errors += 1
+            request.done(StorageError(f"{self.uri}: cannot {request.what}: {os.strerror(code)}", code))
+            return
+        if request.finish is not None:
+            request.finish()
+        request.done(None)
+
+    def _submit(self, request: _Request) -> bool:
+        if self._state in (_GONE, _CLOSED):
+            self.errors += 1
+            raise self._gone()
+        self.hand_offs += 1
+        if self._state == _WAITING:
+            self._held.append(request)
+            return False
+        self._issue(request)
+        # An answer, or the end of the connection, may have come already; callbacks never run before we return.
+        if (self._finished or self._dead()) and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._process)
+        elif not self._scheduled:
+            self._watch()
+        return False
+
+    def _issue(self, request: _Request) -> None:
+        def completed(error: Any) -> int:
+            # libnbd holds the handle's lock here: only take note.
+            if handle is self._handle:
+                self._finished.append((request, error.value))
+            return 1  # retire the command
+
+        handle = self._handle
+        self._pending[request] = None
+        try:
+            request.send(handle, completed)
+        except self._nbd.Error as problem:
+            if not self._dead():
+                self._finished.append((request, problem.errnum or errno.EIO))
+                if not self._scheduled:
+                    self._scheduled = True
+                    self._loop.call_soon(self._process)
+
+    # -- data -------------------------------------------------------------------------------------------------
+
+    def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
+        length = length_of(views)
+        self._check("read", offset, length)
+        self.reads += 1
+        self.bytes_read += length
+        if length <= self._max_payload:
+            return self._read(views, offset, done)
+        join = Join(done)
+        for start in range(0, length, self._max_payload):
+            part = cut(views, start, self._max_payload)
+            join.start(lambda done, part=part, at=offset + start: self._read(part, at, done))  # type: ignore[misc]
+        return join.finish()
+
+    def _read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
+        if len(views) == 1:
+            data, finish = views[0], None
+        else:
+            # One command for the whole: a command for each page of a guest's buffer costs more than this copy.
+            data = memoryview(bytearray(length_of(views)))
+            finish = _scatter(data, views)
+        what = f"read {len(data)} bytes at {offset}"
+        return self._submit(_Request(what, lambda handle, after: handle.aio_pread(data, offset, after), done, finish))
+
+    def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
+        length = length_of(views)
+        self._check("write", offset, length)
+        self.writes += 1
+        self.bytes_written += length
+        if fua and not self._can_fua:
+            done, fua = self._flush_after(done), False
+        if length <= self._max_payload:
+            return self._write(views, offset, done, fua)
+        join = Join(done)
+        for start in range(0, length, self._max_payload):
+            part = cut(views, start, self._max_payload)
+            join.start(lambda done, part=part, at=offset + start: self._write(part, at, done, fua))  # type: ignore[misc]
+        return join.finish()
+
+    def _write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool) -> bool:
+        data = views[0] if len(views) == 1 else memoryview(b"".join(views))
+        flags = self._nbd.CMD_FLAG_FUA if fua else 0
+        what = f"write {len(data)} bytes at {offset}"
+        return self._submit(
+            _Request(
+                what,
+                lambda handle, after: handle.aio_pwrite(data, offset, after, flags),
+                done,
+                None if fua else self._wrote,
+            )
+        )
+
+    def _wrote(self) -> None:
+        self._written += 1
+
+    def _flush_after(self, done: Done) -> Done:
+        def then(error: StorageError | None) -> None:
+            if error is None:
+                try:
+                    if not self._flush(done):
+                        return
+                except StorageError as problem:
+                    error = problem
+            done(error)
+
+        return then
+
+    def flush(self, done: Done) -> bool:
+        self.flushes += 1
+        return self._flush(done)
+
+    def _flush(self, done: Done) -> bool:
+        if self._state == _UP and (self.read_only or not self._can_flush):
+            return True
+        if self._lost:
+            self.errors += 1
+            raise self._writes_lost()
+        covered = 0
+
+        def send(handle: Any, after: Callable[[Any], int]) -> None:
+            nonlocal covered
+            covered = self._written
+            handle.aio_flush(after)
+
+        def flushed(error: StorageError | None) -> None:
+            if error is None and self._lost:
+                error = self._writes_lost()
+            if error is None:
+                self._stable = max(self._stable, covered)
+            done(error)
+
+        return self._submit(_Request("flush", send, flushed, None))
+
+    def _writes_lost(self) -> StorageError:
+        """Said once: from then on whoever wrote knows."""
+        self._lost = False
+        return StorageError(
+            f"{self.uri}: the server left before it had flushed what it acknowledged; those writes may be lost",
+            errno.EIO,
+        )
+
+    def zero(self, offset: int, length: int, done: Done) -> bool:
+        self._check("zero", offset, length)
+        self.zeroes += 1
+        return self._zero(offset, length, done)
+
+    def discard(self, offset: int, length: int, done: Done) -> bool:
+        self._check("discard", offset, length)
+        self.discards += 1
+        return self._zero(offset, length, done)
+
+    def _zero(self, offset: int, length: int, done: Done) -> bool:
+        join = Join(done)
+        if not self._can_zero:
+            for start in range(0, length, self._max_payload):
+                zeros = [memoryview(bytes(min(self._max_payload, length - start)))]
+                join.start(lambda done, zeros=zeros, at=offset + start: self._write(zeros, at, done, False))  # type: ignore[misc]
+            return join.finish()
+        for start in range(0, length, _MAX_ZERO):
+            at, count = offset + start, min(_MAX_ZERO, length - start)
+            what = f"zero {count} bytes at {at}"
+            send = _zero_command(count, at)
+            join.start(lambda done, what=what, send=send: self._submit(_Request(what, send, done, self._wrote)))  # type: ignore[misc]
+        return join.finish()
+
+    def allocation(self, offset: int, length: int, done: Allocation) -> tuple[bool, int] | None:
+        """By block status of base:allocation, where the server offers it."""
+        self._check("query", offset, length)
+        if self._state != _UP or not self._can_status or length == 0:
+            return True, length
+        answer: list[tuple[bool, int]] = []
+        nbd = self._nbd
+
+        def extent(context: str, at: int, entries: list[int], error: Any) -> int:
+            if context == nbd.CONTEXT_BASE_ALLOCATION and not answer:
+                hole = bool(entries[1] & nbd.STATE_HOLE)
+                total = 0
+                for count, flags in zip(entries[::2], entries[1::2], strict=False):
+                    if bool(flags & nbd.STATE_HOLE) != hole:
+                        break
+                    total += count
+                answer.append((not hole, min(total, length)))
+            return 0
+
+        def answered(error: StorageError | None) -> None:
+            done(error if error is not None else answer[0] if answer and answer[0][1] else (True, length))
+
+        count = min(length, _MAX_ZERO)
+        self._submit(
+            _Request(
+                f"query {count} bytes at {offset}",
+                lambda handle, after: handle.aio_block_status(count, offset, extent, after),
+                answered,
+                None,
+            )
+        )
+        return None
+
+    def _check(self, what: str, offset: int, length: int) -> None:
+        if self._state == _CLOSED:
+            raise self._gone()
+        if self.read_only and what in ("write", "zero", "discard"):
+            self.errors += 1
+            raise StorageError(f"{self.uri} is open read-only", errno.EROFS)
+        if length < 0 or not 0 <= offset <= self.size - length:
+            self.errors += 1
+            raise StorageError(
+                f"{self.uri}: cannot {what} {length} bytes at {offset}: it has {self.size} bytes", errno.EINVAL
+            )
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish what was sent, flush, take leave of the server. Blocks at most a few seconds."""
+        if self._state == _CLOSED:
+            return
+        handle = self._handle
+        if self._state == _UP:
+            self._drain(lambda: not self._pending)
+            if self._handle is not None and self._written > self._stable and self._can_flush:
+                try:
+                    self._flush(lambda error: None)
+                except StorageError:
+                    pass
+                self._drain(lambda: not self._pending)
+        self._state = _CLOSED
+        for timer in (self._retry_timer, self._hold_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._handle is not None:
+            self._unwatch()
+            try:
+                handle.aio_disconnect(0)
+                handle.poll(100)
+            except self._nbd.Error:
+                pass  # it has left already
+            self._handle = None
+        unfinished = [*self._pending, *self._held]
+        self._pending.clear()
+        self._held.clear()
+        for request in unfinished:
+            request.done(self._gone())
+        self._connector.shutdown(self._connect_timeout + 1)
+
+    def _drain(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        while self._handle is not None and not condition() and time.monotonic() < deadline:
+            try:
+                self._handle.poll(50)
+            except self._nbd.Error:
+                pass
+            self._process()
+
+    def describe(self) -> dict[str, object]:
+        return super().describe() | {
+            "uri": self.uri,
+            "state": self._state,
+            "in_flight": len(self._pending) + len(self._held),
+            "reconnects": self.reconnects,
+            "can_discard": self.can_discard,
+        }
+
+
+class _Request:
+    """One command, so that it can be sent again: how to send it, what to do with its result."""
+
+    __slots__ = ("done", "finish", "send", "what")
+
+    def __init__(
+        self,
+        what: str,
+        send: Callable[[Any, Callable[[Any], int]], object],
+        done: Done,
+        finish: Callable[[], None] | None,
+    ) -> None:
+        self.what = what
+        self.send = send
+        self.done = done
+        self.finish = finish  # before `done`, when it went well
+
+
+def _scatter(data: memoryview, views: Sequence[memoryview]) -> Callable[[], None]:
+    def finish() -> None:
+        start = 0
+        for view in views:
+            view[:] = data[start : start + len(view)]
+            start += len(view)
+
+    return finish
+
+
+def _zero_command(count: int, offset: int) -> Callable[[Any, Callable[[Any], int]], object]:
+    return lambda handle, after: handle.aio_zero(count, offset, after)

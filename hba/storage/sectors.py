@@ -1,0 +1,69 @@
+"""Which sectors of a store are in the overlay: a sparse bitmap."""
+
+from __future__ import annotations
+
+SECTOR = 512  # bytes
+REGION = 2048  # sectors described by one integer: 1 MiB
+ENTRY = REGION // 8  # bytes of a region's bits in a file
+_ALL = (1 << REGION) - 1
+
+Run = tuple[bool, int, int]  # (present?, first sector, sector after the last)
+
+
+class SectorMap:
+    """One bit per sector, kept only for regions that have one set; `dirty` collects the regions that changed."""
+
+    def __init__(self) -> None:
+        self.regions: dict[int, int] = {}
+        self.dirty: set[int] = set()
+        self.count = 0  # sectors present
+
+    def mark(self, first: int, end: int) -> None:
+        """Sectors [first, end) are present from now on."""
+        regions = self.regions
+        while first < end:
+            region, bit = divmod(first, REGION)
+            width = min(REGION - bit, end - first)
+            bits = ((1 << width) - 1) << bit if width < REGION else _ALL
+            old = regions.get(region, 0)
+            new = old | bits
+            if new != old:
+                regions[region] = _ALL if new == _ALL else new
+                self.dirty.add(region)
+                self.count += (new ^ old).bit_count()
+            first += width
+
+    def runs(self, first: int, end: int, limit: int = 1 << 62) -> list[Run]:
+        """[first, end) as runs of equal state, in order; at most about `limit` of them (the last may be cut short)."""
+        result: list[Run] = []
+        state, start = False, first
+        position = first
+        while position < end and len(result) < limit:
+            region, bit = divmod(position, REGION)
+            width = min(REGION - bit, end - position)
+            bits = self.regions.get(region, 0) >> bit
+            while width > 0:
+                present = bool(bits & 1)
+                # Adding one to 0b..0111 clears the ones at its low end: the lowest zero is where the run ends.
+                length = ((~bits & (bits + 1)) if present else (bits & -bits)).bit_length() - 1
+                length = min(length, width) if length >= 0 else width
+                if present != state and position > start:
+                    result.append((state, start, position))
+                    start = position
+                state = present
+                position += length
+                width -= length
+                bits >>= length
+        if position > start:
+            result.append((state, start, position))
+        return result
+
+    def pack(self, region: int) -> bytes:
+        """The region's bits as they are kept in a file, sector 0 in bit 0 of byte 0."""
+        return self.regions.get(region, 0).to_bytes(ENTRY, "little")
+
+    def load(self, region: int, data: bytes) -> None:
+        bits = int.from_bytes(data, "little")
+        if bits:
+            self.regions[region] = bits
+            self.count += bits.bit_count()
