@@ -113,10 +113,7 @@ class Guest:
 
     def last_console_lines(self, count: int = 20) -> str:
         """The end of the guest's console as a paragraph for an error message; empty when it said nothing."""
-        try:
-            lines = self.sockets.console_log.read_bytes()[-20_000:].decode(errors="replace").splitlines()
-        except OSError:
-            lines = []
+        lines = self._console().splitlines()
         if not lines:
             return "\nThe guest's console shows nothing."
         return "\nThe guest's console ends:\n" + "\n".join(f"  | {line}" for line in lines[-count:])
@@ -131,6 +128,24 @@ class Guest:
             self._others_alive()
             if deadline is not None and time.monotonic() > deadline:
                 raise GuestError(f"the guest still runs after {timeout:.0f} s" + self.last_console_lines())
+
+    def wait_for_console(self, words: Sequence[str], timeout: float) -> str:
+        """The console so far, once it shows one of `words`; `GuestError` when it does not within `timeout`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            said = self._console()
+            if any(word in said for word in words):
+                return said
+            self.alive()
+            if time.monotonic() > deadline:
+                firmware = self.sockets.firmware_log.read_text(errors="replace").splitlines()[-10:]
+                raise GuestError(
+                    f"the guest's console shows none of {', '.join(words)} within {timeout:.0f} s"
+                    + self.last_console_lines()
+                    + "\nThe firmware's log ends:\n"
+                    + "\n".join(f"  | {line}" for line in firmware)
+                )
+            time.sleep(0.05)
 
     def shut_down(self) -> None:
         """Switch the guest off in an orderly way if it answers; then `kill`."""
@@ -149,6 +164,12 @@ class Guest:
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
+
+    def _console(self) -> str:
+        try:
+            return self.sockets.console_log.read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
 
     def _console_size(self) -> int:
         try:

@@ -42,7 +42,7 @@ def look(control: Path) -> Seen:
         commands=sum(unit.get("commands", 0) for unit in units),
         bytes_read=sum(unit.get("read_bytes", 0) for unit in units),
         bytes_written=sum(unit.get("written_bytes", 0) for unit in units),
-        interrupts=sum(everything["irq"]["interrupts"]["sent"].values()),
+        interrupts=sum(everything["irq"]["sent"].values()),
         findings=everything["verifier"]["findings"],
         counts=everything["verifier"]["counts"],
         severities=everything["verifier"]["severities"],
