@@ -1,171 +1,105 @@
-"""What this machine has for serving adapters and running guests: each thing tried, with what to do if it is not there."""
+"""What of the lab's needs this machine has: for `hba doctor`. Looks, and installs or makes nothing."""
 
 from __future__ import annotations
 
-import fcntl
-import importlib.util
-import mmap
 import os
-import platform
-import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hba.errors import HbaError
-from hba.lab import accelerator, debian
-from hba.lab import qemu as qemus
-from hba.lab.cache import Cache, default_root
+from hba.lab import accelerator, cache, debian, image, paths, qemu
 from hba.lab.progress import Progress
-from hba.lab.qemu import Qemu
-from hba.runtime import ensure_runtime_dir
-
-GOOD = "good"
-LIMITED = "limited"  # goes on without, slower or with less
-MISSING = "missing"  # needed
-
-SPACE_NEEDED = 3 << 30  # bytes: a private QEMU, a guest image, kernels, and room to make them
-_KVM_CREATE_VM = 0xAE01  # _IO(KVMIO, 0x01), linux/kvm.h
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The outcome of one check."""
+class Check:
+    """One thing that was looked at."""
 
     name: str
-    state: str
+    state: Literal["ok", "note", "missing"]  # a note: works without, or will be made when needed
     found: str
-    next_step: str = ""
+    advice: str = ""  # what to do; empty when there is nothing to do
 
 
-def examine() -> list[Finding]:
-    """All checks. One that breaks is reported as missing with its error, and the others go on."""
-    qemu, found = _qemu()
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _memfd,
-        _runtime_folder,
-        lambda: found,
-        lambda: _kvm(qemu),
-        lambda: _tool("mmdebstrap", "unpacks guest images and a private QEMU"),
-        lambda: _tool("mkfs.erofs", "makes guest images"),
-        lambda: _tool("depmod", "prepares a guest's kernel modules"),
-        _space,
-        _libnbd,
-        _pyudev,
-    ]
-    return [_guarded(check) for check in checks]
-
-
-def _guarded(check: Callable[[], Finding]) -> Finding:
+def checks() -> Iterator[Check]:
+    """Look at everything, one thing at a time (trying QEMU takes a second or so)."""
     try:
-        return check()
-    except (OSError, HbaError) as error:
-        return Finding(getattr(check, "__name__", "check").strip("_"), MISSING, str(error))
-
-
-def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info >= (3, 11):
-        return Finding("python", GOOD, f"{version} ({sys.executable})")
-    return Finding("python", MISSING, version, "use Python 3.11 or later")
-
-
-def _memfd() -> Finding:
-    """Guest RAM is shared with us as a memfd: make one and map it."""
-    fd = os.memfd_create("hba-doctor", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, mmap.PAGESIZE)
-        with mmap.mmap(fd, mmap.PAGESIZE) as page:
-            page[0] = 1
-    except OSError as error:
-        return Finding("memfd", MISSING, str(error), "guest RAM cannot be shared here: check the sandbox's limits")
-    finally:
-        os.close(fd)
-    return Finding("memfd", GOOD, "guest RAM can be shared")
-
-
-def _runtime_folder() -> Finding:
-    return Finding("runtime folder", GOOD, str(ensure_runtime_dir()))
-
-
-def _qemu() -> tuple[Qemu | None, Finding]:
-    name = "qemu"
-    try:
-        qemu, problems = qemus.find_installed()
-        if qemu is None and default_root().is_dir():
-            qemu = qemus.find_private(Cache(Progress()))
+        paths.require_tree()
     except HbaError as error:
-        return None, Finding(name, MISSING, str(error), "correct or unset HBA_QEMU")
-    if qemu is not None:
-        return qemu, Finding(name, GOOD, f"{qemu.version()} with {qemus.DEVICE}: {qemu.source}")
-    why = "; ".join(problems)
-    if debian.find_tool("apt-get") is not None:
-        step = "the first scripts/launch unpacks a private one; nothing is installed"
-        return None, Finding(name, LIMITED, f"none with {qemus.DEVICE} ({why})", step)
-    return None, Finding(name, MISSING, why, "install QEMU 10.1 or later, or set HBA_QEMU to one")
+        yield Check("source tree", "missing", str(paths.PROJECT), str(error))
+        return
+    store = cache.Cache(Progress())
+    tools, missing_tools = _tools()
+    yield tools
+    yield _mirror()
+    found, check = _qemu(store, can_unpack=not missing_tools)
+    yield check
+    yield _kvm(found)
+    yield _shared_memory()
+    yield _image(store, can_make=not missing_tools)
 
 
-def _kvm(qemu: Qemu | None) -> Finding:
-    """Make a virtual machine, and run code in it if there is a QEMU: the device may be there and run nothing."""
-    slower = "guests run emulated, about ten times slower"
-    try:
-        fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return Finding("kvm", LIMITED, "there is no /dev/kvm", f"{slower}; enable virtualisation, or go on without")
-    except OSError as error:
-        return Finding("kvm", LIMITED, f"/dev/kvm: {error.strerror}", f"{slower}; join the group kvm")
-    try:
-        os.close(fcntl.ioctl(fd, _KVM_CREATE_VM, 0))
-    except OSError as error:
-        return Finding("kvm", LIMITED, f"/dev/kvm is there but makes no machine: {error.strerror}", slower)
-    finally:
-        os.close(fd)
-    if qemu is None:
-        return Finding("kvm", GOOD, "makes a machine (running code in it was not tried: no QEMU)")
-    problem = accelerator.kvm_problem(qemu)
-    if problem is not None:
-        return Finding("kvm", LIMITED, f"makes a machine, but {problem}", slower)
-    return Finding("kvm", GOOD, "runs code")
-
-
-def _tool(name: str, what_for: str) -> Finding:
-    if (path := debian.find_tool(name)) is not None:
-        return Finding(name, GOOD, path)
-    package = debian.PACKAGE_OF.get(name, name)
-    command = f"apt-get install {package}"
+def _tools() -> tuple[Check, list[str]]:
+    wanted = ["mmdebstrap", "mkfs.erofs", "depmod", "tar", "dpkg-deb"]
+    if os.geteuid() != 0:
+        wanted.append("newuidmap")
+    missing = [name for name in wanted if debian.find_tool(name) is None]
+    if not missing:
+        return Check("guest image tools", "ok", ", ".join(wanted)), []
+    packages = " ".join(sorted({debian.PACKAGE_OF[name] for name in missing}))
+    advice = f"sudo apt-get install -y {packages}"
     if os.geteuid() == 0:
-        return Finding(name, LIMITED, f"not installed; {what_for}", f"scripts/launch installs it, or run: {command}")
-    return Finding(name, MISSING, f"not installed; {what_for}", f"run: sudo {command}")
+        advice = f"scripts/launch installs them; or: apt-get install -y {packages}"
+        return Check("guest image tools", "note", f"missing: {', '.join(missing)}", advice), []
+    return Check("guest image tools", "missing", f"missing: {', '.join(missing)}", advice), missing
 
 
-def _space() -> Finding:
-    folder = default_root()
-    while not folder.is_dir():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    found = f"{free / (1 << 30):.1f} GiB free in {folder}"
-    if free >= SPACE_NEEDED:
-        return Finding("disk space", GOOD, found)
-    step = f"about {SPACE_NEEDED >> 30} GiB are needed for QEMU and guest images; set HBA_CACHE to another disk"
-    return Finding("disk space", MISSING, found, step)
-
-
-def _libnbd() -> Finding:
-    if importlib.util.find_spec("nbd") is not None:
-        return Finding("libnbd", GOOD, "storage by NBD works")
-    step = "apt-get install python3-libnbd, and a virtual environment with --system-site-packages"
-    return Finding("libnbd", LIMITED, 'no Python binding; storage with kind = "nbd" does not work', step)
-
-
-def _pyudev() -> Finding:
-    """libudev is loaded when pyudev is first used."""
+def _mirror() -> Check:
     try:
-        import pyudev
+        return Check("Debian mirror", "ok", debian.host_mirror().uri)
+    except HbaError as error:
+        return Check("Debian mirror", "missing", "none", str(error))
 
-        pyudev.Context()
-    except (ImportError, OSError) as error:
-        step = 'apt-get install libudev1; host devices (kind = "host") are not watched without'
-        return Finding("udev", LIMITED, str(error), step)
-    return Finding("udev", GOOD, "host devices can be watched")
+
+def _qemu(store: cache.Cache, can_unpack: bool) -> tuple[qemu.Qemu | None, Check]:
+    name = "QEMU with vfio-user"
+    try:
+        installed, problems = qemu.find_installed()
+    except HbaError as error:
+        return None, Check(name, "missing", str(error), "unset HBA_QEMU, or set it to QEMU 10.1 or later")
+    found = installed or qemu.find_private(store)
+    if found is not None:
+        return found, Check(name, "ok", f"{found.version()}, {found.source}")
+    why = "; ".join(problems)
+    if can_unpack:
+        return None, Check(name, "note", why, "scripts/launch unpacks one below the cache folder")
+    return None, Check(name, "missing", why, "install QEMU 10.1 or later, or the guest image tools")
+
+
+def _kvm(found: qemu.Qemu | None) -> Check:
+    if found is None:
+        return Check("KVM", "note", "not tried: no QEMU yet", "")
+    problem = accelerator.kvm_problem(found)
+    if problem is None:
+        return Check("KVM", "ok", "runs a guest")
+    return Check("KVM", "note", problem, "guests are emulated: slower, and good enough")
+
+
+def _shared_memory() -> Check:
+    try:
+        os.close(os.memfd_create("hba-doctor"))
+    except OSError as error:
+        return Check("memfd", "missing", error.strerror or "refused", "the guest's memory needs memfd_create(2)")
+    return Check("memfd", "ok", "guest memory can be shared")
+
+
+def _image(store: cache.Cache, can_make: bool) -> Check:
+    recipe = image.recipe()
+    path: Path = store.path(image.entry(recipe))
+    kernels = sorted(entry.name.split("-")[1] for entry in store.root.glob("kernel-*") if entry.is_dir())
+    if path.exists():
+        return Check("guest image", "ok", f"{path}, kernels: {', '.join(kernels) or 'none yet'}")
+    state: Literal["note", "missing"] = "note" if can_make else "missing"
+    return Check("guest image", state, f"not made yet (in {store.root})", "scripts/launch makes it, in about a minute")

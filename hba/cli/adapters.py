@@ -1,0 +1,53 @@
+"""Which adapters run, and which one is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hba.config.check import did_you_mean
+from hba.control.client import ControlClient
+from hba.errors import ControlError
+from hba.runtime import control_path, control_sockets, runtime_dir
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def adapter_option(command: F) -> F:
+    """--adapter NAME, for commands that have other arguments."""
+    return click.option("-a", "--adapter", metavar="NAME", help="Which adapter; needed when several run.")(command)
+
+
+def running(timeout: float = 2.0) -> tuple[list[ControlClient], list[tuple[Path, str]]]:
+    """Connections to all adapters that answer, and the sockets that do not, with the reason."""
+    clients: list[ControlClient] = []
+    dead: list[tuple[Path, str]] = []
+    for path in control_sockets():
+        try:
+            clients.append(ControlClient(path, timeout))
+        except ControlError as error:
+            dead.append((path, str(error)))
+    return clients, dead
+
+
+def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
+    """The adapter called `name` (or at that socket path), or the only one that runs. Raises `ControlError`."""
+    if name is not None:
+        path = Path(name) if "/" in name else control_path(name)
+        if path.exists():
+            return ControlClient(path, timeout)
+        names = [socket.stem for socket in control_sockets()]
+        raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows the running ones')
+    clients, dead = running(timeout)
+    if len(clients) == 1:
+        return clients[0]
+    names = [client.adapter for client in clients]
+    for client in clients:
+        client.close()
+    if names:
+        raise ControlError(f"several adapters run ({', '.join(names)}): say which one")
+    hint = f" ({len(dead)} sockets there do not answer)" if dead else ""
+    raise ControlError(f"no adapter runs: none found in {runtime_dir()}{hint}; start one with `hba serve CONFIG`")

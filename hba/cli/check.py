@@ -1,0 +1,34 @@
+"""hba check CONFIG"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from hba.cli import output
+from hba.config.load import load
+
+
+@click.command("check")
+@click.argument("config", type=click.Path(path_type=Path))
+@output.json_option
+def command(config: Path, as_json: bool) -> None:
+    """Check the configuration file CONFIG: every key, and that miniports can be imported. Starts nothing.
+
+    Exit code 0 when it is good, 3 with every error named when it is not.
+    """
+    from hba.miniport.load import miniport_class
+
+    checked = load(config)
+    for adapter in checked.adapters:
+        miniport_class(adapter.miniport)
+    if as_json:
+        output.print_json({"file": str(config), "adapters": msgspec.to_builtins(checked.adapters)})
+        return
+    click.echo(f"{config}: good")
+    output.table(
+        ("adapter", "type", "port", "miniport", "units", "socket"),
+        [(a.name, a.type, a.port, a.miniport, len(a.lun), a.socket) for a in checked.adapters],
+    )

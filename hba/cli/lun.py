@@ -1,0 +1,205 @@
+"""hba lun ls|add|remove|eject|insert|resize|read-only"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import tomli
+
+from hba.cli import output
+from hba.cli.adapters import adapter_option, connect
+from hba.cli.views import luns
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UnitAddress(click.ParamType):
+    """`TARGET` or `TARGET:LUN`."""
+
+    name = "TARGET[:LUN]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        target, _, lun = str(value).partition(":")
+        try:
+            address = (int(target), int(lun or 0))
+        except ValueError:
+            self.fail(f"{value!r} is no unit: expected TARGET or TARGET:LUN, such as 0:1", param, ctx)
+        if not all(0 <= part <= 255 for part in address):
+            self.fail(f"{value!r}: target and LUN are from 0 to 255", param, ctx)
+        return address
+
+
+ADDRESS = UnitAddress()
+
+
+def storage_options(command: F) -> F:
+    """How a medium is given on the command line."""
+    command = click.option("--read-only", is_flag=True, help="Open it read-only.")(command)
+    command = click.option(
+        "--storage", metavar="TOML", help='Any storage, as in the configuration: \'kind = "nbd", uri = "..."\'.'
+    )(command)
+    command = click.option("--size", metavar="SIZE", help="For --memory, or a --file to create: 64M, 1G, ...")(command)
+    command = click.option("--memory", is_flag=True, help="Sparse memory of --size.")(command)
+    return click.option("--file", "path", type=click.Path(path_type=Path), help="A raw file.")(command)
+
+
+def storage_of(path: Path | None, memory: bool, size: str | None, storage: str | None, read_only: bool) -> Any:
+    """The storage table that the options mean; None without any."""
+    given = sum((path is not None, memory, storage is not None))
+    if given > 1:
+        raise click.UsageError("--file, --memory and --storage exclude each other.")
+    table: dict[str, Any]
+    if storage is not None:
+        try:
+            table = tomli.loads(f"storage = {{ {storage} }}")["storage"]
+        except tomli.TOMLDecodeError as error:
+            raise click.UsageError(f"--storage is no inline table of TOML: {error}") from error
+    elif path is not None:
+        # The server may stand in another folder than we do.
+        table = {"kind": "file", "path": str(path.absolute())}
+        if size is not None:
+            table |= {"size": size} if path.exists() else {"size": size, "create": True}
+    elif memory:
+        if size is None:
+            raise click.UsageError("--memory needs --size.")
+        table = {"kind": "memory", "size": size}
+    else:
+        return None
+    return table | {"read_only": True} if read_only else table
+
+
+@click.group("lun")
+def command() -> None:
+    """List, add, remove and change the logical units of a running adapter."""
+
+
+@command.command("ls")
+@click.argument("adapter", required=False)
+@output.json_option
+def ls(adapter: str | None, as_json: bool) -> None:
+    """List the units with their storage."""
+    with connect(adapter) as client:
+        value = client.call("lun.ls")
+    if as_json:
+        output.print_json(value)
+    else:
+        luns.brief(value)
+
+
+@command.command("add")
+@click.argument("unit", type=ADDRESS)
+@click.option("--type", "kind", type=click.Choice(["disk", "cdrom", "enclosure"]), default="disk", show_default=True)
+@storage_options
+@click.option("--removable", is_flag=True, help="The medium can be ejected.")
+@click.option(
+    "--set", "options", metavar="TOML", multiple=True, help="Any key of [[adapter.lun]]: 'block_size = 4096'."
+)
+@adapter_option
+@output.json_option
+def add(
+    unit: tuple[int, int],
+    kind: str,
+    path: Path | None,
+    memory: bool,
+    size: str | None,
+    storage: str | None,
+    read_only: bool,
+    removable: bool,
+    options: tuple[str, ...],
+    adapter: str | None,
+    as_json: bool,
+) -> None:
+    """Add the unit TARGET:LUN; the guest is told, if its adapter has a way."""
+    table: dict[str, Any] = {"type": kind, "target": unit[0], "lun": unit[1]}
+    medium = storage_of(path, memory, size, storage, read_only)
+    if medium is not None:
+        table["storage"] = medium
+    if removable:
+        table["removable"] = True
+    for option in options:
+        try:
+            table |= tomli.loads(option)
+        except tomli.TOMLDecodeError as error:
+            raise click.UsageError(f"--set {option!r} is no line of TOML: {error}") from error
+    with connect(adapter) as client:
+        _answer(client.call("lun.add", unit=table), as_json)
+
+
+@command.command("remove")
+@click.argument("unit", type=ADDRESS)
+@adapter_option
+@output.json_option
+def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
+    """Remove the unit; its requests end, its storage is flushed and closed."""
+    with connect(adapter) as client:
+        value = client.call("lun.remove", target=unit[0], lun=unit[1])
+    if as_json:
+        output.print_json(value)
+
+
+@command.command("eject")
+@click.argument("unit", type=ADDRESS)
+@click.option("--force", is_flag=True, help="Also when the guest has locked the medium.")
+@adapter_option
+@output.json_option
+def eject(unit: tuple[int, int], force: bool, adapter: str | None, as_json: bool) -> None:
+    """Take the medium out of a removable unit."""
+    with connect(adapter) as client:
+        _answer(client.call("lun.eject", target=unit[0], lun=unit[1], force=force), as_json)
+
+
+@command.command("insert")
+@click.argument("unit", type=ADDRESS)
+@storage_options
+@adapter_option
+@output.json_option
+def insert(
+    unit: tuple[int, int],
+    path: Path | None,
+    memory: bool,
+    size: str | None,
+    storage: str | None,
+    read_only: bool,
+    adapter: str | None,
+    as_json: bool,
+) -> None:
+    """Put a medium into a removable unit that has none."""
+    medium = storage_of(path, memory, size, storage, read_only)
+    if medium is None:
+        raise click.UsageError("Say what to insert: --file, --memory or --storage.")
+    with connect(adapter) as client:
+        _answer(client.call("lun.insert", target=unit[0], lun=unit[1], storage=medium), as_json)
+
+
+@command.command("resize")
+@click.argument("unit", type=ADDRESS)
+@click.argument("size")
+@adapter_option
+@output.json_option
+def resize(unit: tuple[int, int], size: str, adapter: str | None, as_json: bool) -> None:
+    """Give the medium the SIZE (bytes, or 64M, 1G, ...); the guest is told by a unit attention."""
+    with connect(adapter) as client:
+        _answer(client.call("lun.resize", target=unit[0], lun=unit[1], size=size), as_json)
+
+
+@command.command("read-only")
+@click.argument("unit", type=ADDRESS)
+@click.argument("state", type=click.Choice(["on", "off"]), default="on")
+@adapter_option
+@output.json_option
+def read_only_(unit: tuple[int, int], state: str, adapter: str | None, as_json: bool) -> None:
+    """Write-protect the unit, or with `off` no longer."""
+    with connect(adapter) as client:
+        _answer(client.call("lun.read_only", target=unit[0], lun=unit[1], read_only=state == "on"), as_json)
+
+
+def _answer(unit: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(unit)
+    else:
+        luns.brief([unit])

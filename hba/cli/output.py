@@ -1,0 +1,141 @@
+"""Printing: tables for people (colour on a terminal, plain text elsewhere), JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """--json, the same everywhere."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def heading(text: str) -> None:
+    click.echo(click.style(text, bold=True))
+
+
+def line(text: str, indent: int = 2) -> None:
+    click.echo(" " * indent + text)
+
+
+def pairs(rows: Iterable[tuple[str, object]], indent: int = 2) -> None:
+    """Aligned `name  value` lines; what is None or empty is left out."""
+    kept = [(name, text(value)) for name, value in rows if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in kept), default=0)
+    for name, value in kept:
+        line(f"{name:<{width}}  {value}", indent)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 2) -> None:
+    """Aligned columns; numbers to the right. On a terminal with rich's look, else plain."""
+    cells = [[text(cell) for cell in row] for row in rows]
+    rows = list(cells)
+    if not cells:
+        return
+    numeric = [all(_is_number(row[at]) for row in cells) for at in range(len(columns))]
+    if sys.stdout.isatty():
+        _rich_table(columns, cells, numeric, indent)
+        return
+    widths = [max(len(columns[at]), *(len(row[at]) for row in cells)) for at in range(len(columns))]
+    for row in ([name.upper() for name in columns], *cells):
+        parts = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        line("  ".join(parts).rstrip(), indent)
+
+
+def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bool], indent: int) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name, right in zip(columns, numeric, strict=True):
+        shown.add_column(name.upper(), justify="right" if right else "left", no_wrap=right)
+    for row in cells:
+        shown.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console(highlight=False).print(Padding(shown, (0, 0, 0, indent)))
+
+
+def _is_number(cell: str) -> bool:
+    return bool(cell) and cell.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def text(value: object) -> str:
+    """A value in a cell."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(text(item) for item in value)
+    return str(value)
+
+
+def size(value: object) -> str:
+    """Bytes as people say them: 67108864 -> "64.0 MiB"."""
+    if not isinstance(value, int | float):
+        return text(value)
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def hexadecimal(value: object, digits: int = 0) -> str:
+    return f"0x{value:0{digits}x}" if isinstance(value, int) else text(value)
+
+
+def duration(nanoseconds: object) -> str:
+    """A time span as people say it: 1500000 -> "1.5 ms"."""
+    if not isinstance(nanoseconds, int | float):
+        return text(nanoseconds)
+    for unit, factor in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if abs(nanoseconds) >= factor:
+            return f"{nanoseconds / factor:.1f} {unit}"
+    return f"{nanoseconds} ns"
+
+
+def generic(value: object, indent: int = 2) -> None:
+    """Anything JSON has, readable: nested dictionaries as blocks, lists of dictionaries as tables."""
+    if isinstance(value, Mapping):
+        flat = [(str(key), item) for key, item in value.items() if not _nested(item)]
+        pairs(flat, indent)
+        for key, item in value.items():
+            if _nested(item):
+                line(f"{key}:", indent)
+                generic(item, indent + 2)
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        columns = list(dict.fromkeys(key for item in value for key in item if not _nested(item[key])))
+        table(columns, [[item.get(column) for column in columns] for item in value], indent)
+    elif value not in (None, [], {}):
+        line(text(value), indent)
+
+
+def _nested(item: object) -> bool:
+    if isinstance(item, Mapping):
+        return bool(item)
+    return isinstance(item, list) and any(isinstance(part, Mapping) for part in item)

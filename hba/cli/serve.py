@@ -1,0 +1,70 @@
+"""hba serve CONFIG"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from hba.config.load import load
+from hba.config.model import AdapterConfig
+from hba.errors import ConfigError
+
+
+@click.command("serve")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option("-a", "--adapter", "names", metavar="NAME", multiple=True, help="Only this adapter; may be repeated.")
+@click.option("--socket-path", type=click.Path(path_type=Path), help="Listen there instead (one adapter only).")
+@click.option("--fd", type=click.IntRange(min=0), help="Use this open socket instead (one adapter only).")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines.")
+@click.option("--print-capabilities", is_flag=True, help="Print what this vfio-user back end is, as JSON, and exit.")
+def command(
+    config: Path | None,
+    names: tuple[str, ...],
+    socket_path: Path | None,
+    fd: int | None,
+    as_json: bool,
+    print_capabilities: bool,
+) -> int:
+    """Run the adapters of CONFIG, a process each, until SIGTERM or Ctrl-C. Never goes to the background.
+
+    Prints a line for each adapter when it listens. One that fails says why and does not touch the others; the exit
+    code at the end is that of the first that failed.
+    """
+    if print_capabilities:
+        click.echo(json.dumps({"type": "scsi", "features": []}))
+        return 0
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG'.")
+    if socket_path is not None and fd is not None:
+        raise click.UsageError("--socket-path and --fd exclude each other.")
+    checked = load(config)
+    adapters = _chosen(checked.adapters, names)
+    if len(adapters) > 1 and (socket_path is not None or fd is not None):
+        raise click.UsageError(f"{len(adapters)} adapters cannot share one socket: choose one with --adapter.")
+    if socket_path is not None:
+        adapters[0].socket = str(socket_path.absolute())
+
+    from hba.server.assemble import Assembler
+    from hba.server.report import Report
+
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    report = Report(as_json)
+    assemble = Assembler(fd)
+    if len(adapters) == 1:
+        from hba.server.process import serve
+
+        return serve(adapters[0], checked.directory, report, assemble)
+    from hba.server.supervisor import supervise
+
+    return supervise(adapters, checked.directory, report, assemble)
+
+
+def _chosen(adapters: tuple[AdapterConfig, ...], names: tuple[str, ...]) -> list[AdapterConfig]:
+    known = {adapter.name: adapter for adapter in adapters}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'the configuration has no adapter "{name}"; it has {", ".join(known)}')
+    return [known[name] for name in names] if names else list(adapters)

@@ -1,0 +1,43 @@
+"""Logical units and their storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hba.cli.output import generic, size, table
+
+STORAGE = ("storage", "backend", "medium")  # where a unit keeps what its back end says
+
+
+def view(value: list[dict[str, Any]]) -> None:
+    brief(value)
+    for unit in value:
+        rest = {key: item for key, item in unit.items() if key not in ("target", "lun")}
+        generic({f"{unit['target']}:{unit['lun']}": rest})
+
+
+def brief(value: list[dict[str, Any]]) -> None:
+    rows = []
+    for unit in value:
+        store = storage(unit)
+        rows.append(
+            (
+                f"{unit['target']}:{unit['lun']}",
+                unit.get("type"),
+                " ".join(str(unit[key]).strip() for key in ("vendor", "product") if unit.get(key)),
+                unit.get("serial"),
+                size(store.get("size", unit.get("size"))),
+                store.get("kind"),
+                store.get("path") or store.get("uri"),
+                "ro" if store.get("read_only") or unit.get("read_only") else "rw",
+            )
+        )
+    table(("unit", "type", "identity", "serial", "size", "storage", "where", "access"), rows)
+
+
+def storage(unit: dict[str, Any]) -> dict[str, Any]:
+    for key in STORAGE:
+        if isinstance(unit.get(key), dict):
+            found: dict[str, Any] = unit[key]
+            return found
+    return {}

@@ -1,0 +1,96 @@
+"""The adapter's rings, the port's queues, and every request in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hba.cli.cdb import cdb_name
+from hba.cli.output import generic, hexadecimal, line, pairs, table
+
+
+def view(value: dict[str, Any]) -> None:
+    adapter = dict(value.get("adapter") or {})
+    rings(adapter.pop("rings", None))
+    pairs([(key.replace("_", " "), item) for key, item in adapter.items() if key != "type"])
+    port(value.get("port") or {})
+
+
+def rings(value: Any) -> None:
+    if not isinstance(value, dict):
+        line("rings: not set up")
+        return
+    rows = [
+        (
+            name,
+            ring["entries"],
+            ring.get("prod"),
+            ring.get("cons"),
+            _waiting(ring),
+            ", ".join(hexadecimal(page) for page in ring.get("pages", [])[:4])
+            + (" ..." if len(ring.get("pages", [])) > 4 else ""),
+        )
+        for name, ring in value.items()
+        if isinstance(ring, dict) and "entries" in ring
+    ]
+    table(("ring", "entries", "producer", "consumer", "waiting", "pages"), rows)
+    pairs(
+        [
+            (name.replace("_", " "), hexadecimal(item) if isinstance(item, int) else item)
+            for name, item in value.items()
+            if not isinstance(item, dict)
+        ]
+    )
+
+
+def _waiting(ring: dict[str, Any]) -> object:
+    if isinstance(ring.get("prod"), int) and isinstance(ring.get("cons"), int):
+        return (ring["prod"] - ring["cons"]) & 0xFFFFFFFF
+    return None
+
+
+def port(value: dict[str, Any]) -> None:
+    """The adapter's own state first, then the units, then the requests."""
+    line(
+        f"{value.get('model', 'port')}: {'started' if value.get('started') else 'not started'}, "
+        f"{value.get('outstanding', 0)} outstanding"
+    )
+    for message in value.get("stuck") or []:
+        line(f"stuck: {message}", 4)
+    if value.get("last_crash"):
+        line(f"last crash of the miniport: {value['last_crash']}", 4)
+    state = value.get("adapter")
+    if isinstance(state, dict):
+        pairs([(key.replace("_", " "), item) for key, item in state.items()], 4)
+    units = value.get("units") or []
+    flat = [{key: item for key, item in unit.items() if key not in ("outstanding", "queued")} for unit in units]
+    for shown, unit in zip(flat, units, strict=True):
+        for key in ("outstanding", "queued"):
+            if isinstance(unit.get(key), list):
+                shown[key] = len(unit[key])
+    generic(flat, 4)
+    requests(units)
+
+
+def requests(units: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            unit.get("address"),
+            request.get("number") or "-",
+            request.get("where"),
+            "-" if request.get("age_ms") is None else f"{request['age_ms']} ms",
+            what(request),
+            request.get("length"),
+            "-" if request.get("tag") == 0xFF else request.get("tag"),
+        )
+        for unit in units
+        for queue in ("outstanding", "queued")
+        for request in (unit.get(queue) if isinstance(unit.get(queue), list) else [])
+    ]
+    table(("unit", "srb", "where", "age", "what", "bytes", "tag"), rows, 4)
+
+
+def what(request: dict[str, Any]) -> str:
+    if request.get("function"):
+        return f"function {hexadecimal(request['function'], 2)}"
+    cdb = str(request.get("cdb", ""))
+    return f"{cdb_name(cdb)} {cdb}"

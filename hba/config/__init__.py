@@ -1,0 +1,7 @@
+"""The configuration file: TOML in, typed and checked structures out.
+
+* `model`: what may be written (one Struct per table);
+* `check`: any Struct against any TOML value, every error at once;
+* `lines`: where in the file a key stands;
+* `load`: a file to a `Config`, with the checks that look at more than one key.
+"""

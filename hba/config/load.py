@@ -1,0 +1,157 @@
+"""A TOML file to a `Config`: read, check every key, fill in defaults, and check what only shows between keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli
+
+from hba.config.check import FAILED, Checker, Problem, did_you_mean, dotted
+from hba.config.check import Path as KeyPath
+from hba.config.lines import line_of, locate
+from hba.config.model import ADAPTER_TYPES, PORT_MODELS, AdapterConfig, Config, FileConfig
+from hba.errors import ConfigError
+from hba.rules import RULES
+from hba.runtime import runtime_dir
+
+_LARGEST = 4 << 20  # bytes of a configuration file; anything larger is not one
+
+
+def load(path: str | Path) -> Config:
+    """Read and check the file at `path`. Raises `ConfigError` that lists everything that is wrong with it."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise ConfigError(f"{file}: larger than {_LARGEST >> 20} MiB, this is no configuration file")
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; give the path of a TOML file (docs/examples has some)") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text at byte {error.start}; a configuration is a TOML file") from error
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Config:
+    """Check the text of the file `file` (which is not read; its folder is what relative paths are relative to)."""
+    try:
+        plain = tomli.loads(text)
+    except (tomli.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    checker = Checker()
+    converted = checker.convert(plain, FileConfig, ())
+    adapters: list[AdapterConfig] = []
+    if converted is not FAILED:
+        adapters = _with_defaults(converted.adapter, file.absolute().parent)
+        if not adapters:
+            checker.note(("adapter",), "empty; expected at least one [[adapter]] table")
+    _cross_check(plain, adapters, checker)
+    if checker.problems:
+        raise ConfigError(_report(file, text, checker.problems))
+    return Config(path=file, directory=file.absolute().parent, adapters=tuple(adapters))
+
+
+def _with_defaults(adapters: list[AdapterConfig], directory: Path) -> list[AdapterConfig]:
+    """Names (type and number), and sockets: absolute, by default in the runtime folder."""
+    numbers: Counter[str] = Counter()
+    result = []
+    for adapter in adapters:
+        name = adapter.name or f"{adapter.type}{numbers[adapter.type]}"
+        numbers[adapter.type] += 1
+        socket = directory / Path(adapter.socket).expanduser() if adapter.socket else runtime_dir() / f"{name}.sock"
+        result.append(msgspec.structs.replace(adapter, name=name, socket=str(socket)))
+    return result
+
+
+# -- what only shows between keys ---------------------------------------------------------------------------------
+
+
+def _cross_check(plain: Mapping[str, Any], adapters: list[AdapterConfig], checker: Checker) -> None:
+    """Work on the plain values where possible, so that these errors show up together with those of single keys."""
+    tables = plain.get("adapter")
+    if not isinstance(tables, list):
+        return
+    for index, table in enumerate(tables):
+        if isinstance(table, dict):
+            here: KeyPath = ("adapter", index)
+            _check_sections(table, here, checker)
+            _check_rules(table, here, checker)
+            _check_addresses(table, here, checker)
+    _check_unique([adapter.name for adapter in adapters], "name", checker)
+    _check_unique([adapter.socket for adapter in adapters], "socket", checker)
+    for index, adapter in enumerate(adapters):
+        _check_limits(adapter, ("adapter", index), checker)
+
+
+def _check_sections(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> None:
+    """Options of a port model or an adapter type that is not the chosen one would be silently without effect."""
+    port = table.get("port", "storport")
+    for model in PORT_MODELS:
+        if model in table and port in PORT_MODELS and model != port:
+            checker.note((*here, model), f'options of {model}, but port = "{port}"; change `port` or remove this table')
+    kind = table.get("type")
+    for other in ADAPTER_TYPES:
+        if other in table and kind in ADAPTER_TYPES and other != kind:
+            checker.note((*here, other), f'options of {other}, but type = "{kind}"; change `type` or remove this table')
+
+
+def _check_rules(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> None:
+    verifier = table.get("verifier")
+    rules = verifier.get("rules") if isinstance(verifier, dict) else None
+    for rule in rules if isinstance(rules, dict) else ():
+        if rule not in RULES:
+            near = did_you_mean(rule.upper(), {item.upper(): item for item in RULES}) or did_you_mean(rule, RULES)
+            checker.note((*here, "verifier", "rules", rule), f"no such rule{near} (`hba explain` lists them)")
+
+
+def _check_addresses(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> None:
+    luns = table.get("lun")
+    seen: dict[tuple[int, int], int] = {}
+    for index, lun in enumerate(luns if isinstance(luns, list) else ()):
+        if not isinstance(lun, dict):
+            continue
+        address = (lun.get("target", 0), lun.get("lun", 0))
+        if not all(isinstance(part, int) for part in address):
+            continue
+        first = seen.setdefault(address, index)
+        if first != index:
+            checker.note(
+                (*here, "lun", index),
+                f"target {address[0]} lun {address[1]} is taken by {dotted((*here, 'lun', first))}; "
+                "give each unit its own address",
+            )
+
+
+def _check_unique(values: list[str], key: str, checker: Checker) -> None:
+    for index, value in enumerate(values):
+        first = values.index(value)
+        if first != index:
+            checker.note(("adapter", index, key), f'"{value}" is taken by {dotted(("adapter", first))}; choose another')
+
+
+def _check_limits(adapter: AdapterConfig, here: KeyPath, checker: Checker) -> None:
+    """Units beyond what the adapter lets its driver address."""
+    targets = adapter.pvscsi.max_targets
+    for index, lun in enumerate(adapter.lun):
+        if lun.target >= targets:
+            checker.note(
+                (*here, "lun", index, "target"),
+                f"expected a target below {dotted((*here, 'pvscsi', 'max_targets'))} = {targets}, got {lun.target}",
+            )
+
+
+# -- telling it -----------------------------------------------------------------------------------------------------
+
+
+def _report(file: Path, text: str, problems: list[Problem]) -> str:
+    lines = locate(text)
+    found = [(line_of(lines, problem.path) or 0, problem) for problem in problems]
+    parts = []
+    for line, problem in sorted(found, key=lambda item: item[0]):
+        place = f"{file}:{line}" if line else f"{file}"
+        where = dotted(problem.path)
+        parts.append(f"{place}: {where}: {problem.message}" if where else f"{place}: {problem.message}")
+    return "\n".join(parts)

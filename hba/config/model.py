@@ -1,0 +1,93 @@
+"""What a configuration file may say: one Struct per table. docs/config.md tells it for people.
+
+The options of a part live with that part (adapter, port model, logical unit, storage); here they only get their place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.port.scsiport.config import ScsiPortConfig
+from hba.port.storport.config import StorPortConfig
+from hba.scsi.config import LunConfig
+
+# Type of adapter -> the table with its options. A new adapter gets a line here and a field in `AdapterConfig`.
+ADAPTER_TYPES = ("pvscsi",)
+PORT_MODELS = ("scsiport", "storport")
+
+Severity = Literal["off", "note", "warning", "violation"]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
+
+
+class PciOptions(Struct, forbid_unknown_fields=True, frozen=True):
+    """[adapter.pci]: how the PCI function presents itself."""
+
+    msi: bool = True
+    msix: bool = False  # off by default: unplugging an MSI-X function makes QEMU 11.1 abort
+
+
+class VerifierOptions(Struct, forbid_unknown_fields=True, frozen=True):
+    """[adapter.verifier]: how strictly the rules are watched, and exceptions by rule."""
+
+    level: Literal["off", "report", "strict"] = "report"
+    rules: dict[str, Severity] = {}
+
+
+class TraceOptions(Struct, forbid_unknown_fields=True, frozen=True):
+    """[adapter.trace]: the record of what happened to each request."""
+
+    enabled: bool = False
+    keep: Annotated[int, Meta(ge=1, le=10_000_000)] = 65_536  # events
+
+
+class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
+    """[[adapter]]: one HBA in one process on one vfio-user socket."""
+
+    type: Literal["pvscsi"]
+    name: Name = ""  # filled in by `load`: type and number
+    socket: str = ""  # filled in by `load`: in the runtime folder
+    port: Literal["scsiport", "storport"] = "storport"
+    miniport: str = "dma"  # or "module:Class"
+    miniport_options: dict[str, Any] = {}
+    engine: Literal["native"] = "native"
+    pci: PciOptions = PciOptions()
+    pvscsi: PvscsiOptions = PvscsiOptions()
+    scsiport: ScsiPortConfig = ScsiPortConfig()
+    storport: StorPortConfig = StorPortConfig()
+    verifier: VerifierOptions = VerifierOptions()
+    trace: TraceOptions = TraceOptions()
+    lun: list[LunConfig] = []
+
+    def __post_init__(self) -> None:
+        if self.miniport != "dma" and not _is_reference(self.miniport):
+            raise ValueError(f'miniport: expected "dma" or "module:Class", got "{self.miniport}"')
+
+
+class FileConfig(Struct, forbid_unknown_fields=True):
+    """The whole file."""
+
+    adapter: list[AdapterConfig]
+
+
+class Config(Struct, frozen=True):
+    """A checked configuration: every default filled in, relative paths relative to `directory`."""
+
+    path: Path
+    directory: Path
+    adapters: tuple[AdapterConfig, ...]
+
+
+def _is_reference(text: str) -> bool:
+    module, colon, name = text.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def to_plain(config: AdapterConfig) -> dict[str, Any]:
+    """The configuration as JSON has it, for `hba show config`."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain

@@ -1,0 +1,49 @@
+"""What a method is: a name, its parameters as a Struct, and the function that runs it in the adapter's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from hba.control.parts import Parts
+    from hba.control.server import Connection
+
+
+class NoParams(msgspec.Struct, forbid_unknown_fields=True):
+    """A method that takes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a method gets beside its parameters."""
+
+    parts: Parts
+    connection: Connection
+
+
+class Refused(Exception):
+    """A method's way to say no: `message` is the cause, `next_step` what the user can do."""
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`run(call, params)` returns what JSON can say, quickly: the guest waits meanwhile.
+
+    It may raise `Refused` or any `HbaError`; anything else is reported as a defect and harms nobody else.
+    """
+
+    name: str  # "lun.add"
+    run: Callable[[Call, Any], object]
+    doc: str
+    params: type[msgspec.Struct] = NoParams
+
+    def describe(self) -> dict[str, object]:
+        return {"name": self.name, "doc": self.doc, "params": msgspec.json.schema(self.params)}

@@ -1,0 +1,160 @@
+"""Logical units of a running adapter: what there is, and changing it while the guest looks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Protocol, cast
+
+import msgspec
+
+from hba.config.check import FAILED, Checker, dotted
+from hba.control.method import Call, Method, NoParams, Refused
+from hba.control.methods.show import luns
+from hba.scsi.config import LunConfig
+from hba.scsi.unit import LogicalUnit
+from hba.storage.backend import Backend
+from hba.storage.config import Size, StorageConfig, parse_size
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
+class Changeable(Protocol):
+    """A unit whose medium the host may change (disks, CD-ROM drives)."""
+
+    def eject(self, force: bool = False) -> Backend | None: ...
+    def insert(self, backend: Backend) -> None: ...
+    def resize(self, size: int) -> None: ...
+    def set_read_only(self, read_only: bool) -> None: ...
+
+
+class Address(msgspec.Struct, forbid_unknown_fields=True):
+    """One unit."""
+
+    target: Number
+    lun: Number = 0
+
+
+class NewUnit(msgspec.Struct, forbid_unknown_fields=True):
+    """`unit` is what an [[adapter.lun]] table of the configuration says. Relative paths: relative to that file."""
+
+    unit: dict[str, Any]
+
+
+class Eject(Address):
+    """`force`: also when the guest has locked the medium."""
+
+    force: bool = False
+
+
+class Insert(Address, kw_only=True):
+    """`storage` is what a storage table of the configuration says."""
+
+    storage: dict[str, Any]
+
+
+class Resize(Address, kw_only=True):
+    """`size`: bytes, or a text such as "64M"."""
+
+    size: Size
+
+
+class ReadOnly(Address):
+    read_only: bool = True
+
+
+def _find(call: Call, address: Address) -> LogicalUnit:
+    unit = call.parts.bus.units.get(address.target, {}).get(address.lun)
+    if unit is None:
+        there = ", ".join(f"{unit.address[0]}:{unit.address[1]}" for unit in call.parts.bus) or "none"
+        raise Refused(f"there is no unit at {address.target}:{address.lun}", f"units: {there}")
+    return unit
+
+
+def _changeable(call: Call, address: Address) -> Changeable:
+    unit = _find(call, address)
+    if not all(hasattr(unit, name) for name in ("eject", "insert", "resize", "set_read_only")):
+        raise Refused(f"the unit at {address.target}:{address.lun} has no medium", "choose a disk or a CD-ROM drive")
+    return cast(Changeable, unit)
+
+
+def _checked(value: object, kind: Any) -> Any:
+    checker = Checker()
+    converted = checker.convert(value, kind, ())
+    if converted is FAILED:
+        found = (f"{dotted(item.path)}: {item.message}".removeprefix(": ") for item in checker.problems)
+        raise Refused("; ".join(found))
+    return converted
+
+
+def _told(call: Call, address: Address, change: str) -> object:
+    """Tell the subscribers; the answer is the unit as it is now."""
+    call.parts.events.publish("hotplug", {"change": change, "target": address.target, "lun": address.lun})
+    return {"target": address.target, "lun": address.lun, **_find(call, address).describe()}
+
+
+def ls(call: Call, params: NoParams) -> object:
+    return luns(call.parts)
+
+
+def add(call: Call, params: NewUnit) -> object:
+    config = _checked(params.unit, LunConfig)
+    bus = call.parts.bus
+    where = f"{config.target}:{config.lun}"
+    if config.lun in bus.units.get(config.target, {}):
+        raise Refused(f"there is a unit at {where} already", "remove it first, or use another address")
+    limit = call.parts.config.pvscsi.max_targets
+    if config.target >= limit:
+        raise Refused(f"target {config.target} is beyond max_targets = {limit}", "use a lower one")
+    unit = call.parts.open_unit(config)
+    bus.attach(config.target, config.lun, unit)
+    return {"target": config.target, "lun": config.lun, **unit.describe()}
+
+
+def remove(call: Call, params: Address) -> object:
+    _find(call, params)
+    call.parts.bus.detach(params.target, params.lun).close()
+    return {"target": params.target, "lun": params.lun}
+
+
+def eject(call: Call, params: Eject) -> object:
+    try:
+        medium = _changeable(call, params).eject(params.force)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if medium is not None:
+        medium.close()
+    return _told(call, params, "ejected")
+
+
+def insert(call: Call, params: Insert) -> object:
+    unit = _changeable(call, params)
+    medium = call.parts.open_store(_checked(params.storage, StorageConfig))
+    try:
+        unit.insert(medium)
+    except ValueError as error:
+        medium.close()
+        raise Refused(str(error)) from error
+    return _told(call, params, "inserted")
+
+
+def resize(call: Call, params: Resize) -> object:
+    try:
+        _changeable(call, params).resize(parse_size(params.size))
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    return _told(call, params, "resized")
+
+
+def read_only(call: Call, params: ReadOnly) -> object:
+    _changeable(call, params).set_read_only(params.read_only)
+    return _told(call, params, "read-only" if params.read_only else "writable")
+
+
+METHODS = (
+    Method("lun.ls", ls, "Logical units with their storage."),
+    Method("lun.add", add, "Add a unit; the guest is told as the adapter can.", NewUnit),
+    Method("lun.remove", remove, "Remove a unit; its requests end, its storage is flushed and closed.", Address),
+    Method("lun.eject", eject, "Take the medium out of a removable unit and close its storage.", Eject),
+    Method("lun.insert", insert, "Put a medium into a removable unit that has none.", Insert),
+    Method("lun.resize", resize, "Give the medium another size; the guest is told by a unit attention.", Resize),
+    Method("lun.read_only", read_only, "Write-protect a unit, or no longer.", ReadOnly),
+)

@@ -1,0 +1,121 @@
+"""What the layers say about themselves. Each method is one subject of `hba show`."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from hba import __version__
+from hba.config.model import to_plain
+from hba.control.method import Call, Method, NoParams
+from hba.control.methods.verifier import report
+from hba.control.parts import Parts
+
+
+def summary(parts: Parts) -> dict[str, object]:
+    """One line's worth, for `hba ls`."""
+    config = parts.config
+    return {
+        "name": parts.name,
+        "type": config.type,
+        "port": config.port,
+        "miniport": config.miniport,
+        "pid": os.getpid(),
+        "version": __version__,
+        "socket": config.socket,
+        "connected": parts.engine.snapshot().get("state") == "connected",
+        "luns": sum(1 for _ in parts.bus),
+        "violations": parts.verifier.violations if parts.verifier is not None else None,
+    }
+
+
+def process() -> dict[str, object]:
+    """What the server costs: CPU seconds and memory in bytes (guest RAM mapped here counts as shared)."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    memory: dict[str, object] = {}
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - hot enough to skip pathlib
+            for line in status:
+                if line.startswith(("VmRSS", "RssAnon", "RssFile", "RssShmem")):
+                    key, _, value = line.partition(":")
+                    memory[key] = int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass  # no /proc here: then there is nothing to show
+    return {"cpu_user": usage.ru_utime, "cpu_system": usage.ru_stime, **memory}
+
+
+def luns(parts: Parts) -> list[dict[str, object]]:
+    return [
+        {"target": unit.address[0], "lun": unit.address[1], **unit.describe()}
+        for unit in sorted(parts.bus, key=lambda unit: unit.address)
+    ]
+
+
+def regs(parts: Parts) -> object:
+    pci = parts.function.snapshot()
+    return {
+        "identity": pci.get("identity"),
+        "power_state": pci.get("power_state"),
+        "bus_master": pci.get("bus_master"),
+        "bars": pci.get("bars"),
+        "config": pci.get("config"),
+        "adapter": parts.adapter.snapshot().get("registers"),
+    }
+
+
+def queues(parts: Parts) -> object:
+    """Rings and whatever else the adapter has to say of itself (all but registers and counters), and the port."""
+    adapter = parts.adapter.snapshot()
+    rest = {key: value for key, value in adapter.items() if key not in ("registers", "counters")}
+    return {"adapter": rest, "port": parts.port.snapshot()}
+
+
+def irq(parts: Parts) -> object:
+    return parts.function.snapshot().get("interrupts")
+
+
+def dma(parts: Parts) -> object:
+    return parts.function.snapshot().get("dma")
+
+
+def counters(parts: Parts) -> object:
+    pci = parts.function.snapshot()
+    return {
+        "adapter": parts.adapter.snapshot().get("counters"),
+        "port": parts.port.snapshot().get("counters"),
+        "pci": {key: pci.get(key) for key in ("accesses", "resets", "connections")},
+        "vfio_user": parts.engine.snapshot(),
+        "process": process(),
+    }
+
+
+SUBJECTS = {
+    "summary": (summary, "The adapter in one line: name, type, port model, process, sockets, connection."),
+    "regs": (regs, "Registers: config space, BARs and the adapter's own, decoded by name and field."),
+    "queues": (queues, "The adapter's rings, and the port's queues: what blocks them, which requests are in them."),
+    "luns": (luns, "Logical units with their storage."),
+    "irq": (irq, "Interrupt vectors: mode, state, how often each fired."),
+    "dma": (dma, "Guest memory that is mapped."),
+    "counters": (counters, "What was counted since the start, layer by layer."),
+    "verifier": (lambda parts: report(parts.verifier), ""),
+    "config": (lambda parts: to_plain(parts.config), "The configuration in force, defaults filled in."),
+}
+
+
+def _method(subject: str) -> Method:
+    show, doc = SUBJECTS[subject]
+
+    def run(call: Call, params: NoParams) -> object:
+        return show(call.parts)
+
+    return Method(f"show.{subject}", run, doc)
+
+
+def show_all(call: Call, params: NoParams) -> object:
+    return {subject: show(call.parts) for subject, (show, _) in SUBJECTS.items()}
+
+
+METHODS = (
+    *(_method(subject) for subject in SUBJECTS if subject != "verifier"),  # that one takes parameters: verifier.py
+    Method("show.all", show_all, "All subjects in one answer."),
+)

@@ -1,0 +1,45 @@
+"""An assembled adapter, as the control methods reach it. `hba.server.assemble` makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hba.config.model import AdapterConfig
+from hba.control.events import EventHub
+from hba.loop import EventLoop
+from hba.port.driver import PortDriver
+from hba.scsi.bus import ScsiBus
+from hba.scsi.config import LunConfig
+from hba.scsi.unit import LogicalUnit
+from hba.storage.backend import Backend
+from hba.storage.config import StorageConfig
+from hba.trace.recorder import Recorder
+from hba.verifier import Verifier
+
+
+class Snapshot(Protocol):
+    """Whatever can say how it is, in what JSON has."""
+
+    def snapshot(self) -> dict[str, object]: ...
+
+
+@dataclass
+class Parts:
+    """The layers of one running adapter, top to bottom, and what stands beside them."""
+
+    name: str
+    config: AdapterConfig
+    loop: EventLoop
+    engine: Snapshot
+    function: Snapshot  # hba.pci
+    adapter: Snapshot  # hba.adapters
+    port: PortDriver
+    bus: ScsiBus
+    verifier: Verifier | None
+    recorder: Recorder | None
+    open_unit: Callable[[LunConfig], LogicalUnit]  # with its storage; may raise HbaError
+    open_store: Callable[[StorageConfig], Backend]  # a medium alone; may raise HbaError
+    stop: Callable[[], None]  # end the server, cleanly, soon
+    events: EventHub = field(default_factory=EventHub)

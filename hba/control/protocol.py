@@ -1,0 +1,57 @@
+"""The shape of a line, and the limits. One JSON object per line, UTF-8, both ways.
+
+server -> client, once:   {"hba": "0.1.0", "protocol": 1, "adapter": "pvscsi0", "pid": 4711}
+client -> server:         {"id": 1, "method": "show.regs", "params": {}}
+server -> client:         {"id": 1, "result": ...}  or  {"id": 1, "error": {"code", "message", "next_step"}}
+server -> client:         {"event": "verifier", "data": {...}}     after `events.subscribe`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+PROTOCOL = 1
+MAX_LINE = 1 << 20  # bytes of one request line, newline included
+MAX_CLIENTS = 32
+MAX_BACKLOG = 8 << 20  # bytes waiting for a slow reader before it is dropped
+PAUSE_BACKLOG = 1 << 20  # bytes waiting before no more of its requests are taken
+REQUESTS_PER_TURN = 4  # of one client, before the event loop gets its turn
+
+# error codes
+BAD_JSON = "bad-json"  # the line is no JSON object
+BAD_REQUEST = "bad-request"  # it is, but no request
+NO_SUCH_METHOD = "no-such-method"
+BAD_PARAMS = "bad-params"
+REFUSED = "refused"  # understood, and cannot be done now
+INTERNAL = "internal"  # a defect of ours
+
+
+class Request(msgspec.Struct):
+    """One line from the client. `id` comes back in the reply, whatever it is."""
+
+    method: str
+    id: int | str | None = None
+    params: dict[str, Any] = {}
+
+
+def _other(value: object) -> object:
+    """What JSON has no word for."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    if isinstance(value, memoryview):
+        return bytes(value).hex()
+    return str(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_other)
+
+
+def encode(message: object) -> bytes:
+    """One line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def error(request_id: object, code: str, message: str, next_step: str = "") -> bytes:
+    return encode({"id": request_id, "error": {"code": code, "message": message, "next_step": next_step}})

@@ -1,0 +1,219 @@
+"""From a configuration to the layers of one adapter, wired to each other.
+
+The only place that knows all of them. What a new adapter type, port model or engine needs is one entry in a table here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hba.adapters.adapter import Adapter
+from hba.config.model import AdapterConfig
+from hba.control.events import EventHub
+from hba.control.methods.verifier import plain
+from hba.control.parts import Parts
+from hba.loop import EventLoop
+from hba.miniport.base import Miniport
+from hba.miniport.chip import Chip
+from hba.miniport.load import load_miniport
+from hba.pci.memory import GuestMemory
+from hba.port.driver import PortDriver
+from hba.scsi.build import build_unit
+from hba.scsi.bus import ScsiBus
+from hba.scsi.config import LunConfig
+from hba.scsi.unit import LogicalUnit
+from hba.storage.backend import Backend
+from hba.storage.config import StorageConfig
+from hba.storage.open import open_backend
+from hba.storage.workers import WorkerPool
+from hba.trace.recorder import Event, Recorder
+from hba.verifier import Finding, Verifier
+from hba.vfio_user.device import Device
+from hba.vfio_user.server import NativeEngine
+
+MSIX_VECTORS = 1  # with [adapter.pci] msix = true
+
+
+class Assembled:
+    """One adapter, from the wire to the storage. `hba.server.process` runs it."""
+
+    def __init__(self, parts: Parts, adapter: Adapter, engine: NativeEngine, workers: WorkerPool) -> None:
+        self.parts = parts
+        self._adapter = adapter
+        self._engine = engine
+        self._workers = workers
+
+    def start(self) -> None:
+        """Power on, then listen."""
+        self._adapter.start()
+        self._engine.start()
+
+    def close(self) -> None:
+        """Nobody may connect any more; end all requests; flush and close the storage."""
+        self._engine.close()
+        self._adapter.stop()
+        for unit in list(self.parts.bus):
+            unit.close()
+        self._workers.shutdown()
+
+
+class Assembler:
+    """Makes adapters. `fd`: an open socket to serve instead of the configured path."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = fd
+
+    def __call__(self, config: AdapterConfig, directory: Path, loop: EventLoop) -> Assembled:
+        """Raises `HbaError` for what only shows now: a miniport or a storage that cannot be had."""
+        verifier = _verifier(config, loop)
+        recorder = Recorder(loop.clock, config.trace.keep) if config.trace.enabled else None
+        workers = WorkerPool(loop)
+        bus = ScsiBus()
+
+        def store(storage: StorageConfig) -> Backend:
+            return open_backend(storage, loop, workers, directory)
+
+        def unit(lun: LunConfig) -> LogicalUnit:
+            backend = None if lun.storage is None else store(lun.storage)
+            try:
+                return build_unit(lun, backend, loop.clock, directory)
+            except BaseException:
+                if backend is not None:
+                    backend.close()
+                raise
+
+        try:
+            for lun in config.lun:
+                bus.attach(lun.target, lun.lun, unit(lun))
+            memory = GuestMemory()
+            chip = Chip(bus, memory)
+            miniport = load_miniport(config.miniport, chip, config.miniport_options)
+            port = _PORTS[config.port](config, loop, miniport, chip, verifier, recorder)
+            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
+            engine = self._engine(config, loop, adapter.function)
+        except BaseException:
+            for opened in list(bus):
+                opened.close()
+            workers.shutdown()
+            raise
+        parts = Parts(
+            name=config.name,
+            config=config,
+            loop=loop,
+            engine=engine,
+            function=adapter.function,
+            adapter=adapter,
+            port=port,
+            bus=bus,
+            verifier=verifier,
+            recorder=recorder,
+            open_unit=unit,
+            open_store=store,
+            stop=loop.stop,
+        )
+        _connect_events(parts, adapter)
+        return Assembled(parts, adapter, engine, workers)
+
+    def _engine(self, config: AdapterConfig, loop: EventLoop, device: Device) -> NativeEngine:
+        if self._fd is not None:
+            return NativeEngine.from_fd(loop, self._fd, device)
+        return NativeEngine(loop, config.socket, device)
+
+
+def _verifier(config: AdapterConfig, loop: EventLoop) -> Verifier | None:
+    options = config.verifier
+    return None if options.level == "off" else Verifier(loop.clock, options.level, options.rules)
+
+
+# -- port models ----------------------------------------------------------------------------------------------------
+
+MakePort = Callable[[AdapterConfig, EventLoop, Miniport, Chip, Verifier | None, Recorder | None], PortDriver]
+
+
+def _scsiport(
+    config: AdapterConfig,
+    loop: EventLoop,
+    miniport: Miniport,
+    chip: Chip,
+    verifier: Verifier | None,
+    recorder: Recorder | None,
+) -> PortDriver:
+    from hba.port.scsiport.driver import ScsiPort
+
+    return ScsiPort(loop, miniport, chip, config.scsiport, verifier, recorder)
+
+
+def _storport(
+    config: AdapterConfig,
+    loop: EventLoop,
+    miniport: Miniport,
+    chip: Chip,
+    verifier: Verifier | None,
+    recorder: Recorder | None,
+) -> PortDriver:
+    from hba.port.storport.driver import StorPort
+
+    return StorPort(loop, miniport, chip, config.storport, verifier, recorder)
+
+
+_PORTS: dict[str, MakePort] = {"scsiport": _scsiport, "storport": _storport}
+
+# -- adapter types --------------------------------------------------------------------------------------------------
+
+MakeAdapter = Callable[[AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None], Adapter]
+
+
+def _pvscsi(
+    config: AdapterConfig,
+    loop: EventLoop,
+    port: PortDriver,
+    bus: ScsiBus,
+    memory: GuestMemory,
+    verifier: Verifier | None,
+) -> Adapter:
+    from hba.adapters.pvscsi.adapter import PvscsiAdapter
+    from hba.adapters.pvscsi.watch import GuestWatch
+
+    return PvscsiAdapter(
+        loop,
+        port,
+        bus,
+        memory,
+        config.pvscsi,
+        msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
+        watch=None if verifier is None else GuestWatch(verifier),
+    )
+
+
+_ADAPTERS: dict[str, MakeAdapter] = {"pvscsi": _pvscsi}
+
+# -- events ---------------------------------------------------------------------------------------------------------
+
+
+def _connect_events(parts: Parts, adapter: Adapter) -> None:
+    """What happens in the layers, to those who subscribed on the control socket."""
+    events = parts.events
+    if parts.verifier is not None:
+        parts.verifier.subscribers.append(lambda finding: _found(events, finding))
+    if parts.recorder is not None:
+        recorder = parts.recorder
+        events.source("trace", lambda: _follow(recorder, events))
+
+    def changed(change: str, target: int, lun: int) -> None:
+        adapter.hot_plug(change, target, lun)
+        events.publish("hotplug", {"change": change, "target": target, "lun": lun})
+
+    parts.bus.on_change = changed
+
+
+def _found(events: EventHub, finding: Finding) -> None:
+    events.publish("verifier", plain(finding))
+
+
+def _follow(recorder: Recorder, events: EventHub) -> Callable[[], None]:
+    def publish(event: Event) -> None:
+        events.publish("trace", event._asdict())
+
+    recorder.subscribers.append(publish)
+    return lambda: recorder.subscribers.remove(publish)

@@ -1,0 +1,46 @@
+"""What `hba serve` prints: sentences for people, or one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TextIO
+
+
+class Report:
+    """Each call writes one line at once, so that lines of several processes do not mix."""
+
+    def __init__(self, as_json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._json = as_json
+        self._out = out if out is not None else sys.stdout
+        self._err = err if err is not None else sys.stderr
+
+    def listening(self, adapter: str, socket: str, control: str, pid: int) -> None:
+        """The adapter is ready for its client."""
+        if self._json:
+            self._line({"event": "listening", "adapter": adapter, "socket": socket, "control": control, "pid": pid})
+        else:
+            self._text(self._out, f"{adapter}: listening on {socket} (pid {pid})")
+
+    def stopped(self, adapter: str) -> None:
+        """It ended as it was told to."""
+        if self._json:
+            self._line({"event": "stopped", "adapter": adapter})
+        else:
+            self._text(self._out, f"{adapter}: stopped")
+
+    def failed(self, adapter: str, message: str, code: int) -> None:
+        """It ended by itself; `code` is the exit code that says why (README, "Exit codes")."""
+        if self._json:
+            self._line({"event": "failed", "adapter": adapter, "message": message, "exit_code": code})
+        self._text(self._err, f"error: adapter {adapter}: {message}")
+
+    def _line(self, message: dict[str, object]) -> None:
+        self._text(self._out, json.dumps(message))
+
+    def _text(self, stream: TextIO, line: str) -> None:
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads any more; the adapter goes on
