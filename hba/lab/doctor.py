@@ -13,22 +13,33 @@ from hba.lab import accelerator, cache, debian, image, paths, qemu
 from hba.lab.progress import Progress
 
 
+State = Literal["good", "limited", "missing"]
+GOOD: State = "good"
+LIMITED: State = "limited"  # works without, or will be made when needed
+MISSING: State = "missing"
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked at."""
 
     name: str
-    state: Literal["ok", "note", "missing"]  # a note: works without, or will be made when needed
+    state: State
     found: str
-    advice: str = ""  # what to do; empty when there is nothing to do
+    next_step: str = ""  # what to do; empty when there is nothing to do
+
+
+def examine() -> list[Check]:
+    """Everything the lab needs, tried; takes a second or so."""
+    return list(checks())
 
 
 def checks() -> Iterator[Check]:
-    """Look at everything, one thing at a time (trying QEMU takes a second or so)."""
+    """The same, one at a time."""
     try:
         paths.require_tree()
     except HbaError as error:
-        yield Check("source tree", "missing", str(paths.PROJECT), str(error))
+        yield Check("source tree", MISSING, str(paths.PROJECT), str(error))
         return
     store = cache.Cache(Progress())
     tools, missing_tools = _tools()
@@ -47,20 +58,20 @@ def _tools() -> tuple[Check, list[str]]:
         wanted.append("newuidmap")
     missing = [name for name in wanted if debian.find_tool(name) is None]
     if not missing:
-        return Check("guest image tools", "ok", ", ".join(wanted)), []
+        return Check("guest image tools", GOOD, ", ".join(wanted)), []
     packages = " ".join(sorted({debian.PACKAGE_OF[name] for name in missing}))
-    advice = f"sudo apt-get install -y {packages}"
+    next_step = f"sudo apt-get install -y {packages}"
     if os.geteuid() == 0:
-        advice = f"scripts/launch installs them; or: apt-get install -y {packages}"
-        return Check("guest image tools", "note", f"missing: {', '.join(missing)}", advice), []
-    return Check("guest image tools", "missing", f"missing: {', '.join(missing)}", advice), missing
+        next_step = f"scripts/launch installs them; or: apt-get install -y {packages}"
+        return Check("guest image tools", LIMITED, f"missing: {', '.join(missing)}", next_step), []
+    return Check("guest image tools", MISSING, f"missing: {', '.join(missing)}", next_step), missing
 
 
 def _mirror() -> Check:
     try:
-        return Check("Debian mirror", "ok", debian.host_mirror().uri)
+        return Check("Debian mirror", GOOD, debian.host_mirror().uri)
     except HbaError as error:
-        return Check("Debian mirror", "missing", "none", str(error))
+        return Check("Debian mirror", MISSING, "none", str(error))
 
 
 def _qemu(store: cache.Cache, can_unpack: bool) -> tuple[qemu.Qemu | None, Check]:
@@ -68,31 +79,31 @@ def _qemu(store: cache.Cache, can_unpack: bool) -> tuple[qemu.Qemu | None, Check
     try:
         installed, problems = qemu.find_installed()
     except HbaError as error:
-        return None, Check(name, "missing", str(error), "unset HBA_QEMU, or set it to QEMU 10.1 or later")
+        return None, Check(name, MISSING, str(error), "unset HBA_QEMU, or set it to QEMU 10.1 or later")
     found = installed or qemu.find_private(store)
     if found is not None:
-        return found, Check(name, "ok", f"{found.version()}, {found.source}")
+        return found, Check(name, GOOD, f"{found.version()}, {found.source}")
     why = "; ".join(problems)
     if can_unpack:
-        return None, Check(name, "note", why, "scripts/launch unpacks one below the cache folder")
-    return None, Check(name, "missing", why, "install QEMU 10.1 or later, or the guest image tools")
+        return None, Check(name, LIMITED, why, "scripts/launch unpacks one below the cache folder")
+    return None, Check(name, MISSING, why, "install QEMU 10.1 or later, or the guest image tools")
 
 
 def _kvm(found: qemu.Qemu | None) -> Check:
     if found is None:
-        return Check("KVM", "note", "not tried: no QEMU yet", "")
+        return Check("KVM", LIMITED, "not tried: no QEMU yet", "")
     problem = accelerator.kvm_problem(found)
     if problem is None:
-        return Check("KVM", "ok", "runs a guest")
-    return Check("KVM", "note", problem, "guests are emulated: slower, and good enough")
+        return Check("KVM", GOOD, "runs a guest")
+    return Check("KVM", LIMITED, problem, "guests are emulated: slower, and good enough")
 
 
 def _shared_memory() -> Check:
     try:
         os.close(os.memfd_create("hba-doctor"))
     except OSError as error:
-        return Check("memfd", "missing", error.strerror or "refused", "the guest's memory needs memfd_create(2)")
-    return Check("memfd", "ok", "guest memory can be shared")
+        return Check("memfd", MISSING, error.strerror or "refused", "the guest's memory needs memfd_create(2)")
+    return Check("memfd", GOOD, "guest memory can be shared")
 
 
 def _image(store: cache.Cache, can_make: bool) -> Check:
@@ -100,6 +111,6 @@ def _image(store: cache.Cache, can_make: bool) -> Check:
     path: Path = store.path(image.entry(recipe))
     kernels = sorted(entry.name.split("-")[1] for entry in store.root.glob("kernel-*") if entry.is_dir())
     if path.exists():
-        return Check("guest image", "ok", f"{path}, kernels: {', '.join(kernels) or 'none yet'}")
-    state: Literal["note", "missing"] = "note" if can_make else "missing"
+        return Check("guest image", GOOD, f"{path}, kernels: {', '.join(kernels) or 'none yet'}")
+    state: State = LIMITED if can_make else MISSING
     return Check("guest image", state, f"not made yet (in {store.root})", "scripts/launch makes it, in about a minute")

@@ -15,7 +15,6 @@ Answers: `{"id", "stream": "stdout"|"stderr", "size"}` while a command runs, and
 """
 
 import contextlib
-import glob
 import json
 import os
 import select
@@ -24,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 PORT_NAME = "hba.lab.agent"
 CHUNK = 65536
@@ -33,10 +33,9 @@ def open_port(name):
     """The file descriptor of the virtio port called `name`; waits for it to appear."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for entry in glob.glob("/sys/class/virtio-ports/*/name"):
-            with open(entry) as file:
-                if file.read().strip() == name:
-                    return os.open("/dev/" + entry.split("/")[-2], os.O_RDWR | os.O_CLOEXEC)
+        for entry in Path("/sys/class/virtio-ports").glob("*/name"):
+            if entry.read_text().strip() == name:
+                return os.open(f"/dev/{entry.parent.name}", os.O_RDWR | os.O_CLOEXEC)
         time.sleep(0.1)
     sys.exit(f"agent: no virtio port called {name}")
 
@@ -101,15 +100,14 @@ class Agent:
         return {}, b""
 
     def do_put(self, request, payload):
-        os.makedirs(os.path.dirname(request["path"]) or "/", exist_ok=True)
-        with open(request["path"], "wb") as file:
-            file.write(payload)
-        os.chmod(request["path"], request.get("mode", 0o644))
+        path = Path(request["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(payload)
+        path.chmod(request.get("mode", 0o644))
         return {}, b""
 
     def do_get(self, request, payload):
-        with open(request["path"], "rb") as file:
-            return {}, file.read()
+        return {}, Path(request["path"]).read_bytes()
 
     def do_kill(self, request, payload):
         child = self._running.get(request["target"])
@@ -167,4 +165,5 @@ def main():
     Agent(port).serve()
 
 
-main()
+if __name__ == "__main__":
+    main()
