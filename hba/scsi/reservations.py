@@ -120,6 +120,13 @@ class Reservations:
         for initiator in initiators:
             self.keys.pop(initiator, None)
 
+    def snapshot(self) -> tuple[dict[int, int], int | None, int, int, bool]:
+        """What `restore` takes back when a change cannot be saved."""
+        return dict(self.keys), self.holder, self.type, self.generation, self.aptpl
+
+    def restore(self, snapshot: tuple[dict[int, int], int | None, int, int, bool]) -> None:
+        self.keys, self.holder, self.type, self.generation, self.aptpl = snapshot
+
     def _tell(self, condition: int, but: int) -> None:
         for initiator in self.keys:
             if initiator != but:

@@ -108,6 +108,7 @@ class DeviceServer(LogicalUnit):
         self.commands_run = 0  # commands that were not on the fast path
         self.checks = 0  # commands ended with CHECK CONDITION
         self.self_tests: list[bytes] = []  # results of SEND DIAGNOSTIC, the latest first, 16 bytes each
+        self.buffer = bytearray()  # the data buffer of READ BUFFER and WRITE BUFFER
         self.echo = b""  # the echo buffer of READ BUFFER and WRITE BUFFER
         self.timestamp = (0, 0)  # (origin, offset in ms to the clock) of REPORT TIMESTAMP
         self._home = Task.initiator
@@ -152,6 +153,15 @@ class DeviceServer(LogicalUnit):
     def pollable_sense(self) -> int:
         """What REQUEST SENSE reports when nothing is wrong."""
         return NO_SENSE
+
+    def diagnostic_page(self, code: int) -> bytes | None:
+        """RECEIVE DIAGNOSTIC RESULTS: a whole page, or None when there is no such page."""
+        return b"\x00\x00\x00\x01\x00" if code == 0 else None
+
+    def diagnostic_control(self, data: bytes) -> None:
+        """SEND DIAGNOSTIC brought a page. Page 00h asks for nothing; every other is refused here."""
+        if data[0]:
+            raise invalid_parameter(0)
 
     def error_lba(self, task: Task) -> int | None:
         """The LBA to report with a storage error."""

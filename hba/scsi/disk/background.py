@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from hba.errors import StorageError
-from hba.scsi.sense import CheckCondition
+from hba.scsi.sense import NOT_READY_FORMAT_IN_PROGRESS, NOT_READY_SANITIZE_IN_PROGRESS, CheckCondition
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
@@ -22,6 +22,7 @@ class Background:
         """`ended` is called with whether it went well, in any case exactly once unless `stop` comes first."""
         self.progress = 0
         self.sanitize = sanitize
+        self.condition = NOT_READY_SANITIZE_IN_PROGRESS if sanitize else NOT_READY_FORMAT_IN_PROGRESS
         self._unit = unit
         self._steps: Generator[object, None, None] | None = None
         self._source = steps

@@ -15,6 +15,7 @@ from hba.scsi.task import DATA_IN, DATA_OUT, Task
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
+    from hba.scsi.medium import MediumUnit
     from hba.scsi.server import Steps
 
 commands = CommandTable()
@@ -42,7 +43,7 @@ def lba_of(cdb: bytes) -> int | None:
 # -- the fast path --------------------------------------------------------------------------------------------------
 
 
-def fast_path(unit: Disk, slow: Run) -> list[Run]:
+def fast_path(unit: MediumUnit, slow: Run) -> list[Run]:
     """The dispatch list of a disk in its present state: everything is `slow` but plain READ and WRITE, 10 and 16.
 
     Made anew whenever the state changes, so nothing has to be looked up or tested per command that cannot change
@@ -85,7 +86,7 @@ def _decode16(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:
     return run
 
 
-def _fast_read(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
+def _fast_read(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
     read = unit.store().read
     size = unit.block_size
     blocks = unit.blocks
@@ -115,7 +116,7 @@ def _fast_read(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
     return transfer
 
 
-def _fast_write(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
+def _fast_write(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
     write = unit.store().write
     size = unit.block_size
     blocks = unit.blocks
@@ -149,7 +150,7 @@ def _fast_write(unit: Disk, slow: Run) -> Callable[[Task, int, int], bool]:
 # -- the general case -------------------------------------------------------------------------------------------------
 
 
-def read_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int, fua: bool = False) -> Steps | None:
+def read_blocks(unit: MediumUnit, task: Task, lba: int, count: int, byte: int, fua: bool = False) -> Steps | None:
     """READ whatever the CDB's size; `byte` is where it says how many blocks."""
     unit.check_range(lba, count)
     unit.check_length(count, byte)
@@ -158,7 +159,7 @@ def read_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int, fua: bo
     return _reading(unit, task, lba, count, fua)
 
 
-def _reading(unit: Disk, task: Task, lba: int, count: int, fua: bool) -> Steps:
+def _reading(unit: MediumUnit, task: Task, lba: int, count: int, fua: bool) -> Steps:
     views = unit.data_in(task, count * unit.block_size)
     length = sum(map(len, views))
     store = unit.store()

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from hba.scsi.command import ALLOWED, CONFLICTS, CommandTable
 from hba.scsi.sense import (
     MEDIUM_REMOVAL_PREVENTED,
-    NOT_READY_MEDIUM_NOT_PRESENT,
-    NOT_READY_TO_READY_CHANGE,
     CheckCondition,
     invalid_cdb,
 )
 from hba.scsi.task import Task
 
 if TYPE_CHECKING:
-    from hba.scsi.disk.disk import Disk
+    from hba.scsi.medium import MediumUnit
     from hba.scsi.server import Steps
 
 commands = CommandTable()
@@ -25,7 +23,7 @@ _LOEJ = 0x02
 _NO_FLUSH = 0x04
 
 
-def check_unlocked(unit: Disk) -> None:
+def check_unlocked(unit: MediumUnit) -> None:
     if unit.locked_by:
         raise CheckCondition(MEDIUM_REMOVAL_PREVENTED)
 
@@ -36,7 +34,7 @@ def _start_stop_access(cdb: bytes) -> int:
 
 
 @commands.add("1b 01 00 0f f7 00", "START STOP UNIT", access=_start_stop_access, exclusive=True, timeout=(1, 60))
-def start_stop_unit(unit: Disk, task: Task) -> Steps | None:
+def start_stop_unit(unit: MediumUnit, task: Task) -> Steps | None:
     flags = task.cdb[4]
     if flags >> 4:
         return None  # POWER CONDITION: the unit has none to go to, and START and LOEJ are ignored then
@@ -53,19 +51,19 @@ def start_stop_unit(unit: Disk, task: Task) -> Steps | None:
     return _stop(unit, bool(flags & _NO_FLUSH))
 
 
-def _start(unit: Disk) -> None:
+def _start(unit: MediumUnit) -> None:
     if unit.stopped:
         unit.stopped = False
         unit.starts += 1
         unit.refresh()
 
 
-def _flush(unit: Disk) -> Steps:
+def _flush(unit: MediumUnit) -> Steps:
     if unit.backend is not None and not unit.tray_open and not unit.protected:
         yield unit.backend.flush
 
 
-def _stop(unit: Disk, no_flush: bool) -> Steps:
+def _stop(unit: MediumUnit, no_flush: bool) -> Steps:
     if not no_flush:
         yield from _flush(unit)
     if not unit.removable:
@@ -75,24 +73,15 @@ def _stop(unit: Disk, no_flush: bool) -> Steps:
         unit.refresh()
 
 
-def _eject(unit: Disk) -> Steps:
+def _eject(unit: MediumUnit) -> Steps:
     check_unlocked(unit)
     yield from _flush(unit)
-    unit.tray_open = True
-    unit.refresh()
+    unit.open_tray()
 
 
-def _load(unit: Disk, task: Task) -> None:
+def _load(unit: MediumUnit, task: Task) -> None:
     check_unlocked(unit)
-    unit.stopped = False
-    if unit.tray_open:
-        unit.tray_open = False
-        if unit.backend is not None:
-            unit.loads += 1
-            unit.attention(NOT_READY_TO_READY_CHANGE, but=task.initiator)
-    unit.refresh()
-    if unit.backend is None:
-        raise CheckCondition(NOT_READY_MEDIUM_NOT_PRESENT)
+    unit.close_tray(task.initiator)
 
 
 def _prevent_access(cdb: bytes) -> int:
@@ -100,7 +89,7 @@ def _prevent_access(cdb: bytes) -> int:
 
 
 @commands.add("1e 00 0000 01 00", "PREVENT ALLOW MEDIUM REMOVAL", access=_prevent_access)
-def prevent_allow_medium_removal(unit: Disk, task: Task) -> None:
+def prevent_allow_medium_removal(unit: MediumUnit, task: Task) -> None:
     if task.cdb[4] & 0x01:
         unit.locked_by.add(task.initiator)
     else:

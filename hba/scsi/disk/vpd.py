@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hba.scsi.disk.copy import third_party_copy_page
 from hba.scsi.spc import vpd
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
 
-MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 OPTIMAL_TRANSFER_BYTES = 1 << 20
 MAX_ATOMIC_BYTES = 1 << 20  # one WRITE ATOMIC
 MAX_COMPARE_BLOCKS = 255  # one COMPARE AND WRITE: the field has one byte
@@ -24,6 +24,7 @@ def pages(unit: Disk) -> dict[int, Callable[[], bytes]]:
         0x80: lambda: vpd.unit_serial_number(unit.identity),
         0x83: lambda: vpd.device_identification(unit.identity),
         0x86: lambda: vpd.extended_inquiry(volatile_cache=True),
+        0x8F: third_party_copy_page,
         0xB0: lambda: block_limits(unit),
         0xB1: lambda: block_device_characteristics(unit),
     }

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from hba.scsi.command import CommandTable
-from hba.scsi.spc import inquiry, log, mode, opcodes, ports, ready, report_luns
+from hba.scsi.spc import (
+    buffers,
+    diagnostic,
+    inquiry,
+    log,
+    mode,
+    opcodes,
+    persistent_reserve,
+    ports,
+    ready,
+    report_luns,
+    reserve_release,
+    timestamp,
+)
 
 COMMON = CommandTable(
     inquiry.commands,
@@ -13,4 +26,9 @@ COMMON = CommandTable(
     log.commands,
     opcodes.commands,
     ports.commands,
+    persistent_reserve.commands,
+    reserve_release.commands,
+    buffers.commands,
+    diagnostic.commands,
+    timestamp.commands,
 )

@@ -1,0 +1,275 @@
+"""What disks and CD drives share: blocks of a back end on a medium that may be absent, ejected, locked, resized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hba.clock import Clock
+from hba.errors import StorageError
+from hba.scsi.sense import (
+    CAPACITY_DATA_HAS_CHANGED,
+    LBA_OUT_OF_RANGE,
+    MODE_PARAMETERS_CHANGED,
+    NOT_READY_CAUSE_NOT_REPORTABLE,
+    NOT_READY_INITIALIZING_COMMAND_REQUIRED,
+    NOT_READY_MEDIUM_NOT_PRESENT,
+    NOT_READY_TO_READY_CHANGE,
+    NOT_READY_TRAY_OPEN,
+    OPERATOR_MEDIUM_REMOVAL_REQUEST,
+    CheckCondition,
+    invalid_cdb,
+)
+from hba.scsi.server import DeviceServer, Identity
+from hba.scsi.state import SavedState
+from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
+from hba.storage.backend import Backend
+
+MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
+
+Run = Callable[[Task], bool]
+
+
+class MediumUnit(DeviceServer):
+    """A logical unit whose commands move blocks. `backend` None: there is no medium (removable only).
+
+    The host's operations are `eject`, `insert`, `resize` and `set_read_only`; each raises the unit attention a real
+    device would. The guest ejects and loads by START STOP UNIT: then the medium stays in the open tray.
+    """
+
+    block_size = 512
+    write_through = True  # no cache that could lose what was written
+
+    def __init__(self, identity: Identity, clock: Clock, state: SavedState | None, *, read_only: bool) -> None:
+        super().__init__(identity, clock, state)
+        self.blocks = 0
+        self.backend: Backend | None = None
+        self.tray_open = False
+        self.gone = False  # the back end says its store has disappeared
+        self.stopped = False
+        self.locked_by: set[int] = set()  # initiators that prevent removal
+        self.write_protected = read_only  # by the host; the medium may be read-only besides
+        self.reads = self.writes = 0
+        self.read_blocks = self.written_blocks = 0
+        self.read_errors = self.write_errors = 0
+        self.starts = 1
+        self.loads = 0
+
+    def fast_path(self, slow: Run) -> list[Run]:
+        """The dispatch list in the present state; see `hba.scsi.disk.rw.fast_path`."""
+        return [slow] * 256
+
+    def refresh(self) -> None:
+        super().refresh()
+        self._dispatch = self.fast_path(self._run)
+
+    # -- checks -----------------------------------------------------------------------------------------------------
+
+    def check_ready(self) -> None:
+        if self.tray_open:
+            raise CheckCondition(NOT_READY_TRAY_OPEN)
+        if self.backend is None:
+            raise CheckCondition(NOT_READY_MEDIUM_NOT_PRESENT)
+        if self.gone:
+            raise CheckCondition(NOT_READY_CAUSE_NOT_REPORTABLE)
+        if self.stopped:
+            raise CheckCondition(NOT_READY_INITIALIZING_COMMAND_REQUIRED)
+
+    def is_special(self) -> bool:
+        return self.tray_open or self.backend is None or self.gone or self.stopped
+
+    @property
+    def protected(self) -> bool:
+        """Nothing can be written, whoever says so."""
+        backend = self.backend
+        return self.write_protected or (backend is not None and backend.read_only)
+
+    def store(self) -> Backend:
+        """The back end, which a command that needs the medium has."""
+        backend = self.backend
+        if backend is None:
+            raise CheckCondition(NOT_READY_MEDIUM_NOT_PRESENT)
+        return backend
+
+    def check_range(self, lba: int, count: int) -> None:
+        """SBC-4 "Access to the medium": the whole range exists, also when it is empty."""
+        if lba + count > self.blocks:
+            raise CheckCondition(LBA_OUT_OF_RANGE, max(lba, min(self.blocks, lba + count)))
+
+    def check_length(self, count: int, byte: int) -> None:
+        """No more than MAXIMUM TRANSFER LENGTH; `byte` is where the CDB says how many."""
+        if count > self.max_transfer:
+            raise invalid_cdb(byte)
+
+    @property
+    def max_transfer(self) -> int:
+        """Logical blocks in one command (Block Limits)."""
+        return MAX_TRANSFER_BYTES // self.block_size
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    def data_in(self, task: Task, length: int) -> list[memoryview]:
+        """Where `length` bytes for the initiator go: all there is room for."""
+        buffer = task.data
+        if task.direction != DATA_IN or buffer is None:
+            task.overrun = length
+            return []
+        task.overrun = max(0, length - buffer.length)
+        return buffer.slice(0, length)
+
+    def data_out(self, task: Task, length: int, byte: int, exact: bool = False) -> list[memoryview]:
+        """The `length` bytes the initiator sent. Fewer (or, if `exact`, more) end the command before it touches the
+        medium: `byte` is where the CDB asks for them."""
+        buffer = task.data
+        if task.direction != DATA_OUT or buffer is None or buffer.length < length:
+            raise invalid_cdb(byte)
+        if exact and buffer.length != length:
+            raise invalid_cdb(byte)
+        task.transferred = length
+        return buffer.slice(0, length)
+
+    def _storage_failed(self, task: Task, error: StorageError) -> None:
+        if task.direction == DATA_OUT:
+            self.write_errors += 1
+        else:
+            self.read_errors += 1
+        super()._storage_failed(task, error)
+
+    # -- the medium -------------------------------------------------------------------------------------------------
+
+    def attach_backend(self, backend: Backend | None) -> None:
+        """Take a store over, or have none; tells nobody."""
+        self.backend = backend
+        self.gone = False
+        self.blocks = backend.size // self.block_size if backend is not None else 0
+        if backend is not None:
+            backend.on_event = self._on_event
+
+    def _on_event(self, event: str) -> None:
+        if event == "resized":
+            self.capacity_changed()
+        elif event == "gone":
+            self.gone = True
+            self.refresh()
+        elif event == "back":
+            self.gone = False
+            self.capacity_changed()
+            self.attention(NOT_READY_TO_READY_CHANGE)
+
+    def capacity_changed(self) -> None:
+        """The back end may have another size now: CAPACITY DATA HAS CHANGED if so."""
+        backend = self.backend
+        blocks = backend.size // self.block_size if backend is not None else 0
+        if blocks != self.blocks:
+            self.blocks = blocks
+            self.attention(CAPACITY_DATA_HAS_CHANGED)
+        self.refresh()
+
+    def removal_requested(self) -> None:
+        """The host wants a medium the guest has locked."""
+        self.attention(OPERATOR_MEDIUM_REMOVAL_REQUEST)
+
+    def medium_event(self, inserted: bool) -> None:
+        """The medium has come or gone (for devices that keep such events)."""
+
+    def open_tray(self) -> None:
+        """The guest ejects: the medium stays in the open tray."""
+        self.tray_open = True
+        self.medium_event(False)
+        self.refresh()
+
+    def close_tray(self, initiator: int) -> None:
+        """The guest loads. Raises `CheckCondition` when there is nothing to load."""
+        self.stopped = False
+        if self.tray_open:
+            self.tray_open = False
+            if self.backend is not None:
+                self.loads += 1
+                self.medium_event(True)
+                self.attention(NOT_READY_TO_READY_CHANGE, but=initiator)
+        self.refresh()
+        self.store()
+
+    def eject(self, force: bool = False) -> Backend | None:
+        """The host takes the medium out and gets it (to close it, or to insert it again).
+
+        Raises ValueError when the medium cannot be taken out, or the guest has locked it and `force` is not given;
+        the guest is then told that somebody wants the medium.
+        """
+        if not self.removable:
+            raise ValueError("this unit's medium is not removable")
+        if self.locked_by and not force:
+            self.removal_requested()
+            raise ValueError("the guest has locked the medium; it was told of the request (force takes it anyway)")
+        self.abort_all(RESPONSE_ABORTED)
+        backend = self.backend
+        if backend is not None:
+            backend.on_event = None
+        self.attach_backend(None)
+        self.locked_by.clear()
+        self.tray_open = True
+        self.medium_event(False)
+        self.refresh()
+        return backend
+
+    def insert(self, backend: Backend) -> None:
+        """The host puts a medium in. Raises ValueError when there is one, or the unit is not removable."""
+        if not self.removable:
+            raise ValueError("this unit's medium is not removable")
+        if self.backend is not None:
+            raise ValueError("there is a medium in the drive; eject it first")
+        self.attach_backend(backend)
+        self.tray_open = False
+        self.stopped = False
+        self.loads += 1
+        self.medium_event(True)
+        self.attention(NOT_READY_TO_READY_CHANGE)
+
+    def resize(self, size: int) -> None:
+        """Make the medium `size` bytes. Raises `StorageError` when the store cannot, ValueError for a bad size."""
+        if self.backend is None:
+            raise ValueError("there is no medium to resize")
+        if size <= 0 or size % self.block_size:
+            raise ValueError(f"the size must be a multiple of the block size, {self.block_size}")
+        self.backend.resize(size)
+        self.capacity_changed()
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Write-protect the unit, or no longer; the guest is told that the mode parameters have changed."""
+        if read_only == self.write_protected:
+            return
+        self.write_protected = read_only
+        self.attention(MODE_PARAMETERS_CHANGED)
+
+    def medium_state(self) -> str:
+        if self.tray_open:
+            return "ejected"
+        if self.backend is None:
+            return "absent"
+        if self.gone:
+            return "gone"
+        return "stopped" if self.stopped else "ready"
+
+    def describe(self) -> dict[str, object]:
+        backend = self.backend
+        return {
+            **super().describe(),
+            "blocks": self.blocks,
+            "block_size": self.block_size,
+            "removable": self.removable,
+            "read_only": self.protected,
+            "medium": self.medium_state(),
+            "locked": bool(self.locked_by),
+            "reads": self.reads,
+            "writes": self.writes,
+            "read_bytes": self.read_blocks * self.block_size,
+            "written_bytes": self.written_blocks * self.block_size,
+            "read_errors": self.read_errors,
+            "write_errors": self.write_errors,
+            "storage": backend.describe() if backend is not None else None,
+        }
+
+    def close(self) -> None:
+        super().close()
+        if self.backend is not None:
+            self.backend.on_event = None
+            self.backend.close()
