@@ -12,7 +12,6 @@ from hba.errors import HbaError
 from hba.lab import accelerator, cache, debian, image, paths, qemu
 from hba.lab.progress import Progress
 
-
 State = Literal["good", "limited", "missing"]
 GOOD: State = "good"
 LIMITED: State = "limited"  # works without, or will be made when needed

@@ -21,8 +21,8 @@ _LONGEST = 107 - len("/adapter-00.sock")
 class RunDir:
     """A new folder, mode 0700, below the system's temporary one."""
 
-    def __init__(self) -> None:
-        base = Path(tempfile.gettempdir())
+    def __init__(self, base: Path | None = None) -> None:
+        base = base or Path(tempfile.gettempdir())
         if len(os.fsencode(base)) + len(_PREFIX) + 9 > _LONGEST:
             base = Path("/tmp")
         _sweep(base)
