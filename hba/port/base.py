@@ -36,6 +36,7 @@ from hba.miniport.base import (
     SCSI_STOP_ADAPTER,
     SP_RETURN_FOUND,
     Miniport,
+    SupportedControlTypes,
 )
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
@@ -106,6 +107,7 @@ class PortBase(PortDriver):
         self.clock = loop.clock
         self.miniport = miniport
         self.chip = chip
+        self.isr: Callable[[], bool] = miniport.hw_interrupt  # Storport's message signalled one is another
         self.options = config
         # `verifier` off is None: nothing may hold one that is switched off.
         self.verifier = verifier if verifier is not None and verifier.level != "off" else None
@@ -153,6 +155,7 @@ class PortBase(PortDriver):
         if unit is None or not self.started:
             unit = self._find_unit(request)
             if unit is None:
+                self.run()
                 return
         if srb.function == SRB_FUNCTION_EXECUTE_SCSI:
             limits = self.limits
@@ -202,15 +205,14 @@ class PortBase(PortDriver):
                 unit.extension = UnitExtension()
         return unit
 
-    def submit_part(self, srb: Srb, whole: Request) -> Request:
-        """One piece of a split transfer: goes the same way, but never through `shape` again."""
-        part = Request(srb, whole.unit)
-        srb._port = part
-        self.numbers = part.number = self.numbers + 1
+    def own_request(self, srb: Srb, unit: PortUnit | None, what: str) -> Request:
+        """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
+        request = Request(srb, unit)
+        srb._port = request
+        self.numbers = request.number = self.numbers + 1
         if self.verifier is not None or self.trace is not None:
-            self.note(part, "submit", f"part of #{whole.number}: {describe(srb)}")
-        self.enqueue(part)
-        return part
+            self.note(request, "submit", f"{what}: {describe(srb)}")
+        return request
 
     def answer(self, request: Request, srb_status: int) -> None:
         """The port completes a request itself; it goes up in the next DPC."""
@@ -218,8 +220,6 @@ class PortBase(PortDriver):
         request.state = NOTIFIED
         self.finished.append(request)
         self.dpc_pending = True
-        if not self.running and self.callback == NO_CALLBACK:
-            self.run()
 
     def complete_up(self, request: Request) -> None:
         """Hand one finished request to who made it; only from `dpc` or when nothing of the miniport runs."""
@@ -228,11 +228,15 @@ class PortBase(PortDriver):
         if request.frozen:
             srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
         if self.verifier is not None or self.trace is not None:
-            self.note(request, "complete", describe(srb))
+            self.note(request, "complete", self.outcome(request))
         srb._port = None
         completion = srb.completion
         if completion is not None:
             completion(srb)
+
+    def outcome(self, request: Request) -> str:
+        """For the trace: how the request ended."""
+        return describe(request.srb)
 
     # == interrupts, DPCs ===========================================================================================
 
@@ -251,6 +255,11 @@ class PortBase(PortDriver):
                     break
         finally:
             self.running = False
+
+    def run_later(self) -> None:
+        """Something was latched: if no callback is running that `run` follows, it comes on its own."""
+        if self.callback == NO_CALLBACK and not self.running:
+            self.loop.call_soon(self.run)
 
     def on_interrupt(self) -> None:
         """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
@@ -274,7 +283,7 @@ class PortBase(PortDriver):
         since = self.begin_watch() if self.verifier is not None else 0
         mine = False
         try:
-            mine = self.miniport.hw_interrupt()
+            mine = self.isr()
         except Exception as error:
             self.crashed(error, None)
         finally:
@@ -404,6 +413,7 @@ class PortBase(PortDriver):
         assert unit is not None
         srb = request.srb
         request.state = ISSUED
+        request.length_at_issue = srb.data_transfer_length
         active = unit.active
         if not active:
             unit.timeout_left = srb.time_out_value or self.options.default_timeout
@@ -417,7 +427,6 @@ class PortBase(PortDriver):
         request.issued_at = self.clock.now()
         if self.verifier is None:
             return srb
-        request.length_at_issue = srb.data_transfer_length
         request.sense_at_issue = srb.sense_info_buffer_length
         if self.chip.windows is not None:
             self.chip.windows.open(srb)
@@ -455,7 +464,7 @@ class PortBase(PortDriver):
         self.finished.append(request)
         self.dpc_pending = True
         if self.callback == NO_CALLBACK and not self.running:
-            self.loop.call_soon(self.run)  # from outside of any callback: after what runs now
+            self.run_later()
 
     def release(self, request: Request) -> None:
         """Undo `issue`: the miniport has given the request back or lost it. Restarts the unit's time-out (ER-09)."""
@@ -657,6 +666,8 @@ class PortBase(PortDriver):
         chip.on_interrupt = self.on_interrupt
         if self.verifier is not None:
             chip.windows = DmaWindows(self._dma_finding)
+        self.units.clear()
+        self.memory.clear()
         info = self.info = PortConfigurationInformation()
         self.preset(info)
         returned = self.call(FIND_ADAPTER, PASSIVE_LEVEL, -1, miniport.hw_find_adapter, info)
@@ -690,8 +701,7 @@ class PortBase(PortDriver):
     def _query_control_types(self) -> None:
         """RS-05: which adapter control types the miniport declares. The list ends where it ends: writing past it is
         contained and reported like any other access outside."""
-        types = [False] * CONTROL_TYPES
-        types[SCSI_QUERY_SUPPORTED_CONTROL_TYPES] = True
+        types = SupportedControlTypes(CONTROL_TYPES)
         self.call(
             ADAPTER_CONTROL_CALLBACK,
             PASSIVE_LEVEL,
@@ -700,7 +710,10 @@ class PortBase(PortDriver):
             SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
             types,
         )
-        self.control_types = types[:CONTROL_TYPES]
+        if types.beyond:
+            self.finding("RS-05", f"hw_adapter_control wrote beyond its list of {CONTROL_TYPES} types: {types.beyond}")
+        types[SCSI_QUERY_SUPPORTED_CONTROL_TYPES] = True
+        self.control_types = types.supported
 
     def adapter_control(self, control_type: int, irql: int = DIRQL) -> bool:
         """Call hw_adapter_control for a type it declared (RS-05). False: not declared, or it failed."""

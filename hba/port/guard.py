@@ -110,7 +110,10 @@ def _reader(name: str) -> Any:
             return POISON_VALUES.get(name, POISON)
         elif name == "srb_extension":
             return guard._read_extension()
-        return read(request.srb)
+        value = read(request.srb)
+        if name == "next_srb" and value is not None and value._port is not None and value._port.guard is not None:
+            return value._port.guard  # the victim as the miniport knows it
+        return value
 
     return property(get)
 

@@ -1,0 +1,300 @@
+"""What holds requests back under Storport, and what lets them go again.
+
+QD-01 to QD-11, ST-13. Sources: Storport Queue Management; StorPortPause, StorPortPauseDevice, StorPortBusy,
+StorPortDeviceBusy, StorPortSetDeviceQueueDepth; Registry Entries for StorPort Miniport Drivers; Device Status for
+High-Performance Buses and Adapters.
+
+A gate is a bit in `unit.gates` or `port.gates` (names in `units`). Opening one asks the driver for a round of its
+DPC, so nothing is ever started from inside a miniport's call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from hba.clock import MS, S, Timer
+from hba.port.request import NOTIFIED, QUEUED, Request
+from hba.port.storport.units import (
+    BUSY,
+    FRESH,
+    LINK_DOWN,
+    LOCKED,
+    NOT_BUILT,
+    PAUSED,
+    QUEUE_FULL,
+    RETRYING,
+    StorUnit,
+)
+from hba.srb import (
+    SCSISTAT_BUSY,
+    SCSISTAT_GOOD,
+    SCSISTAT_QUEUE_FULL,
+    SRB_STATUS_BUSY,
+    SRB_STATUS_LINK_DOWN,
+    SRB_STATUS_MASK,
+    SRB_STATUS_PENDING,
+)
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+
+class Flow:
+    """The adapter's own gates and everything that opens or closes one."""
+
+    def __init__(self, port: StorPort) -> None:
+        self.port = port
+        self.busy_left = 0  # completions until the adapter's BUSY opens
+        self.pause_timer: Timer | None = None
+        self.link_timer: Timer | None = None
+        self.link_lost = False  # down for longer than LinkDownTimeoutValue
+
+    def reset(self) -> None:
+        """Forget every hold and timer of the adapter and its units."""
+        for timer in (self.pause_timer, self.link_timer):
+            if timer is not None:
+                timer.cancel()
+        self.pause_timer = self.link_timer = None
+        self.busy_left = 0
+        self.link_lost = False
+
+    # -- pause and resume (QD-05, QD-07) -----------------------------------------------------------------------
+
+    def pause(self, seconds: int) -> bool:
+        if seconds <= 0:
+            return False
+        port = self.port
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
+        port.close(PAUSED)
+        self.pause_timer = port.clock.call_later(seconds * S, self._pause_over)
+        return True
+
+    def _pause_over(self) -> None:
+        self.pause_timer = None
+        self.port.open(PAUSED)
+
+    def resume(self) -> bool:
+        if not self.port.gates & PAUSED:
+            return False
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
+            self.pause_timer = None
+        self.port.open(PAUSED)
+        return True
+
+    def pause_device(self, unit: StorUnit | None, seconds: int) -> bool:
+        if unit is None or seconds <= 0:
+            return False
+        if unit.pause_timer is not None:
+            unit.pause_timer.cancel()
+        self.port.close(PAUSED, unit)
+        target = unit
+
+        def over() -> None:
+            target.pause_timer = None
+            self.port.open(PAUSED, target)
+
+        unit.pause_timer = self.port.clock.call_later(seconds * S, over)
+        return True
+
+    def resume_device(self, unit: StorUnit | None) -> bool:
+        if unit is None or not unit.gates & PAUSED:
+            return False
+        if unit.pause_timer is not None:
+            unit.pause_timer.cancel()
+            unit.pause_timer = None
+        self.port.open(PAUSED, unit)
+        return True
+
+    # -- busy and ready (QD-06, QD-07) -------------------------------------------------------------------------
+
+    def busy(self, completions: int) -> bool:
+        """Until `completions` requests are complete; more than are outstanding: until all are. With none outstanding
+        only Ready could end it, so it ends at once."""
+        port = self.port
+        if completions <= 0:
+            return False
+        self.busy_left = min(completions, self._outstanding(None))
+        if self.busy_left:
+            port.close(BUSY)
+        return True
+
+    def ready(self) -> bool:
+        self.busy_left = 0
+        self.port.open(BUSY)
+        return True
+
+    def device_busy(self, unit: StorUnit | None, completions: int) -> bool:
+        if unit is None or completions <= 0:
+            return False
+        unit.busy_left = min(completions, self._outstanding(unit))
+        if unit.busy_left:
+            self.port.close(BUSY, unit)
+        return True
+
+    def device_ready(self, unit: StorUnit | None) -> bool:
+        if unit is None:
+            return False
+        unit.busy_left = 0
+        self.port.open(BUSY, unit)
+        return True
+
+    def _outstanding(self, unit: StorUnit | None) -> int:
+        """What the miniport still owes: not what it has notified already."""
+        port = self.port
+        count = port.outstanding if unit is None else len(unit.active)
+        return count - sum(1 for request in port.finished if unit is None or unit is request.unit)
+
+    def completed(self, unit: StorUnit) -> None:
+        """A request of `unit` has completed while a gate was closed: count down."""
+        port = self.port
+        if port.gates & BUSY:
+            self.busy_left -= 1
+            if self.busy_left <= 0 or not port.outstanding:
+                port.open(BUSY)
+        gates = unit.gates
+        if gates & BUSY:
+            unit.busy_left -= 1
+            if unit.busy_left <= 0 or not unit.active:
+                port.open(BUSY, unit)
+        if gates & QUEUE_FULL:
+            unit.full_left -= 1
+            if unit.full_left <= 0 or not unit.active:
+                port.open(QUEUE_FULL, unit)
+
+    # -- depth (QD-01 to QD-04) --------------------------------------------------------------------------------
+
+    def set_depth(self, unit: StorUnit | None, depth: int) -> bool:
+        port = self.port
+        if depth <= 0:
+            port.offence("QD-04", f"StorPortSetDeviceQueueDepth with depth {depth}")
+            return False
+        if unit is None or unit.gates & FRESH:
+            port.offence("QD-04", "StorPortSetDeviceQueueDepth before the unit's first INQUIRY")
+            return False
+        if depth > port.info.max_ios_per_lun:
+            port.offence(
+                "QD-04", f"queue depth {depth} of {unit.name} is above MaxIOsPerLun ({port.info.max_ios_per_lun})"
+            )
+            return False
+        if depth > unit.depth:
+            port.wake()
+        unit.depth = depth
+        return True
+
+    # -- busy completions (QD-08, QD-09, ST-13) ----------------------------------------------------------------
+
+    def retry(self, request: Request, moved: int) -> bool:
+        """Whether the port keeps the request to try it again instead of passing the unit's "busy" up."""
+        port, srb = self.port, request.srb
+        unit = request.unit
+        assert isinstance(unit, StorUnit)
+        busy = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUSY
+        full = not busy and srb.scsi_status == SCSISTAT_QUEUE_FULL
+        scsi_busy = not busy and srb.scsi_status == SCSISTAT_BUSY and port.stor_options.scsi_busy == "retry"
+        link = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_LINK_DOWN and not self.link_lost
+        if not (busy or full or scsi_busy or link):
+            return False
+        if busy and moved:
+            # ST-13: busy means "not begun"; a transaction that moved data cannot be repeated blindly.
+            port.finding("ST-13", f"SRB_STATUS_BUSY after {moved} bytes were transferred", request)
+        limit = port.stor_options.busy_retry
+        if limit != "inf" and request.retries >= limit:
+            port.count("busy retries exhausted")
+            return False
+        self.requeue(request)
+        if full and unit.active:
+            # QD-09: some of the outstanding ones must come back first. At least one.
+            share = port.stor_options.queue_full_wait_io_percentage
+            unit.full_left = max(1, (len(unit.active) * share + 99) // 100)
+            port.close(QUEUE_FULL, unit)
+        else:
+            self._pause_for_retry(unit)
+        return True
+
+    def requeue(self, request: Request) -> None:
+        """ST-13: this instance is dropped; a fresh one, extension and all, goes through BuildIo and StartIo again."""
+        port, srb, unit = self.port, request.srb, request.unit
+        assert isinstance(unit, StorUnit)
+        fresh = Request(srb, unit)
+        fresh.number = request.number
+        fresh.retries = request.retries + 1
+        fresh.history = request.history
+        fresh.length_at_issue = request.length_at_issue
+        request.state = NOTIFIED  # the old guard stays dead
+        srb._port = fresh
+        srb.srb_status = SRB_STATUS_PENDING
+        srb.scsi_status = SCSISTAT_GOOD
+        srb.srb_extension = None
+        srb.data_transfer_length = request.length_at_issue
+        fresh.state = QUEUED
+        fresh.stage = NOT_BUILT
+        port.count("busy retries")
+        if port.watched:
+            port.note(fresh, "retry", f"number {fresh.retries}")
+        # Back to its place: before everything the port got later, behind what it got earlier.
+        queue = unit.queue
+        if queue and queue[0].number < fresh.number:
+            unit.queue = deque(sorted([*queue, fresh], key=_number))
+        else:
+            queue.appendleft(fresh)
+
+    def _pause_for_retry(self, unit: StorUnit) -> None:
+        """QD-08: the unit rests for BusyPauseTime."""
+        port = self.port
+        if unit.gates & RETRYING:
+            return
+        port.close(RETRYING, unit)
+
+        def over() -> None:
+            unit.retry_timer = None
+            port.open(RETRYING, unit)
+
+        unit.retry_timer = port.clock.call_later(port.stor_options.busy_pause_time * MS, over)
+
+    # -- link (QD-10, RS-09) -----------------------------------------------------------------------------------
+
+    def link_down(self) -> None:
+        port = self.port
+        if port.gates & LINK_DOWN:
+            return
+        port.close(LINK_DOWN)
+        self.link_timer = port.clock.call_later(port.stor_options.link_down_timeout * S, self._link_stays_down)
+
+    def _link_stays_down(self) -> None:
+        """LinkDownTimeoutValue has passed: requests end with LINK_DOWN instead of waiting (RS-09)."""
+        self.link_timer = None
+        self.link_lost = True
+        for request in self.port.take_queues():
+            self.port.answer(request, SRB_STATUS_LINK_DOWN)
+
+    def link_up(self) -> None:
+        port = self.port
+        if not port.gates & LINK_DOWN:
+            port.offence("QD-10", "LinkUp without a LinkDown before it")
+            return
+        if self.link_timer is not None:
+            self.link_timer.cancel()
+            self.link_timer = None
+        self.link_lost = False
+        port.open(LINK_DOWN)
+
+    # -- lock (Q-11) -------------------------------------------------------------------------------------------
+
+    def lock(self, unit: StorUnit, owner: object) -> None:
+        unit.locked_at = self.port.clock.now()
+        unit.lock_owner = owner
+        self.port.close(LOCKED, unit)
+
+    def unlock(self, unit: StorUnit, owner: object) -> None:
+        if unit.lock_owner is not None and owner is not None and owner is not unit.lock_owner:
+            self.port.finding("Q-11", f"{unit.name} is unlocked by somebody who did not lock it")
+        unit.locked_at = None
+        unit.lock_owner = None
+        self.port.open(LOCKED, unit)
+
+
+def _number(request: Request) -> int:
+    return request.number

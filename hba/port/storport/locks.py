@@ -1,0 +1,226 @@
+"""Storport's spin locks and IRQLs: who holds what in which callback, and which order is safe.
+
+LK-01 to LK-05, ST-08. Everything runs in one thread, so a lock never waits; what would deadlock or is not allowed on
+Windows is a finding. Sources: StorPortAcquireSpinLock; the Locking and Irql rule sets for Storport; the pages of the
+callbacks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hba.miniport.config import INTERRUPT_SYNCHRONIZE_PER_MESSAGE
+from hba.miniport.services import DPC_LOCK, INTERRUPT_LOCK, START_IO_LOCK, Dpc, LockHandle
+from hba.port.context import (
+    ADAPTER_CONTROL,
+    BUILD_IO,
+    CALLBACK_NAMES,
+    DIRQL,
+    DISPATCH_LEVEL,
+    DPC,
+    INITIALIZE,
+    INTERRUPT,
+    IRQL_NAMES,
+    RESET_BUS,
+    START_IO,
+    SYNCHRONIZED,
+    TIMER,
+    UNIT_CONTROL,
+)
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+MSI_LOCK = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
+RANK = {DPC_LOCK: 1, START_IO_LOCK: 1, INTERRUPT_LOCK: 2}
+LOCK_NAMES = {DPC_LOCK: "DpcLock", START_IO_LOCK: "StartIoLock", INTERRUPT_LOCK: "InterruptLock"}
+ALL_LOCKS = frozenset({DPC_LOCK, START_IO_LOCK, INTERRUPT_LOCK})
+NONE: frozenset[int] = frozenset()
+
+
+def name_of(lock: int) -> str:
+    return LOCK_NAMES.get(lock, f"MSI lock {lock - MSI_LOCK}" if lock >= MSI_LOCK else f"lock {lock}")
+
+
+class LockTable:
+    """What the port holds around each callback and what the miniport may take in it (StorPortAcquireSpinLock)."""
+
+    def __init__(self, half_duplex: bool, virtual: bool) -> None:
+        self.half_duplex = half_duplex
+        self.virtual = virtual
+        self.channels = 1
+        self._fill()
+
+    def _fill(self) -> None:
+        with_interrupt = frozenset({START_IO_LOCK, INTERRUPT_LOCK}) if self.half_duplex else frozenset({START_IO_LOCK})
+        not_half = NONE if self.half_duplex else frozenset({INTERRUPT_LOCK})
+        serialised = not self.virtual and self.channels <= 1
+        self.port_holds = {
+            INITIALIZE: NONE if self.virtual else frozenset({INTERRUPT_LOCK}),
+            START_IO: with_interrupt if serialised else NONE,  # ST-06, ST-11
+            INTERRUPT: frozenset({INTERRUPT_LOCK}),
+            TIMER: with_interrupt,
+            RESET_BUS: with_interrupt,
+            SYNCHRONIZED: frozenset({INTERRUPT_LOCK}),
+        }
+        if self.half_duplex:
+            start_io = NONE  # ST-08
+        elif serialised:
+            start_io = frozenset({DPC_LOCK, INTERRUPT_LOCK})
+        else:
+            start_io = ALL_LOCKS
+        self.may_take = {
+            BUILD_IO: ALL_LOCKS,
+            START_IO: start_io,
+            DPC: ALL_LOCKS,
+            TIMER: not_half,
+            RESET_BUS: not_half,
+            ADAPTER_CONTROL: ALL_LOCKS,
+            UNIT_CONTROL: ALL_LOCKS,
+        }
+
+    def set_channels(self, channels: int) -> None:
+        """ST-11: with more than one channel hw_start_io runs without the StartIo lock."""
+        self.channels = channels
+        self._fill()
+
+    def irql(self, callback: int) -> int:
+        """IRQL at which the port calls (section "Locks and IRQL by callback" of the documents)."""
+        if callback in (INTERRUPT, INITIALIZE, SYNCHRONIZED):
+            return DIRQL
+        if callback in (START_IO, TIMER) and self.half_duplex:
+            return DIRQL
+        if callback in (START_IO, TIMER, BUILD_IO, DPC, RESET_BUS):
+            return DISPATCH_LEVEL
+        return 0
+
+
+class Locks:
+    """The locks the running callback has taken, oldest first."""
+
+    def __init__(self, port: StorPort, table: LockTable) -> None:
+        self.port = port
+        self.table = table
+        self.held: list[LockHandle] = []
+        self._irqls: list[int] = []
+        self.taken = 0  # ever; tells whether a callback took any (ST-04)
+
+    # -- taking ------------------------------------------------------------------------------------------------
+
+    def acquire(self, lock: int, context: object) -> LockHandle:
+        handle = LockHandle(lock, context)
+        port = self.port
+        self.taken += 1
+        if port.verifier is not None and not self._check(lock, context):
+            handle.held = False
+            return handle
+        self._take(handle)
+        return handle
+
+    def _check(self, lock: int, context: object) -> bool:
+        """False: taking it would hang the processor, so it is not taken."""
+        port, callback = self.port, self.port.callback
+        where = CALLBACK_NAMES[callback]
+        if lock not in RANK:
+            port.offence("LK-01", f"StorPortAcquireSpinLock of {lock}, which is no STOR_SPINLOCK")
+            return False
+        name = LOCK_NAMES[lock]
+        # LK-02: the DPC object for DpcLock, NULL otherwise.
+        if lock == DPC_LOCK and not isinstance(context, Dpc):
+            port.offence("LK-02", f"DpcLock without its DPC object as LockContext, but {context!r}")
+        elif lock != DPC_LOCK and context is not None:
+            port.offence("LK-02", f"{name} with LockContext {context!r} instead of NULL")
+        by_port = self.table.port_holds.get(callback, NONE)
+        if lock in by_port or any(handle.lock == lock for handle in self.held):
+            owner = "the port took it for this callback" if lock in by_port else "it is held already"
+            port.offence("LK-01", f"deadlock: {name} acquired in {where}, but {owner}")
+            return False
+        ranks = [RANK.get(handle.lock, 2) for handle in self.held] + [RANK[held] for held in by_port]
+        if RANK[lock] < max(ranks, default=0):
+            port.offence("LK-01", f"{name} acquired while InterruptLock is held: wrong order")
+        elif lock not in self.table.may_take.get(callback, NONE):
+            if callback == START_IO and self.table.half_duplex:
+                port.offence("ST-08", f"{name} acquired in a half-duplex hw_start_io")
+            else:
+                port.offence("LK-01", f"{name} must not be acquired in {where}")
+        return True
+
+    def _take(self, handle: LockHandle) -> None:
+        port = self.port
+        self._irqls.append(port.irql)
+        self.held.append(handle)
+        port.irql = max(port.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
+
+    def acquire_msi(self, message_id: int) -> LockHandle:
+        """LK-04: these locks exist only when each message has its own."""
+        handle = LockHandle(MSI_LOCK + message_id, None)
+        mode = self.port.info.interrupt_synchronization_mode
+        if mode != INTERRUPT_SYNCHRONIZE_PER_MESSAGE:
+            self.port.offence("LK-04", f"StorPortAcquireMSISpinLock with InterruptSynchronizationMode {mode}")
+            handle.held = False
+        elif any(held.lock == handle.lock for held in self.held):
+            self.port.offence("LK-01", f"deadlock: {name_of(handle.lock)} is held already")
+            handle.held = False
+        else:
+            self.taken += 1
+            self._take(handle)
+        return handle
+
+    # -- releasing ---------------------------------------------------------------------------------------------
+
+    def release(self, handle: LockHandle) -> None:
+        if not handle.held or handle not in self.held:
+            self.port.offence("LK-03", f"{name_of(handle.lock)} released without being held")
+            return
+        handle.held = False
+        at = self.held.index(handle)
+        if at != len(self.held) - 1:
+            self.port.offence(
+                "LK-01", f"{name_of(handle.lock)} released before {name_of(self.held[-1].lock)}, taken later"
+            )
+        del self.held[at]
+        self.port.irql = self._irqls.pop()
+
+    def raise_irql(self, irql: int) -> int:
+        old = self.port.irql
+        if irql < old:
+            self.port.offence("LK-05", f"KeRaiseIrql to {irql}, which is below the current {old}")
+            return old
+        self.port.irql = irql
+        return old
+
+    def lower_irql(self, irql: int) -> None:
+        if irql > self.port.irql:
+            self.port.offence("LK-05", f"KeLowerIrql to {irql}, which is above the current {self.port.irql}")
+            return
+        self.port.irql = irql
+
+    def leave(self, callback: int, irql: int) -> None:
+        """A callback that was entered at `irql` has returned: LK-03, LK-05."""
+        port = self.port
+        for handle in reversed(self.held):
+            handle.held = False
+            port.finding("LK-03", f"{CALLBACK_NAMES[callback]} returned holding {name_of(handle.lock)}", port.current)
+        if not self.held and port.irql != irql:
+            port.finding(
+                "LK-05",
+                f"{CALLBACK_NAMES[callback]} entered at {IRQL_NAMES.get(irql, irql)} returned at "
+                f"{IRQL_NAMES.get(port.irql, port.irql)}",
+                port.current,
+            )
+        self.held.clear()
+        self._irqls.clear()
+
+    def may_synchronize(self) -> bool:
+        """LK-06: the interrupt lock must be free to be taken for StorPortSynchronizeAccess."""
+        held = self.table.port_holds.get(self.port.callback, NONE)
+        if INTERRUPT_LOCK in held or any(handle.lock == INTERRUPT_LOCK for handle in self.held):
+            self.port.offence("LK-06", "StorPortSynchronizeAccess while the interrupt lock is held: deadlock")
+            return False
+        return True
+
+    def swap(self, held: list[LockHandle], irqls: list[int]) -> tuple[list[LockHandle], list[int]]:
+        """Another processor's callback begins or ends: it has its own list of locks."""
+        mine = self.held, self._irqls
+        self.held, self._irqls = held, irqls
+        return mine

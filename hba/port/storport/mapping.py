@@ -1,0 +1,198 @@
+"""What `srb.data_buffer` is under Storport, and the ready-made scatter/gather list.
+
+MB-03 to MB-11 and MB-18. Sources: Use of Mapping Buffers in the Storport I/O Model; HW_INITIALIZATION_DATA and
+PORT_CONFIGURATION_INFORMATION (storport.h); HW_BUILDIO; StorPortGetSystemAddress; StorPortGetScatterGatherList;
+PERF_CONFIGURATION_DATA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from hba.dma import Segment
+from hba.miniport.config import (
+    STOR_MAP_ALL_BUFFERS,
+    STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE,
+    STOR_MAP_NO_BUFFERS,
+    STOR_MAP_NON_READ_WRITE_BUFFERS,
+)
+from hba.miniport.services import (
+    STOR_STATUS_INSUFFICIENT_RESOURCES,
+    STOR_STATUS_INVALID_IRQL,
+    STOR_STATUS_INVALID_PARAMETER,
+    STOR_STATUS_SUCCESS,
+)
+from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
+from hba.port.context import DISPATCH_LEVEL
+from hba.port.request import ISSUED, Request
+from hba.srb import (
+    SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_FUNCTION_IO_CONTROL,
+    SRB_FUNCTION_WMI,
+    SRB_STATUS_MASK,
+    SRB_STATUS_SUCCESS,
+)
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+PAGE_SIZE = 4096
+ALWAYS_USABLE = (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI)  # MB-09, MB-03
+
+
+class Mapper:
+    """The MapBuffers policy of one adapter. `mode` is final once hw_find_adapter has returned (MB-02)."""
+
+    def __init__(self, port: StorPort, mode: int) -> None:
+        self.port = port
+        options = port.stor_options
+        # MB-04: the value was never implemented; it acts exactly like the next one.
+        if mode == STOR_MAP_ALL_BUFFERS:
+            port.finding("MB-04", "STOR_MAP_ALL_BUFFERS (1) is obsolete and acts as STOR_MAP_NON_READ_WRITE_BUFFERS")
+            mode = STOR_MAP_NON_READ_WRITE_BUFFERS
+        self.mode = mode
+        self.rw_opcodes = frozenset(options.rw_opcodes)
+        self.null = options.unmapped == "null"  # MB-07
+        self.strict_seed = options.strict_seed
+        poison = options.forbidden_access == "poison"
+        rule = "MB-03" if mode == STOR_MAP_NO_BUFFERS else "MB-05"
+        why = f"that is not mapped (MapBuffers is {mode})"
+        self.opaque_policy = BufferPolicy(rule, why, poison, port.offence_of)
+        self.mapped_policy = BufferPolicy("", "", poison, port.offence_of) if port.verifier is not None else None
+        self._maps = 0
+        self._system_addresses = 0
+
+    def is_read_write(self, request: Request) -> bool:
+        """MB-08: what counts as a read or write data transfer."""
+        srb = request.srb
+        return srb.function == SRB_FUNCTION_EXECUTE_SCSI and bool(srb.cdb) and srb.cdb[0] in self.rw_opcodes
+
+    def data_buffer(self, request: Request) -> Any:
+        """MappedBuffer, OpaqueBuffer or None for a request that has data."""
+        srb = request.srb
+        mode = self.mode
+        if mode == STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE:
+            return self._map_all(request)
+        if mode == STOR_MAP_NON_READ_WRITE_BUFFERS:
+            mapped = not self.is_read_write(request)  # MB-05
+        else:
+            # MB-03: nothing, but the documents differ about IO_CONTROL and WMI.
+            mapped = srb.function in ALWAYS_USABLE and not self.strict_seed
+        if srb.function == SRB_FUNCTION_IO_CONTROL and not self.strict_seed:
+            mapped = True  # MB-09
+        if mapped:
+            return self.mapped(request)
+        return None if self.null else OpaqueBuffer(request, self.opaque_policy)
+
+    def mapped(self, request: Request) -> MappedBuffer:
+        mdl = request.srb.mdl
+        assert mdl is not None
+        return MappedBuffer(mdl, request, self.mapped_policy)
+
+    def _map_all(self, request: Request) -> MappedBuffer | None:
+        """MB-06: everything, from Windows 8 on; but a mapping may fail, and then the address is NULL."""
+        every = self.port.stor_options.fail_mapping_every
+        if every and request.srb.function == SRB_FUNCTION_EXECUTE_SCSI:
+            self._maps += 1
+            if self._maps % every == 0:
+                self.port.count("mappings failed")
+                return None
+        return self.mapped(request)
+
+    def check_unmapped_completion(self, request: Request) -> None:
+        """MB-06: a page must be read or written even when its mapping failed (a page file depends on it)."""
+        srb = request.srb
+        if (
+            self.mode == STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE
+            and srb.data_buffer is None
+            and srb.mdl is not None
+            and srb.mdl.length <= PAGE_SIZE
+            and self.is_read_write(request)
+            and srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS
+        ):
+            self.port.finding(
+                "MB-06",
+                f"a {srb.mdl.length}-byte read or write failed with status {srb.srb_status:#04x} because its buffer "
+                "could not be mapped",
+                request,
+            )
+
+    # -- StorPortGetSystemAddress ------------------------------------------------------------------------------
+
+    def system_address(self, srb: Any) -> tuple[int, MappedBuffer | None]:
+        """MB-10: a mapping for programmed access."""
+        port = self.port
+        request = port.request_of(srb, "MB-10")
+        if request is None or request.srb.mdl is None:
+            return STOR_STATUS_INVALID_PARAMETER, None
+        if port.irql > DISPATCH_LEVEL:
+            port.offence("MB-10", "StorPortGetSystemAddress above DISPATCH_LEVEL", request)
+            return STOR_STATUS_INVALID_IRQL, None
+        every = port.stor_options.fail_system_address_every
+        self._system_addresses += 1
+        if every and self._system_addresses % every == 0:
+            port.count("system addresses refused")
+            return STOR_STATUS_INSUFFICIENT_RESOURCES, None
+        port.count("system addresses")
+        if port.watched:
+            port.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
+        return STOR_STATUS_SUCCESS, self.mapped(request)
+
+    # -- StorPortGetScatterGatherList --------------------------------------------------------------------------
+
+    def scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
+        """MB-11: the request's own list; None when it has no data, or with STOR_PERF_NO_SGL (MB-18)."""
+        port = self.port
+        if port.perf.no_sgl:
+            return None
+        if port.verifier is None:
+            mdl = srb.mdl
+            return None if mdl is None else mdl.segments
+        request = port.request_of(srb, "MB-11")
+        if request is None or request.srb.mdl is None:
+            return None
+        return ScatterGatherList(request, port)
+
+
+class ScatterGatherList(Sequence[Segment]):
+    """MB-11 with the verifier: read-only, and gone when the request completes."""
+
+    __slots__ = ("_elements", "_port", "_request")
+
+    def __init__(self, request: Request, port: StorPort) -> None:
+        mdl = request.srb.mdl
+        self._elements: tuple[Segment, ...] = tuple(mdl.segments) if mdl is not None else ()
+        self._request = request
+        self._port = port
+
+    def _live(self) -> tuple[Segment, ...]:
+        if self._request.state != ISSUED:
+            self._port.offence("MB-11", "scatter/gather list used after its request was completed", self._request)
+        return self._elements
+
+    @overload
+    def __getitem__(self, index: int) -> Segment: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Segment]: ...
+    def __getitem__(self, index: int | slice) -> Segment | Sequence[Segment]:
+        return self._live()[index]
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._live())
+
+    def __len__(self) -> int:
+        return len(self._live())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Sequence):
+            return self._live() == tuple(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setitem__(self, index: int | slice, value: object) -> None:
+        self._port.offence("MB-11", "scatter/gather list written; it is read-only", self._request)
+
+    def __repr__(self) -> str:
+        return f"<ScatterGatherList of {len(self._elements)} elements>"

@@ -1,0 +1,118 @@
+"""PORT_CONFIGURATION_INFORMATION under Storport: what is preset, what must not change, what is checked.
+
+MB-01, MB-02, MB-14 to MB-17, ST-09, QD-02, QD-03, CF-07. Sources: PORT_CONFIGURATION_INFORMATION (storport.h);
+HW_INITIALIZATION_DATA (Storport); Full-Duplex Mode.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from hba.miniport.config import (
+    SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,
+    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    SCSI_DMA64_MINIPORT_ONE_4GB_BOUNDARY,
+    SP_UNINITIALIZED,
+    SRB_TYPE_STORAGE_REQUEST_BLOCK,
+    STOR_SYNCHRONIZE_FULL_DUPLEX,
+    STOR_SYNCHRONIZE_HALF_DUPLEX,
+    PortConfigurationInformation,
+)
+from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+PRESET_TRUE = (
+    "scatter_gather",
+    "master",
+    "need_physical_addresses",
+    "tagged_queuing",
+    "auto_request_sense",
+    "multiple_request_per_lu",
+)
+PHYSICAL_BREAKS = 0x11  # MB-14
+INITIAL_DEPTH_VIRTUAL = 250  # QD-02
+MAX_IOS_PER_LUN = 255  # QD-01: without extended SRBs
+WIDE_ADDRESSING = (
+    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED
+    | SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED
+    | SCSI_DMA64_MINIPORT_ONE_4GB_BOUNDARY
+)
+
+
+def preset(port: StorPort, info: PortConfigurationInformation) -> None:
+    """What hw_find_adapter finds in the structure."""
+    for name in PRESET_TRUE:
+        setattr(info, name, True)  # MB-01
+    info.maximum_number_of_targets = 255
+    info.maximum_number_of_logical_units = 255  # OW-10: FF means all
+    info.number_of_physical_breaks = PHYSICAL_BREAKS
+    miniport = port.miniport
+    # MB-17: zeroed when it is first allocated, kept over stop and restart.
+    if not hasattr(miniport, "extension"):
+        miniport.extension = SimpleNamespace()
+
+
+def apply_options(options: StorPortConfig, info: PortConfigurationInformation) -> None:
+    """The configuration's limits, which win over the miniport's."""
+    if options.map_buffers is not None:
+        info.map_buffers = (
+            MAP_BUFFERS.get(str(options.map_buffers), 0)
+            if isinstance(options.map_buffers, str)
+            else (options.map_buffers)
+        )
+    if options.synchronization_model is not None:
+        full = options.synchronization_model == "full_duplex"
+        info.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX if full else STOR_SYNCHRONIZE_HALF_DUPLEX
+    if options.max_number_of_io is not None:
+        info.max_number_of_io = options.max_number_of_io
+    if options.max_ios_per_lun is not None:
+        info.max_ios_per_lun = options.max_ios_per_lun
+    if options.initial_lun_queue_depth is not None:
+        info.initial_lun_queue_depth = options.initial_lun_queue_depth
+    # QD-01, QD-02: never more than the adapter can have, nor than an 8-bit queue tag can tell apart.
+    if info.srb_type != SRB_TYPE_STORAGE_REQUEST_BLOCK:
+        info.max_ios_per_lun = min(info.max_ios_per_lun, MAX_IOS_PER_LUN)
+    info.max_ios_per_lun = max(1, min(info.max_ios_per_lun, info.max_number_of_io))
+
+
+def check_configuration(port: StorPort, info: PortConfigurationInformation) -> None:
+    """What the miniport made of it."""
+    for name in PRESET_TRUE:
+        if not getattr(info, name):
+            port.finding("MB-01", f"hw_find_adapter set {name} to FALSE; it is TRUE for every Storport miniport")
+            setattr(info, name, True)
+    if info.demand_mode:
+        port.finding("MB-01", "hw_find_adapter set demand_mode; a bus master has none")
+        info.demand_mode = False
+    for name in ("hw_dma_started", "hw_adapter_state"):
+        if getattr(info, name) is not None:
+            port.finding("MB-01", f"{name} must be NULL for Storport")
+    if info.map_buffers not in (0, 1, 2, 3):
+        port.finding("MB-02", f"MapBuffers {info.map_buffers} is none of 0 to 3; taken as 0")
+        info.map_buffers = 0
+    info.map_buffers = int(info.map_buffers)
+    if info.virtual_device and info.initial_lun_queue_depth == 20:
+        info.initial_lun_queue_depth = INITIAL_DEPTH_VIRTUAL
+    if info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX and port.stor_options.synchronization_model is None:
+        port.finding("ST-09", "SynchronizationModel was left at StorSynchronizeHalfDuplex")
+    if info.maximum_transfer_length == SP_UNINITIALIZED:
+        port.finding("MB-14", "hw_find_adapter did not set maximum_transfer_length")
+    if info.number_of_physical_breaks in (0, SP_UNINITIALIZED):
+        port.finding("MB-14", "hw_find_adapter did not set number_of_physical_breaks")
+        info.number_of_physical_breaks = PHYSICAL_BREAKS
+    if info.alignment_mask & (info.alignment_mask + 1) or not 0 <= info.alignment_mask <= 0x1FF:
+        port.finding("CF-07", f"AlignmentMask {info.alignment_mask:#x} is not 2^n - 1 up to 0x1FF; taken as 0")
+        info.alignment_mask = 0
+    if info.max_number_of_io > 1000 and not info.dma64_bit_addresses & WIDE_ADDRESSING:
+        port.finding("MB-15", f"MaxNumberOfIO {info.max_number_of_io} needs 64-bit addressing (Dma64BitAddresses)")
+        info.max_number_of_io = 1000
+    if info.max_ios_per_lun > MAX_IOS_PER_LUN and info.srb_type != SRB_TYPE_STORAGE_REQUEST_BLOCK:
+        port.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} needs extended SRBs; taken as {MAX_IOS_PER_LUN}")
+    elif info.max_ios_per_lun > info.max_number_of_io:
+        port.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} is above MaxNumberOfIO {info.max_number_of_io}")
+    before = port.srb_extension_size_was
+    if before is not None and before != info.srb_extension_size:
+        port.finding("MB-16", "srb_extension_size was changed after StorPortGetUncachedExtension")

@@ -1,0 +1,335 @@
+"""Time-outs, resets and aborts under Storport: logical unit, then target, then bus.
+
+RS-01 to RS-04, ST-14, ER-09, ER-13, ER-14. Sources: Multi-Tier Reset in Storport; HW_RESET_BUS (storport.h);
+SCSI_REQUEST_BLOCK; PORT_CONFIGURATION_INFORMATION (BusResetHoldTime, FeatureSupport).
+
+A reset the port starts itself (`Recovery`) leaves the queue alone, as on Windows: what was not started is started
+afterwards. A reset from above ends everything in its scope, also what is still queued here, because to the guest the
+port and its queue are inside the adapter it resets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hba.clock import US, S, Timer
+from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
+from hba.port.context import RESET_BUS
+from hba.port.request import COMPLETED, ISSUED, QUEUED, Request
+from hba.port.storport.units import REFUSED, RESET_HOLD, RESETTING, STARTED, StorUnit
+from hba.srb import (
+    SRB_FUNCTION_ABORT_COMMAND,
+    SRB_FUNCTION_RESET_BUS,
+    SRB_FUNCTION_RESET_DEVICE,
+    SRB_FUNCTION_RESET_LOGICAL_UNIT,
+    SRB_STATUS_ABORT_FAILED,
+    SRB_STATUS_ABORTED,
+    SRB_STATUS_BUS_RESET,
+    SRB_STATUS_ERROR,
+    SRB_STATUS_MASK,
+    SRB_STATUS_SUCCESS,
+    Srb,
+)
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+# The steps of RS-01, in order
+ABORT = 0  # only with STOR_ADAPTER_FEATURE_ABORT_COMMAND (ST-14)
+LOGICAL_UNIT = 1
+TARGET = 2
+BUS = 3
+STEP_NAMES = ("ABORT_COMMAND", "RESET_LOGICAL_UNIT", "RESET_DEVICE", "HwStorResetBus")
+FUNCTIONS = (SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
+
+
+class Resets:
+    """All of it for one adapter."""
+
+    def __init__(self, port: StorPort) -> None:
+        self.port = port
+        self.recoveries: list[Recovery] = []
+        self.hold_timer: Timer | None = None
+        self.owed: list[Request] = []  # outstanding when a reset was detected (ER-14)
+
+    def forget(self) -> None:
+        """The adapter itself is reset or stopped."""
+        for recovery in self.recoveries:
+            recovery.cancel()
+        self.recoveries.clear()
+        if self.hold_timer is not None:
+            self.hold_timer.cancel()
+            self.hold_timer = None
+        self.owed.clear()
+
+    # -- time-outs ---------------------------------------------------------------------------------------------
+
+    def timed_out(self, unit: StorUnit) -> None:
+        """ER-09: the oldest request of `unit` has had its time. One recovery per unit at a time."""
+        request = next((request for request in unit.active if request.state == ISSUED), None)
+        if request is None or any(recovery.covers(unit) for recovery in self.recoveries):
+            return
+        port = self.port
+        port.count("time-outs")
+        seconds = request.srb.time_out_value or port.options.default_timeout
+        if request.stage == REFUSED:
+            port.finding(
+                "ST-05", f"hw_build_io returned FALSE and the SRB was not completed within its {seconds} s", request
+            )
+        else:
+            port.finding("ER-09", f"no completion within {seconds} s", request, severity="warning")
+        if port.watched:
+            port.note(request, "timeout", f"{seconds} s")
+        self.start_recovery(unit, request)
+
+    def start_recovery(self, unit: StorUnit, victim: Request) -> Recovery:
+        recovery = Recovery(self, unit, victim)
+        self.recoveries.append(recovery)
+        recovery.begin()
+        return recovery
+
+    # -- from above --------------------------------------------------------------------------------------------
+
+    def from_above(self, request: Request) -> None:
+        """RESET_LOGICAL_UNIT, RESET_DEVICE or RESET_BUS submitted by the adapter."""
+        port, srb = self.port, request.srb
+        if srb.function == SRB_FUNCTION_RESET_BUS:
+            # ST-14: a bus reset is the callback, never an SRB.
+            for queued in port.take_queues(lambda unit: unit.path == srb.path_id):
+                port.answer(queued, SRB_STATUS_BUS_RESET)
+            worked = self.reset_bus(srb.path_id)
+            port.answer(request, SRB_STATUS_SUCCESS if worked else SRB_STATUS_ERROR)
+            return
+        scope = self._scope(srb)
+        for queued in port.take_queues(lambda unit: unit in scope):
+            port.answer(queued, SRB_STATUS_BUS_RESET)
+        port.dispatch(request)
+
+    def _scope(self, srb: Srb) -> list[StorUnit]:
+        """The units a reset SRB is about."""
+        return [
+            unit
+            for unit in self.port.stor_units()
+            if unit.path == srb.path_id
+            and unit.target == srb.target_id
+            and (srb.function == SRB_FUNCTION_RESET_DEVICE or unit.lun == srb.lun)
+        ]
+
+    def check_scope(self, request: Request) -> None:
+        """RS-02: a successful reset of a unit or target has completed what was active there."""
+        srb = request.srb
+        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS:
+            return
+        for unit in self._scope(srb):
+            self._leftovers(
+                [other for other in unit.active if other is not request and other.state == ISSUED],
+                "RS-02",
+                f"still outstanding on {unit.name} when its reset had completed",
+            )
+
+    def _leftovers(self, left: list[Request], rule: str, what: str) -> None:
+        """Requests a reset should have completed: a finding each, and no guest may hang on them."""
+        port = self.port
+        for request in left:
+            port.count("requests lost at a reset")
+            port.finding(rule, what, request)
+            if port.options.reclaim_lost:
+                port.take_back(request, SRB_STATUS_BUS_RESET)
+
+    # -- the bus -----------------------------------------------------------------------------------------------
+
+    def reset_bus(self, path: int) -> bool:
+        """RS-03: HwStorResetBus with all queues held, then BusResetHoldTime."""
+        port = self.port
+        port.count("bus resets")
+        port.close(RESETTING)
+        worked = port.call(RESET_BUS, port.irql_of(RESET_BUS), False, port.miniport.hw_reset_bus, path)
+        if not worked:
+            port.finding("RS-03", f"hw_reset_bus({path}) returned FALSE: there is nothing left to escalate to")
+        self._leftovers(
+            [
+                request
+                for unit in port.stor_units()
+                if unit.path == path
+                for request in unit.active
+                # RS-04: what has only been built is not the miniport's to complete here.
+                if request.state == ISSUED and request.stage in (STARTED, REFUSED)
+            ],
+            "RS-03",
+            "still outstanding when hw_reset_bus had returned",
+        )
+        self.hold()
+        port.open(RESETTING)
+        return worked
+
+    def hold(self) -> None:
+        """No requests for BusResetHoldTime."""
+        port = self.port
+        hold = port.stor_options.bus_reset_hold_time
+        microseconds = port.info.bus_reset_hold_time if hold is None else hold
+        if self.hold_timer is not None:
+            self.hold_timer.cancel()
+            self.hold_timer = None
+        if microseconds:
+            port.close(RESET_HOLD)
+            self.hold_timer = port.clock.call_later(microseconds * US, self._hold_over)
+        else:
+            self._hold_over()
+
+    def _hold_over(self) -> None:
+        self.hold_timer = None
+        left = [request for request in self.owed if request.state == ISSUED]
+        self.owed = []
+        self._leftovers(left, "ER-14", "active when the miniport reported ResetDetected, and never completed")
+        self.port.open(RESET_HOLD)
+
+    def detected(self, path: int) -> None:
+        """ER-14: the miniport saw somebody reset the bus. It still completes what is active."""
+        port = self.port
+        self.owed += [
+            request
+            for unit in port.stor_units()
+            if unit.path == path
+            for request in unit.active
+            if request.state == ISSUED
+        ]
+        self.hold()
+
+    # -- aborts ------------------------------------------------------------------------------------------------
+
+    def abort(self, request: Request) -> None:
+        """ABORT_COMMAND from above: here, in the miniport (ST-14), or by a reset of the unit."""
+        port, victim_srb = self.port, request.srb.next_srb
+        victim = victim_srb._port if victim_srb is not None else None
+        child = getattr(victim, "child", None)
+        if child is not None:
+            victim = child  # a transfer in pieces: the piece that is under way
+        if not isinstance(victim, Request) or victim.state not in (QUEUED, ISSUED):
+            port.answer(request, SRB_STATUS_ABORT_FAILED)  # completed, or on its way up: there is nothing to abort
+            return
+        unit = victim.unit
+        assert isinstance(unit, StorUnit)
+        if victim.state == QUEUED:
+            unit.queue.remove(victim)
+            port.answer(victim, SRB_STATUS_ABORTED)
+            port.answer(request, SRB_STATUS_SUCCESS)
+        elif self.miniport_aborts():
+            request.srb.next_srb = victim.srb
+            port.dispatch(request)
+        elif port.stor_options.abort_without_feature == "fail":
+            port.answer(request, SRB_STATUS_ABORT_FAILED)
+        else:
+            recovery = self.start_recovery(unit, victim)
+            recovery.tell(request)
+
+    def miniport_aborts(self) -> bool:
+        """ST-14: ABORT_COMMAND is sent only to a miniport that says it can."""
+        return bool(self.port.info.feature_support & STOR_ADAPTER_FEATURE_ABORT_COMMAND)
+
+
+class Recovery:
+    """One climb of RS-01's ladder. Every step waits for the one before to fail, by status or by time."""
+
+    def __init__(self, resets: Resets, unit: StorUnit, victim: Request) -> None:
+        self.resets = resets
+        self.port = resets.port
+        self.unit = unit
+        self.victim = victim
+        self.step = LOGICAL_UNIT
+        self.timer: Timer | None = None
+        self.pending: Srb | None = None  # the reset request the miniport has
+        self.waiting: list[Request] = []  # aborts from above that this recovery answers
+        self.closed: list[StorUnit] = []
+        self.over = False
+
+    def covers(self, unit: StorUnit) -> bool:
+        if self.step >= BUS:
+            return unit.path == self.unit.path
+        if self.step == TARGET:
+            return (unit.path, unit.target) == (self.unit.path, self.unit.target)
+        return unit is self.unit
+
+    def tell(self, abort: Request) -> None:
+        """Answer this ABORT_COMMAND when the recovery is over."""
+        if self.over:
+            self._answer(abort)
+        else:
+            self.waiting.append(abort)
+
+    def begin(self) -> None:
+        if self.port.stor_options.abort_first and self.resets.miniport_aborts():
+            self.step = ABORT
+        self._take_step()
+
+    def cancel(self) -> None:
+        """The adapter was reset under it."""
+        self.over = True
+        self.pending = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _take_step(self) -> None:
+        port, step = self.port, self.step
+        for unit in port.stor_units():
+            if self.covers(unit) and unit not in self.closed:
+                self.closed.append(unit)
+                port.close(RESETTING, unit)
+        if port.watched:
+            port.note(self.victim, "recovery", STEP_NAMES[step])
+        if step == BUS:
+            self._finish(self.resets.reset_bus(self.unit.path))
+            return
+        lun = 0 if step == TARGET else self.unit.lun
+        srb = self.pending = Srb(FUNCTIONS[step], self.unit.path, self.unit.target, lun, self._step_done)
+        srb.time_out_value = port.stor_options.reset_timeout
+        if step == ABORT:
+            srb.next_srb = self.victim.srb
+        self.timer = port.clock.call_later(port.stor_options.reset_timeout * S, self._step_timed_out)
+        port.submit_internal(srb)
+
+    def _step_done(self, srb: Srb) -> None:
+        """The miniport completed the reset request."""
+        if srb is not self.pending:
+            return  # too late: the next step is under way, or the recovery is over
+        self.pending = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        worked = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_SUCCESS
+        if worked and (self.step != ABORT or self.victim.state == COMPLETED):
+            self._finish(True)
+        else:
+            self._climb()
+
+    def _step_timed_out(self) -> None:
+        self.timer = None
+        self.pending = None
+        self.port.finding(
+            "RS-01", f"{STEP_NAMES[self.step]} was not completed in time", self.victim, severity="warning"
+        )
+        self._climb()
+
+    def _climb(self) -> None:
+        if self.over:
+            return
+        self.step += 1
+        self._take_step()
+
+    def _finish(self, worked: bool) -> None:
+        port = self.port
+        self.over = True
+        if self in self.resets.recoveries:
+            self.resets.recoveries.remove(self)
+        for unit in self.closed:
+            port.open(RESETTING, unit)
+        # Without reclaim_lost, a request that is still there gets its full time again before the next attempt.
+        if port.watched:
+            port.note(self.victim, "recovery", "done" if worked else "failed")
+        for abort in self.waiting:
+            self._answer(abort)
+        self.waiting.clear()
+
+    def _answer(self, abort: Request) -> None:
+        ended = self.victim.state != ISSUED
+        self.port.answer(abort, SRB_STATUS_SUCCESS if ended else SRB_STATUS_ABORT_FAILED)

@@ -1,0 +1,289 @@
+"""What a miniport gets as `self.port` under Storport: the StorPort* routines (`hba.miniport.services`).
+
+Nothing is decided here; each call goes to the module of its concern, after the checks every notification has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from hba.dma import Segment
+from hba.miniport import services as n
+from hba.miniport.config import PerfConfigurationData, PortConfigurationInformation
+from hba.miniport.services import (
+    STOR_STATUS_INSUFFICIENT_RESOURCES,
+    STOR_STATUS_INVALID_PARAMETER,
+    STOR_STATUS_SUCCESS,
+    STOR_STATUS_UNSUCCESSFUL,
+    Dpc,
+    DpcRoutine,
+    LockHandle,
+)
+from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.storport.units import StorUnit
+
+if TYPE_CHECKING:
+    from hba.port.storport.driver import StorPort
+
+WMI_EVENT_LIMIT = 128  # bytes (RS-10)
+POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
+EXTENDED_FUNCTIONS = ("AllocatePool", "FreePool", "GetSystemAddress", "InitializePerfOpts", "AcquireMSISpinLock")
+
+
+class StorPortServicesOf:
+    """The services of one port, for its miniport."""
+
+    model = "storport"
+
+    def __init__(self, port: StorPort) -> None:
+        self._port = port
+        self._pool = 0
+        self.get_physical_address = port.get_physical_address
+        self.get_logical_unit = port.get_logical_unit
+        self.request_complete = port.request_complete
+
+    # -- StorPortNotification ----------------------------------------------------------------------------------
+
+    def notification(self, notification_type: int, *arguments: Any) -> Any:
+        port = self._port
+        if notification_type == n.REQUEST_COMPLETE:
+            if port.watched:
+                port.noted(notification_type, arguments)
+            port.request_complete(arguments[0])
+            return None
+        port.noted(notification_type, arguments)
+        if notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
+            # ST-02: accepted and ignored; a leftover of a SCSI Port miniport.
+            port.count("ignored next")
+            port.offence("ST-02", f"{n.NOTIFICATION_NAMES[notification_type]} means nothing to Storport")
+        elif notification_type == n.RESET_DETECTED:
+            port.resets.detected(arguments[0] if arguments else 0)
+        elif notification_type == n.REQUEST_TIMER_CALL:
+            port.timer.request(arguments[0], arguments[1])
+        elif notification_type == n.BUS_CHANGE_DETECTED:
+            port.count("bus changes")
+        elif notification_type == n.WMI_EVENT:
+            self._wmi_event(arguments[0] if arguments else b"")
+        elif notification_type == n.WMI_REREGISTER:
+            port.count("WMI reregistrations")
+        elif notification_type == n.LINK_UP:
+            port.flow.link_up()
+        elif notification_type == n.LINK_DOWN:
+            port.flow.link_down()
+        elif notification_type == n.QUERY_TICK_COUNT:
+            return port.clock.now()
+        elif notification_type == n.BUFFER_OVERRUN_DETECTED:
+            port.count("buffer overruns")
+        elif notification_type == n.TRACE_NOTIFICATION:
+            port.count("trace notifications")
+        else:
+            return self._extended(notification_type, arguments)
+        return None
+
+    def _extended(self, notification_type: int, arguments: tuple[Any, ...]) -> Any:
+        """The notification types behind StorPort* functions of their own."""
+        if notification_type == n.GET_EXTENDED_FUNCTION_TABLE:
+            return EXTENDED_FUNCTIONS
+        routine = {
+            n.ENABLE_PASSIVE_INITIALIZATION: self.enable_passive_initialization,
+            n.INITIALIZE_DPC: self.initialize_dpc,
+            n.ISSUE_DPC: self.issue_dpc,
+            n.ACQUIRE_SPIN_LOCK: self.acquire_spin_lock,
+            n.RELEASE_SPIN_LOCK: self.release_spin_lock,
+        }.get(notification_type)
+        if routine is None:
+            # Static rule StorPortNotification2: undocumented types (4 and 5 are obsolete).
+            self._port.offence("ST-02", f"notification type {notification_type:#x} is not one of Storport's")
+            return None
+        return cast(Callable[..., Any], routine)(*arguments)
+
+    def _wmi_event(self, payload: bytes) -> None:
+        """RS-10: more than 128 bytes are ignored."""
+        port = self._port
+        if len(payload) > WMI_EVENT_LIMIT:
+            port.count("WMI events dropped")
+            port.offence("RS-10", f"WMI event of {len(payload)} bytes was dropped; at most {WMI_EVENT_LIMIT}")
+            return
+        port.count("WMI events")
+
+    # -- common services ---------------------------------------------------------------------------------------
+
+    def get_uncached_extension(self, config: PortConfigurationInformation, number_of_bytes: int) -> memoryview | None:
+        port = self._port
+        # MB-16: only in hw_find_adapter, only a bus master, SrbExtensionSize set first.
+        if port.callback != FIND_ADAPTER:
+            port.offence("MB-16", f"StorPortGetUncachedExtension from {CALLBACK_NAMES[port.callback]}")
+            return None
+        if not config.master:
+            port.offence("MB-16", "StorPortGetUncachedExtension for an adapter that is no bus master")
+            return None
+        if number_of_bytes <= 0 or number_of_bytes > POOL_LIMIT:
+            return None
+        port.srb_extension_size_was = config.srb_extension_size
+        view, bus = port.memory.allocate(number_of_bytes)
+        if port.chip.windows is not None:
+            port.chip.windows.add_fixed(bus, number_of_bytes)
+        return view
+
+    def get_device_base(self, address: int, number_of_bytes: int) -> Any:
+        port = self._port
+        for first, length in port.info.access_ranges:
+            if first <= address and number_of_bytes > 0 and address + number_of_bytes <= first + length:
+                return (address, number_of_bytes)
+        port.offence("MB-16", f"StorPortGetDeviceBase of {address:#x}+{number_of_bytes:#x}, which was not assigned")
+        return None
+
+    def free_device_base(self, mapped: Any) -> None:
+        if self._port.callback != FIND_ADAPTER:
+            self._port.offence("MB-16", f"StorPortFreeDeviceBase from {CALLBACK_NAMES[self._port.callback]}")
+
+    def log_error(self, srb: Any, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int) -> None:
+        self._port.log_error(srb, path_id, target_id, lun, error_code, unique_id)
+
+    def stall_execution(self, microseconds: int) -> None:
+        port = self._port
+        if port.callback == START_IO:
+            port.offence("ST-08", f"stall of {microseconds} us in hw_start_io", severity="warning")
+        port.stall_execution(microseconds)
+        port.other_processors()
+
+    def complete_request(self, path_id: int, target_id: int, lun: int, srb_status: int) -> None:
+        """ER-15: works, but is not for Storport."""
+        port = self._port
+        port.offence("ER-15", "StorPortCompleteRequest must not be used; complete each SRB")
+        for request in port.matching(path_id, target_id, lun):
+            port.take_back(request, srb_status)
+
+    # -- buffers -----------------------------------------------------------------------------------------------
+
+    def get_scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
+        port = self._port
+        if port.stor_options.interleave:
+            port.other_processors()
+        return port.mapper.scatter_gather_list(srb)
+
+    def get_system_address(self, srb: Any) -> tuple[int, Any]:
+        return self._port.mapper.system_address(srb)
+
+    def allocate_pool(self, number_of_bytes: int) -> tuple[int, memoryview | None]:
+        port = self._port
+        if port.callback == START_IO:
+            half = port.locks.table.half_duplex
+            port.offence(
+                "ST-08",
+                f"StorPortAllocatePool in a {'half' if half else 'full'}-duplex hw_start_io",
+                severity=None if half else "warning",
+            )
+            if half:
+                return STOR_STATUS_UNSUCCESSFUL, None
+        if number_of_bytes <= 0:
+            return STOR_STATUS_INVALID_PARAMETER, None
+        if self._pool + number_of_bytes > POOL_LIMIT:
+            return STOR_STATUS_INSUFFICIENT_RESOURCES, None
+        self._pool += number_of_bytes
+        return STOR_STATUS_SUCCESS, memoryview(bytearray(number_of_bytes))
+
+    def free_pool(self, memory: memoryview) -> int:
+        self._pool = max(0, self._pool - len(memory))
+        return STOR_STATUS_SUCCESS
+
+    # -- queue control -----------------------------------------------------------------------------------------
+
+    def _unit(self, path_id: int, target_id: int, lun: int) -> StorUnit | None:
+        return cast("StorUnit | None", self._port.units.get(path_id << 16 | target_id << 8 | lun))
+
+    def pause(self, timeout: int) -> bool:
+        return self._port.flow.pause(timeout)
+
+    def resume(self) -> bool:
+        return self._port.flow.resume()
+
+    def pause_device(self, path_id: int, target_id: int, lun: int, timeout: int) -> bool:
+        return self._port.flow.pause_device(self._unit(path_id, target_id, lun), timeout)
+
+    def resume_device(self, path_id: int, target_id: int, lun: int) -> bool:
+        return self._port.flow.resume_device(self._unit(path_id, target_id, lun))
+
+    def busy(self, requests_to_complete: int) -> bool:
+        return self._port.flow.busy(requests_to_complete)
+
+    def ready(self) -> bool:
+        return self._port.flow.ready()
+
+    def device_busy(self, path_id: int, target_id: int, lun: int, requests_to_complete: int) -> bool:
+        return self._port.flow.device_busy(self._unit(path_id, target_id, lun), requests_to_complete)
+
+    def device_ready(self, path_id: int, target_id: int, lun: int) -> bool:
+        return self._port.flow.device_ready(self._unit(path_id, target_id, lun))
+
+    def set_device_queue_depth(self, path_id: int, target_id: int, lun: int, depth: int) -> bool:
+        return self._port.flow.set_depth(self._unit(path_id, target_id, lun), depth)
+
+    def update_port_config_max_io_info(self, max_number_of_io: int, max_ios_per_lun: int) -> int:
+        port = self._port
+        if port.callback not in (INITIALIZE, PASSIVE_INITIALIZE):  # QD-12
+            port.offence("QD-12", f"StorPortUpdatePortConfigMaxIOInfo from {CALLBACK_NAMES[port.callback]}")
+            return STOR_STATUS_UNSUCCESSFUL
+        if not 0 < max_ios_per_lun <= max_number_of_io:
+            return STOR_STATUS_INVALID_PARAMETER
+        port.info.max_number_of_io = port.max_io = max_number_of_io
+        port.info.max_ios_per_lun = max_ios_per_lun
+        for unit in port.stor_units():
+            unit.depth = min(unit.depth, max_ios_per_lun)
+        return STOR_STATUS_SUCCESS
+
+    # -- locks, deferral, synchronisation ----------------------------------------------------------------------
+
+    def acquire_spin_lock(self, spin_lock: int, lock_context: Dpc | None = None) -> LockHandle:
+        self._port.other_processors()
+        return self._port.locks.acquire(spin_lock, lock_context)
+
+    def release_spin_lock(self, handle: LockHandle) -> None:
+        self._port.locks.release(handle)
+        self._port.other_processors()
+
+    def acquire_msi_spin_lock(self, message_id: int) -> LockHandle:
+        return self._port.locks.acquire_msi(message_id)
+
+    def release_msi_spin_lock(self, handle: LockHandle) -> None:
+        self._port.locks.release(handle)
+
+    def initialize_dpc(self, routine: DpcRoutine) -> Dpc:
+        return Dpc(routine)
+
+    def issue_dpc(self, dpc: Dpc, argument1: Any = None, argument2: Any = None) -> bool:
+        """PF-04: runs when the processor comes down from the interrupt, before anything goes up."""
+        port = self._port
+        if dpc.queued:
+            return False
+        dpc.queued = True
+        port.dpcs.append((dpc, argument1, argument2))
+        port.wake()
+        return True
+
+    def synchronize_access(self, routine: Callable[[Any], bool], context: Any = None) -> bool:
+        """LK-06: no interrupt is served while `routine` runs; its time counts like an interrupt's."""
+        port = self._port
+        if not port.locks.may_synchronize():
+            return False
+        return port.nested_call(SYNCHRONIZED, routine, context)
+
+    def raise_irql(self, irql: int) -> int:
+        return self._port.locks.raise_irql(irql)
+
+    def lower_irql(self, irql: int) -> None:
+        self._port.locks.lower_irql(irql)
+
+    # -- others ------------------------------------------------------------------------------------------------
+
+    def initialize_perf_opts(self, query: bool, config: PerfConfigurationData | None) -> int:
+        return self._port.perf.initialize(query, config)
+
+    def enable_passive_initialization(self, routine: Callable[[], bool]) -> bool:
+        port = self._port
+        if port.callback != INITIALIZE:
+            port.offence("PF-01", f"StorPortEnablePassiveInitialization from {CALLBACK_NAMES[port.callback]}")
+            return False
+        port.passive_routine = routine
+        return True

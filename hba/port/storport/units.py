@@ -1,0 +1,81 @@
+"""A logical unit under Storport: its queue, its depth and the gates that hold it (QD-01 to QD-10)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hba.clock import Timer
+from hba.port.request import Request
+from hba.port.units import PortUnit
+
+# Gates, of a unit and of the adapter. Any but the last two holds requests back.
+PAUSED = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
+BUSY = 0x02  # StorPortBusy, StorPortDeviceBusy (QD-06)
+QUEUE_FULL = 0x04  # SCSI status QUEUE FULL (QD-09)
+RETRYING = 0x08  # SRB_STATUS_BUSY, waiting BusyPauseTime (QD-08)
+LOCKED = 0x10  # LOCK_QUEUE (Q-11)
+RESETTING = 0x20  # a reset of this unit, its target or its bus is under way (RS-01, RS-03)
+LINK_DOWN = 0x40  # the adapter's link is down (QD-10)
+RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
+FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
+CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
+HOLDING = 0xFF
+
+GATE_NAMES = {
+    PAUSED: "paused by the miniport (StorPortPause)",
+    BUSY: "busy (StorPortBusy)",
+    QUEUE_FULL: "waiting after QUEUE FULL",
+    RETRYING: "waiting to retry a busy request",
+    LOCKED: "locked by LOCK_QUEUE",
+    RESETTING: "being reset",
+    LINK_DOWN: "link down",
+    RESET_HOLD: "held after a bus reset",
+}
+
+# Request.stage
+NOT_BUILT = 0
+BUILT = 1  # hw_build_io said TRUE, hw_start_io has not been called (RS-04)
+STARTED = 2
+REFUSED = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
+
+
+class StorUnit(PortUnit):
+    """`queue` is first in, first out; `gates` is 0 when nothing is the matter."""
+
+    __slots__ = (
+        "built",
+        "busy_left",
+        "depth",
+        "full_left",
+        "gates",
+        "pause_timer",
+        "powered",
+        "queue",
+        "retry_timer",
+        "since",
+        "waiting",
+    )
+
+    def __init__(self, path: int, target: int, lun: int, depth: int) -> None:
+        super().__init__(path, target, lun)
+        self.queue: deque[Request] = deque()
+        self.built: deque[Request] = deque()  # built, held by a gate that closed in between
+        self.depth = depth
+        self.gates = FRESH
+        self.busy_left = 0  # completions until BUSY opens
+        self.full_left = 0  # completions until QUEUE_FULL opens
+        self.pause_timer: Timer | None = None
+        self.retry_timer: Timer | None = None
+        self.powered = True
+        self.waiting = False  # in the driver's list of units that wait for the adapter
+        self.since = 0  # ns, when the gates last closed
+
+    def cancel_timers(self) -> None:
+        for timer in (self.pause_timer, self.retry_timer):
+            if timer is not None:
+                timer.cancel()
+        self.pause_timer = self.retry_timer = None
+
+
+def gate_names(gates: int) -> list[str]:
+    return [name for bit, name in GATE_NAMES.items() if gates & bit]
