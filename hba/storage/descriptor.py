@@ -18,9 +18,10 @@ from pathlib import Path
 from hba.clock import S, Timer
 from hba.errors import StorageError
 from hba.loop import EventLoop
+from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
-from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer
+from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 
 SECTOR = 512  # bytes; a store is a whole number of these
@@ -33,7 +34,7 @@ NEVER = -1  # instead of flags: this call may always block, hand it to a worker
 class DescriptorBackend(CountingBackend):
     """Reads, writes and flushes through one descriptor.
 
-    A subclass opens the descriptor, then calls `_start`; it says how to discard, zero and measure.
+    A subclass opens the descriptor, then calls `_start`; it says how to measure the store.
     """
 
     def __init__(self, path: Path, loop: EventLoop, workers: WorkerPool) -> None:
@@ -50,6 +51,7 @@ class DescriptorBackend(CountingBackend):
         self._stable = -1  # value of `_changes` that the last good flush covered
         self._dsync = os.RWF_DSYNC
         self._timer: Timer | None = None
+        self._zeroes_ranges = True
         self._checking = False
         self._closed = False
 
@@ -192,11 +194,22 @@ class DescriptorBackend(CountingBackend):
         self._changes += 1
         done(None if error is None else self._explain(error, what, offset, length))
 
+    # fallocate does the same for block devices: a hole there is a discard that reads as zeros (unlike BLKDISCARD,
+    # which promises nothing about the content), a zeroed range keeps its space (as BLKZEROOUT does).
+
     def _discard_blocking(self, offset: int, length: int) -> None:
-        raise NotImplementedError
+        linux.punch_hole(self._fd, offset, length)
 
     def _zero_blocking(self, offset: int, length: int) -> None:
-        raise NotImplementedError
+        if self._zeroes_ranges:
+            try:
+                linux.zero_range(self._fd, offset, length)
+                return
+            except OSError as problem:
+                if problem.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
+                    raise
+                self._zeroes_ranges = False
+        write_zeros(self._cached_fd if self._cached_fd >= 0 else self._fd, offset, length)
 
     def _submit(self, work: Work, done: Done) -> None:
         self._workers.submit(work, done)
@@ -293,5 +306,7 @@ class DescriptorBackend(CountingBackend):
         return super().describe() | {
             "path": str(self.path),
             "state": "closed" if self._closed else "open",
+            "direct": self._cached_fd >= 0,
+            "can_discard": self.can_discard,
             "in_workers": self.in_flight,
         }

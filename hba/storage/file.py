@@ -11,10 +11,7 @@ from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
 from hba.storage.descriptor import SECTOR, DescriptorBackend
-from hba.storage.vectors import write_zeros
 from hba.storage.workers import WorkerPool
-
-_NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV)
 
 
 class FileBackend(DescriptorBackend):
@@ -45,8 +42,6 @@ class FileBackend(DescriptorBackend):
     ) -> None:
         super().__init__(Path(path), loop, workers)
         self.read_only = read_only
-        self.direct = direct
-        self._zeroes_ranges = True
         # O_NONBLOCK: opening a FIFO by mistake must not wait for its other end. It means nothing to a regular file.
         flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR)
         fd, made = self._open(flags, create and not read_only, size)
@@ -152,20 +147,6 @@ class FileBackend(DescriptorBackend):
 
     # -- the file's own ways ----------------------------------------------------------------------------------
 
-    def _discard_blocking(self, offset: int, length: int) -> None:
-        linux.punch_hole(self._fd, offset, length)
-
-    def _zero_blocking(self, offset: int, length: int) -> None:
-        if self._zeroes_ranges:
-            try:
-                linux.zero_range(self._fd, offset, length)
-                return
-            except OSError as problem:
-                if problem.errno not in _NOT_OFFERED:
-                    raise
-                self._zeroes_ranges = False
-        write_zeros(self._cached_fd if self.direct else self._fd, offset, length)
-
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         """From SEEK_DATA and SEEK_HOLE; a file system without them calls everything data."""
         end = offset + length
@@ -197,7 +178,7 @@ class FileBackend(DescriptorBackend):
         self.size = size
 
     def describe(self) -> dict[str, object]:
-        return super().describe() | {"direct": self.direct, "locked": self.locked, "can_discard": self.can_discard}
+        return super().describe() | {"locked": self.locked}
 
 
 def _punches_holes(fd: int, size: int) -> bool:

@@ -13,6 +13,7 @@ from hba.loop import EventLoop
 from hba.storage.backend import Backend
 from hba.storage.config import (
     FileStorage,
+    HostStorage,
     MemoryStorage,
     NbdStorage,
     OverlayStorage,
@@ -21,6 +22,7 @@ from hba.storage.config import (
     parse_size,
 )
 from hba.storage.file import FileBackend
+from hba.storage.host import HostBackend
 from hba.storage.memory import MemoryBackend
 from hba.storage.nbd import NbdBackend
 from hba.storage.overlay import OverlayBackend, open_overlay
@@ -60,6 +62,8 @@ def open_backend(
             direct=config.direct,
             inline_writes=config.inline_writes,
         )
+    if isinstance(config, HostStorage):
+        return HostBackend(Path(config.path), loop, workers, read_only=config.read_only, direct=config.direct)
     if isinstance(config, NbdStorage):
         return NbdBackend(
             config.uri, loop, read_only=config.read_only, hold=config.hold, connect_timeout=config.connect_timeout

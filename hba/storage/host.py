@@ -1,0 +1,199 @@
+"""A block device of this machine, watched for being pulled out and for changing its size.
+
+Sources: linux/fs.h (BLK* ioctls), open(2) (O_EXCL on a block device: refused while it is mounted or otherwise in
+use), fallocate(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage.backend import Done
+from hba.storage.descriptor import SECTOR, DescriptorBackend
+from hba.storage.udev import DeviceWatch, watch_devices
+from hba.storage.workers import WorkerPool
+
+BLKROGET = 0x125E  # int: is it read-only?
+BLKSSZGET = 0x1268  # int: logical sector size
+BLKPBSZGET = 0x127B  # unsigned int: physical sector size
+BLKGETSIZE64 = 0x80081272  # u64 bytes
+
+_GONE = (errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM)
+_INT = struct.Struct("i")
+_U64 = struct.Struct("Q")
+
+
+class HostBackend(DescriptorBackend):
+    """The block device at `path`. `direct`: past this machine's page cache, the default for a device.
+
+    Raises `StorageError`: no such device, in use (mounted), no permission, read-only.
+    """
+
+    kind = "host"
+
+    def __init__(
+        self, path: Path | str, loop: EventLoop, workers: WorkerPool, *, read_only: bool = False, direct: bool = True
+    ) -> None:
+        super().__init__(Path(path), loop, workers)
+        self.read_only = read_only
+        self.gone = False
+        self._watch_udev: DeviceWatch | None = None
+        fd = self._open(0)
+        try:
+            size = _size(fd)
+            if not read_only and _integer(fd, BLKROGET):
+                raise StorageError(f"{path} is a read-only device; set read_only = true", errno.EROFS)
+            if size < SECTOR:
+                raise StorageError(f"{path} has no medium (its size is {size} bytes)", errno.ENOMEDIUM)
+            self.logical_block_size = _integer(fd, BLKSSZGET)
+            self.physical_block_size = max(_integer(fd, BLKPBSZGET), self.logical_block_size)
+            self._number = os.fstat(fd).st_rdev
+            self.can_discard = not read_only and _discards(self._number)
+            if direct:
+                self._cached_fd, fd = fd, self._open(os.O_DIRECT)
+        except OSError as problem:
+            os.close(fd)
+            raise StorageError(f"{path}: {problem.strerror}", problem.errno or 0) from None
+        except StorageError:
+            os.close(fd)
+            raise
+        self._start(fd, size, direct, inline_writes=False)
+        self._watch_udev = watch_devices(loop, self._device_event)
+
+    def _open(self, extra: int) -> int:
+        path = self.path
+        try:
+            if not stat.S_ISBLK(path.stat().st_mode):
+                raise StorageError(f'{path} is not a block device; use kind = "file" for a file', errno.ENOTBLK)
+            # O_EXCL twice (the cached and the direct descriptor) would refuse ourselves; the first one holds it.
+            exclusive = os.O_EXCL if not extra and not self.read_only else 0
+            mode = os.O_RDONLY if self.read_only else os.O_RDWR
+            return os.open(path, mode | exclusive | os.O_CLOEXEC | os.O_NONBLOCK | extra)
+        except OSError as problem:
+            code = problem.errno or 0
+            advice = {
+                errno.ENOENT: "there is no such device; `lsblk` lists those there are",
+                errno.EBUSY: "it is in use: unmount it, and leave its RAID, LVM or swap",
+                errno.EACCES: "no permission; add yourself to the group that owns it, or set its mode by a udev rule",
+                errno.EPERM: "no permission; add yourself to the group that owns it, or set its mode by a udev rule",
+                errno.EROFS: "it is read-only; set read_only = true",
+                errno.ENXIO: "the device has gone, or has no medium",
+                errno.ENOMEDIUM: "it has no medium; insert one",
+            }.get(code, problem.strerror)
+            raise StorageError(f"{path}: cannot open it: {advice}", code) from None
+
+    def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
+        if self.gone:
+            raise self._missing("read")
+        return super().read(views, offset, done)
+
+    def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
+        if self.gone:
+            raise self._missing("write")
+        return super().write(views, offset, done, fua)
+
+    def flush(self, done: Done) -> bool:
+        if self.gone:
+            raise self._missing("flush")
+        return super().flush(done)
+
+    def _missing(self, what: str) -> StorageError:
+        self.errors += 1
+        return StorageError(f"{self.path}: cannot {what}: the device has gone", errno.ENODEV)
+
+    # -- the device as this machine sees it -------------------------------------------------------------------
+
+    def _measure(self) -> int:
+        return _size(self._fd) // SECTOR * SECTOR
+
+    def _device_event(self, action: str, number: int) -> None:
+        if self._closed:
+            return
+        if number == self._number and action == "remove":
+            self._set_gone()
+        elif number == self._number and action == "change" and not self.gone:
+            self.check_size()
+        elif self.gone and action in ("add", "change"):
+            self._return()
+
+    def _set_gone(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self._tell("gone")
+
+    def _return(self) -> None:
+        """A device came: is it at our path again, and usable? Then it takes the place of the one that went."""
+        try:
+            fresh = self._open(0)
+        except StorageError:
+            return
+        opened = [fresh]
+        try:
+            size = _size(fresh) // SECTOR * SECTOR
+            if size < SECTOR:
+                return
+            # dup2 puts the new device behind the old numbers, which calls in workers may still hold.
+            if self._cached_fd >= 0:
+                opened.append(self._open(os.O_DIRECT))
+                os.dup2(fresh, self._cached_fd, inheritable=False)
+            os.dup2(opened[-1], self._fd, inheritable=False)
+        except (OSError, StorageError):
+            return
+        finally:
+            for fd in opened:
+                os.close(fd)
+        self._number = os.fstat(self._fd).st_rdev
+        self.gone = False
+        self._changes += 1
+        self._tell("back")
+        if size != self.size:
+            self.size = size
+            self._tell("resized")
+
+    def _explain(self, error: StorageError, what: str, offset: int, length: int) -> StorageError:
+        error = super()._explain(error, what, offset, length)
+        if error.errno in _GONE and not self._closed:
+            self._set_gone()
+        if self.gone:
+            self.errors -= 1  # counted above already
+            return self._missing(what)
+        return error
+
+    def close(self) -> None:
+        if self._watch_udev is not None:
+            self._watch_udev.close()
+            self._watch_udev = None
+        super().close()
+
+    def describe(self) -> dict[str, object]:
+        state = {"state": "gone"} if self.gone and not self._closed else {}
+        return super().describe() | state | {"watched": self._watch_udev is not None}
+
+
+def _size(fd: int) -> int:
+    (size,) = _U64.unpack(fcntl.ioctl(fd, BLKGETSIZE64, bytes(_U64.size)))
+    return int(size)
+
+
+def _integer(fd: int, request: int) -> int:
+    (value,) = _INT.unpack(fcntl.ioctl(fd, request, bytes(_INT.size)))
+    return int(value)
+
+
+def _discards(number: int) -> bool:
+    """Can the device zero a range by giving it up?"""
+    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    for queue in (device / "queue", device / ".." / "queue"):  # a partition's is its disk's
+        try:
+            return all(int((queue / name).read_text()) > 0 for name in ("discard_max_bytes", "write_zeroes_max_bytes"))
+        except (OSError, ValueError):
+            continue
+    return False

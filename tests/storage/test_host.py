@@ -1,0 +1,121 @@
+"""With loop devices, where this machine lets us make them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage.host import HostBackend
+from hba.storage.workers import WorkerPool
+from tests.storage.util import Sync, operations, run_against_model
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.truncate(SIZE)
+    try:
+        result = subprocess.run(["losetup", "-f", "--show", str(backing)], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("losetup is missing (package util-linux/mount)")
+    if result.returncode:
+        pytest.skip(f"no loop devices here (root and /dev/loop-control needed): {result.stderr.strip()}")
+    path = Path(result.stdout.strip())
+    yield path
+    subprocess.run(["losetup", "-d", str(path)], check=True)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_behaves_like_a_bytearray(device: Path, direct: bool) -> None:
+    @settings(max_examples=15, deadline=None)
+    @given(operations(SIZE))
+    def check(todo: list[tuple[str, int, int, int]]) -> None:
+        loop = EventLoop()
+        workers = WorkerPool(loop, threads=2)
+        backend = HostBackend(device, loop, workers, direct=direct)
+        sync = Sync(loop, backend)
+        sync.zero(0, SIZE)
+        run_against_model(sync, bytearray(SIZE), todo)
+        backend.close()
+        assert workers.shutdown()
+        loop.close()
+
+    check()
+
+
+def test_in_use_is_refused(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    with pytest.raises(StorageError, match="it is in use"):
+        HostBackend(device, loop, workers)
+    backend.close()
+    HostBackend(device, loop, workers).close()
+
+
+def test_a_new_size_is_noticed(device: Path, tmp_path: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    if not backend.describe()["watched"]:
+        pytest.skip("libudev is missing (package libudev1)")
+    events: list[str] = []
+    backend.on_event = events.append
+    os.truncate(tmp_path / "backing", 2 * SIZE)
+    subprocess.run(["losetup", "-c", str(device)], check=True)
+    while not events:
+        loop.run_once(None)
+    assert (events, backend.size) == (["resized"], 2 * SIZE)
+    backend.close()
+
+
+def test_removal_and_return(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    """The kernel's messages are played: a loop device cannot be pulled while it is open."""
+    backend = HostBackend(device, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * 512)
+    number = device.stat().st_rdev
+    backend._device_event("remove", number + 1)
+    assert events == []
+    backend._device_event("remove", number)
+    backend._device_event("remove", number)
+    for call in (lambda: sync.read(0, 512), lambda: sync.write(0, bytes(512)), sync.flush):
+        with pytest.raises(StorageError, match="has gone") as caught:
+            call()
+        assert caught.value.errno == errno.ENODEV
+    assert backend.describe()["state"] == "gone"
+    # The old descriptor keeps our exclusive hold, as the device that was pulled would not: let it go first.
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, backend._cached_fd)
+    os.dup2(null, backend._fd)
+    os.close(null)
+    backend._device_event("add", number)
+    assert events == ["gone", "back"]
+    assert sync.read(0, 512) == b"x" * 512
+    backend.close()
+
+
+def test_an_error_that_says_gone_is_believed(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    error = backend._explain(StorageError("", errno.ENXIO), "read", 0, 512)
+    assert (error.errno, events) == (errno.ENODEV, ["gone"])
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("/dev/no-such-disk", "lsblk"), ("/dev/null", "not a block device"), ("/tmp", 'kind = "file"')]
+)
+def test_errors_at_opening(path: str, says: str, loop: EventLoop, workers: WorkerPool) -> None:
+    with pytest.raises(StorageError, match=says):
+        HostBackend(path, loop, workers)
