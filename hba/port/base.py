@@ -506,10 +506,9 @@ class PortBase(PortDriver):
         """CF-04, MB-12: an address is good if it lies in the data of a live SRB that is named, its extension, its
         sense buffer or the uncached extension."""
         rule = "CF-04" if self.model == "scsiport" else "MB-12"
-        kind = type(virtual_address)
-        if kind is OpaqueBuffer or kind is MappedBuffer:
+        request: Request | None
+        if isinstance(virtual_address, (OpaqueBuffer, MappedBuffer)):
             request = virtual_address.request
-            assert request is not None
             if self.verifier is not None:
                 named = srb._request if type(srb) is GuardedSrb else getattr(srb, "_port", None)
                 if named is not request or request.state != ISSUED:

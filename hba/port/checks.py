@@ -70,7 +70,9 @@ def _length(port: PortBase, request: Request, base: int) -> None:
         port.offence("OW-06", f"DataTransferLength raised from {asked} to {said}; set back", request)
         return
     windows = port.chip.windows
-    moved = windows.transferred(srb) if windows is not None and request.dma_watched else None
+    if windows is not None:
+        request.moved = windows.transferred(srb)
+    moved = request.moved  # 0: nobody watched, or there was no data phase
     if base == s.SRB_STATUS_SUCCESS:
         if said == 0 and asked and srb.cdb and srb.cdb[0] in READ_WRITE:
             port.offence("OW-05", "a read or write succeeded with DataTransferLength 0", request)
@@ -78,14 +80,14 @@ def _length(port: PortBase, request: Request, base: int) -> None:
             port.offence(
                 "OW-07", f"{said} of {asked} bytes, but SUCCESS instead of DATA_OVERRUN", request, severity="warning"
             )
-        elif moved is not None and moved < asked:
+        elif moved and moved < asked:
             port.offence(
                 "OW-07",
                 f"SUCCESS with DataTransferLength {said}, but the device moved {moved} bytes",
                 request,
                 severity="warning",
             )
-    elif base == s.SRB_STATUS_DATA_OVERRUN and said == asked and moved is not None and moved < asked:
+    elif base == s.SRB_STATUS_DATA_OVERRUN and said == asked and moved and moved < asked:
         port.offence(
             "OW-07", f"underrun: the device moved {moved} bytes, DataTransferLength still says {said}", request
         )

@@ -26,13 +26,14 @@ class Request:
     retries = 0  # busy retries so far
     frozen = False  # its error froze the queue of its unit: SRB_STATUS_QUEUE_FROZEN goes up with it
     stage = 0  # the model's own progress mark
-    child: Request | None = None  # the part of a split transfer that is under way (hba.port.transfers)
+    child: Srb | None = None  # the part of a split transfer that is under way (hba.port.transfers)
+    tag = 0  # SCSI Port: the tag it holds; 0: none
     # with the verifier only
     guard: Any = None  # hba.port.guard.GuardedSrb, what the miniport got
     length_at_issue = 0
     sense_at_issue = 0
     logged = False  # the miniport called log_error for it (ER-02)
-    dma_watched = False  # the chip told of its DMA, so `windows.transferred` means something (OW-07)
+    moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
     history: list[str] | None = None
 
     def __init__(self, srb: Srb, unit: PortUnit | None) -> None:

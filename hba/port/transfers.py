@@ -206,7 +206,8 @@ class _Train:
         srb.data_transfer_length = part.length
         srb.queue_sort_key = whole.queue_sort_key + self.block
         self.block += part.length // self.block_size
-        self.request.child = self.port.submit_part(srb, self.request)
+        self.request.child = srb
+        self.port.enqueue(self.port.own_request(srb, self.request.unit, f"part of #{self.request.number}"))
 
     def _done(self, srb: Srb) -> None:
         whole = self.request.srb

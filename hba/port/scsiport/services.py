@@ -1,0 +1,81 @@
+"""What a miniport under SCSI Port gets as `self.port`: the ScsiPort* routines (hba.miniport.services)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hba.miniport.config import PortConfigurationInformation
+from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
+from hba.port.request import ISSUED
+from hba.port.scsiport.unit import ScsiPortUnit
+from hba.srb import SP_UNTAGGED, Srb
+
+if TYPE_CHECKING:
+    from hba.port.scsiport.driver import ScsiPort
+
+
+class Services:
+    model = "scsiport"
+
+    def __init__(self, port: ScsiPort) -> None:
+        self._port = port
+        # hot or identical: the port's own methods, without a call in between
+        self.notification = port.notification
+        self.get_physical_address = port.get_physical_address
+        self.get_logical_unit = port.get_logical_unit
+        self.log_error = port.log_error
+        self.stall_execution = port.stall_execution
+
+    def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
+        """ScsiPortGetSrb: what is active with this address and tag."""
+        unit = self._port.units.get(path_id << 16 | target_id << 8 | lun)
+        if not isinstance(unit, ScsiPortUnit):
+            return None
+        request = unit.untagged if queue_tag == SP_UNTAGGED else unit.tagged.get(queue_tag)
+        if request is None or request.state != ISSUED:
+            return None
+        guard: Srb | None = request.guard
+        return guard if guard is not None else request.srb
+
+    def complete_request(self, path_id: int, target_id: int, lun: int, srb_status: int) -> None:
+        """ScsiPortCompleteRequest (ER-15): all that match, the one being processed included."""
+        port = self._port
+        for request in port.matching(path_id, target_id, lun):
+            if port.verifier is not None or port.trace is not None:
+                port.note(request, "notification", f"CompleteRequest {srb_status:#04x}")
+            port.take_back(request, srb_status)
+        port.run_later()
+
+    def get_uncached_extension(self, config: PortConfigurationInformation, number_of_bytes: int) -> memoryview | None:
+        """ScsiPortGetUncachedExtension: only in hw_find_adapter; what CF-09 lists must be final by now."""
+        port = self._port
+        if port.callback != FIND_ADAPTER or number_of_bytes <= 0:
+            port.offence("CF-09", f"get_uncached_extension({number_of_bytes}) in {CALLBACK_NAMES[port.callback]}")
+            return None
+        port.fixed_by_extension = (
+            config.auto_request_sense,
+            config.dma64_bit_addresses,
+            config.srb_extension_size,
+        )
+        memory, bus = port.memory.allocate(number_of_bytes)
+        if port.chip.windows is not None:
+            port.chip.windows.add_fixed(bus, number_of_bytes)
+        return memory
+
+    def get_device_base(self, address: int, number_of_bytes: int) -> Any:
+        """ScsiPortGetDeviceBase: the chip, whose methods are its registers; only for assigned ranges (CF-10)."""
+        port = self._port
+        if not self.validate_range(address, number_of_bytes):
+            port.offence("CF-10", f"get_device_base({address:#x}, {number_of_bytes:#x}) outside the access ranges")
+            return None
+        return port.chip
+
+    def free_device_base(self, mapped: Any) -> None:
+        """ScsiPortFreeDeviceBase: nothing to undo here."""
+
+    def validate_range(self, address: int, number_of_bytes: int) -> bool:
+        """ScsiPortValidateRange: whether the range is one the adapter was assigned (CF-10)."""
+        return any(
+            first <= address and address + number_of_bytes <= first + length
+            for first, length in self._port.info.access_ranges
+        )

@@ -1,0 +1,94 @@
+"""One logical unit at SCSI Port: its queue and why it stands still."""
+
+from __future__ import annotations
+
+from hba.port.request import Request
+from hba.port.scsiport.queue import SortedQueue
+from hba.port.units import PortUnit
+
+# Q-03: what inhibits dispatch, apart from the depth. Frozen (an error) and locked (asked for) are two things (Q-04).
+FROZEN = 1
+LOCKED = 2
+BUSY_RETRY = 4
+QUEUE_FULL = 8
+NEED_SENSE = 16
+PENDING_UNTAGGED = 32
+
+HOLD_NAMES = {
+    FROZEN: "frozen",
+    LOCKED: "locked",
+    BUSY_RETRY: "waits to retry a busy request",
+    QUEUE_FULL: "queue full",
+    NEED_SENSE: "waits for sense data",
+    PENDING_UNTAGGED: "an untagged request waits for the tagged ones to end",
+}
+
+
+class ScsiPortUnit(PortUnit):
+    __slots__ = (
+        "abort",
+        "abort_left",
+        "depth",
+        "frozen_at",
+        "frozen_by",
+        "holds",
+        "need_sense",
+        "parked",
+        "pending_untagged",
+        "queue",
+        "ready",
+        "sense",
+        "sense_memory",
+        "tagged",
+        "untagged",
+    )
+
+    def __init__(self, path: int, target: int, lun: int, depth: int) -> None:
+        super().__init__(path, target, lun)
+        self.queue = SortedQueue()
+        self.depth = depth
+        self.ready = True  # may hand its next request to the adapter: idle, NextLuRequest, or a completion
+        self.holds = 0
+        self.tagged: dict[int, Request] = {}  # active, by tag
+        self.untagged: Request | None = None  # active
+        self.frozen_at = 0  # ns, when FROZEN
+        self.frozen_by = ""
+        self.parked: Request | None = None  # BUSY_RETRY
+        self.sense_memory: tuple[memoryview, int] | None = None  # where REQUEST SENSE puts its data
+        self.need_sense: Request | None = None  # the one that failed with CHECK CONDITION (NEED_SENSE)
+        self.sense: Request | None = None  # the port's REQUEST SENSE
+        self.pending_untagged: list[Request] = []
+        self.abort: Request | None = None  # the port's ABORT_COMMAND for a timed-out request
+        self.abort_left = -1  # ticks until that is overdue
+
+    def unpark(self) -> None:
+        self.parked = None
+        self.holds &= ~BUSY_RETRY
+
+    def no_pending_untagged(self) -> None:
+        self.holds &= ~PENDING_UNTAGGED
+
+    def forget_sense(self) -> None:
+        self.need_sense = None
+        self.sense = None
+        self.holds &= ~NEED_SENSE
+
+    def forget(self) -> None:
+        """The adapter was reset: nothing holds the unit any more."""
+        self.forget_sense()
+        self.holds = 0
+        self.ready = True
+        self.locked_at = None
+        self.lock_owner = None
+        self.frozen_by = ""
+        self.abort = None
+        self.abort_left = -1
+
+    def blocked(self) -> list[str]:
+        """Every reason why nothing more is started on this unit now (Q-03)."""
+        reasons = [name for hold, name in HOLD_NAMES.items() if self.holds & hold]
+        if len(self.active) >= self.depth:
+            reasons.append(f"{len(self.active)} of {self.depth} requests outstanding")
+        elif not self.ready:
+            reasons.append("waits for NextLuRequest or a completion")
+        return reasons
