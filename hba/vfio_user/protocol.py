@@ -324,7 +324,7 @@ def decode_version(body: bytes | memoryview) -> tuple[int, int, Capabilities]:
     if data == b"\0":
         return major, minor, Capabilities()
     try:
-        return major, minor, msgspec.json.decode(data[:-1], type=_VersionData).capabilities
+        return major, minor, msgspec.json.decode(data[:-1].decode(), type=_VersionData).capabilities
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError(f"VERSION: bad version data: {error}") from None
 

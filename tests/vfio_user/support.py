@@ -1,0 +1,211 @@
+"""A device that remembers what was asked of it, and a server and a client in one process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hba.clock import MS, S
+from hba.loop import EventLoop
+from hba.vfio_user import device as dev
+from hba.vfio_user import protocol as p
+from hba.vfio_user.client import VfioUserClient
+from hba.vfio_user.device import Client, IrqInfo, RegionInfo, RequestError
+from hba.vfio_user.server import NativeEngine
+
+T = TypeVar("T")
+
+BAR0, BAR1, ROM, CONFIG = 0, 1, 6, 7
+INTX, MSI, MSIX, ERR = 0, 1, 2, 3
+
+
+class FakeDevice:
+    """BAR 0 and the config space are plain bytes; BAR 1 can be mapped; the ROM is read-only."""
+
+    num_regions = 9
+    num_irqs = 5
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.bytes = {BAR0: bytearray(1 << 20), CONFIG: bytearray(range(256)) * 16, ROM: bytearray(b"ROM!" * 1024)}
+        self.infos = {
+            BAR0: RegionInfo(1 << 20, dev.REGION_READ | dev.REGION_WRITE),
+            ROM: RegionInfo(4096, dev.REGION_READ),
+            CONFIG: RegionInfo(4096, dev.REGION_READ | dev.REGION_WRITE),
+        }
+        self.irqs = {
+            INTX: IrqInfo(1, dev.IRQ_EVENTFD | dev.IRQ_MASKABLE | dev.IRQ_AUTOMASKED),
+            MSI: IrqInfo(32, dev.IRQ_EVENTFD | dev.IRQ_NORESIZE),
+            ERR: IrqInfo(1, dev.IRQ_EVENTFD),
+        }
+        self.maps: dict[tuple[int, int], tuple[int, int | None, int]] = {}
+        self.fds: list[int] = []  # eventfds and memory, ours
+        self.client: Client | None = None
+        self.on_read: Callable[[], None] = lambda: None
+        self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
+        self.on_reset: Callable[[], None] = lambda: None
+
+    def region_info(self, index: int) -> RegionInfo:
+        return self.infos.get(index, RegionInfo())
+
+    def irq_info(self, index: int) -> IrqInfo:
+        return self.irqs.get(index, IrqInfo())
+
+    def region_read(self, index: int, offset: int, count: int) -> bytes:
+        self.calls.append(("read", index, offset, count))
+        self.on_read()
+        return bytes(self.bytes[index][offset : offset + count])
+
+    def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None:
+        value = bytes(data)
+        self.calls.append(("write", index, offset, value))
+        self.bytes[index][offset : offset + len(value)] = value
+        self.on_write(index, offset, value)
+        assert bytes(data) == value, "the engine changed the data under the device's eyes"
+
+    def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
+        if fd is not None:
+            self.fds.append(fd)
+        if any(iova < at + length and at < iova + size for at, length in self.maps):
+            raise RequestError(errno.EEXIST, "overlap")
+        self.maps[iova, size] = (prot, fd, offset)
+
+    def dma_unmap(self, iova: int, size: int) -> None:
+        if (iova, size) not in self.maps:
+            raise RequestError(errno.ENOENT, "no such map")
+        del self.maps[iova, size]
+
+    def dma_unmap_all(self) -> None:
+        self.maps.clear()
+
+    def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
+        self.fds += fds
+        self.calls.append(("irqs", index, flags, start, count, len(fds), data))
+
+    def reset(self) -> None:
+        self.calls.append(("reset",))
+        self.on_reset()
+
+    def connected(self, client: Client) -> None:
+        self.calls.append(("connected",))
+        self.client = client
+
+    def disconnected(self) -> None:
+        self.calls.append(("disconnected",))
+        self.client = None
+        self.maps.clear()
+        self.close_fds()
+
+    def close_fds(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+class Bench:
+    """A server in the loop of this thread, and calls of a client in another thread while the loop turns."""
+
+    def __init__(self, dma_timeout: int = 2 * S) -> None:
+        self.loop = EventLoop()
+        self.device = FakeDevice()
+        ours, theirs = socket.socketpair()
+        self.engine = NativeEngine.from_fd(self.loop, ours.detach(), self.device, dma_timeout=dma_timeout)
+        self.engine.start()
+        self.client = VfioUserClient(theirs, timeout=10)
+
+    def call(self, function: Callable[[], T]) -> T:
+        return run_beside(self.loop, function)
+
+    def kick(self, done: Callable[[], bool], data: bytes = b"go") -> None:
+        """Write to BAR 0 and serve the server's DMA messages until `done()`."""
+
+        def body() -> None:
+            self.client.region_write(BAR0, 0, data, posted=True)
+            while not done():
+                self.client.poll()
+
+        self.call(body)
+
+    def turn(self) -> None:
+        """Let the server work off what is there."""
+        for _ in range(6):
+            self.loop.run_once(0)
+
+    def raw(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        self.client.send_raw(data, fds)
+        self.turn()
+
+    def replies(self) -> list[tuple[p.Header, bytes]]:
+        """What the server has sent so far."""
+        found = []
+        while (message := self.client.receive(wait=False)) is not None:
+            found.append((message[0], message[1]))
+            for fd in message[2]:
+                os.close(fd)
+        return found
+
+    def close(self) -> None:
+        self.client.close()
+        self.turn()
+        self.engine.close()
+        self.device.close_fds()
+        self.loop.close()
+
+
+def run_beside(loop: EventLoop, function: Callable[[], T]) -> T:
+    """Run `function` in another thread and the loop in this one until it returns."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            loop.call_from_thread(lambda: None)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        loop.run_once(20 * MS)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+@contextmanager
+def bench(dma_timeout: int = 2 * S, *, negotiate: bool = True) -> Iterator[Bench]:
+    it = Bench(dma_timeout)
+    try:
+        if negotiate:
+            it.call(it.client.version)
+            it.device.calls.clear()
+        yield it
+    finally:
+        it.close()
+
+
+def open_fds() -> int:
+    """How many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def message(command: int, body: bytes = b"", *, flags: int = 0, message_id: int = 77, size: int | None = None) -> bytes:
+    length = p.HEADER_SIZE + len(body) if size is None else size
+    return p.HEADER.pack(message_id, command, length, flags, 0) + body
+
+
+def write_message(region: int, offset: int, data: bytes, *, posted: bool = True, message_id: int = 78) -> bytes:
+    body = p.REGION_ACCESS_BODY.struct.pack(offset, region, len(data)) + data
+    return message(p.REGION_WRITE, body, flags=p.NO_REPLY if posted else 0, message_id=message_id)
+
+
+def read_message(region: int, offset: int, count: int, *, message_id: int = 79) -> bytes:
+    body = p.REGION_ACCESS_BODY.struct.pack(offset, region, count)
+    return message(p.REGION_READ, body, message_id=message_id)

@@ -1,0 +1,284 @@
+"""The socket: who may have it, what it looks like, who comes and goes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hba.errors import EXIT_SOCKET, SocketError
+from hba.loop import EventLoop
+from hba.vfio_user import device as dev
+from hba.vfio_user import protocol as p
+from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
+from hba.vfio_user.server import MAX_PATH, NativeEngine
+from tests.vfio_user.support import BAR0, INTX, FakeDevice, message, open_fds, run_beside
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    it = EventLoop()
+    yield it
+    it.close()
+
+
+def turn(loop: EventLoop) -> None:
+    for _ in range(6):
+        loop.run_once(0)
+
+
+def test_the_socket_is_ours_alone_whatever_the_umask(loop: EventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    engine = NativeEngine(loop, path, FakeDevice())
+    old = os.umask(0)
+    try:
+        engine.start()
+    finally:
+        os.umask(old)
+    mode = path.stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+    engine.close()
+    assert not path.exists()
+
+
+def test_a_stale_socket_is_replaced(loop: EventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    engine = NativeEngine(loop, path, FakeDevice())
+    engine.start()
+    with VfioUserClient.connect(path) as client:
+        run_beside(loop, client.version)
+    engine.close()
+
+
+def test_a_living_server_keeps_its_socket(loop: EventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    engine = NativeEngine(loop, path, FakeDevice())
+    engine.start()
+    with pytest.raises(SocketError, match="taken") as caught:
+        NativeEngine(loop, path, FakeDevice()).start()
+    assert caught.value.exit_code == EXIT_SOCKET
+    assert str(path) in str(caught.value)
+    with VfioUserClient.connect(path) as client:
+        run_beside(loop, client.version)
+    engine.close()
+
+
+def test_a_file_in_the_way_is_left_alone(loop: EventLoop, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(SocketError, match="not a socket"):
+        NativeEngine(loop, path, FakeDevice()).start()
+    assert path.read_text() == "precious"
+
+
+def test_a_path_that_is_too_long(loop: EventLoop, tmp_path: Path) -> None:
+    name = "x" * (MAX_PATH - len(str(tmp_path)) - 1)
+    fits = NativeEngine(loop, tmp_path / name, FakeDevice())
+    fits.start()
+    fits.close()
+    with pytest.raises(SocketError, match="at most 107"):
+        NativeEngine(loop, tmp_path / (name + "x"), FakeDevice()).start()
+
+
+def test_no_directory(loop: EventLoop, tmp_path: Path) -> None:
+    with pytest.raises(SocketError, match="does not exist"):
+        NativeEngine(loop, tmp_path / "no" / "s", FakeDevice()).start()
+    (tmp_path / "file").touch()
+    with pytest.raises(SocketError, match="cannot open the directory"):
+        NativeEngine(loop, tmp_path / "file" / "s", FakeDevice()).start()
+
+
+def test_no_permission(loop: EventLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the refusal of the system is brought about by hand.
+    def refuse(self: socket.socket, name: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    before = open_fds()
+    with pytest.raises(SocketError, match="Permission denied"):
+        NativeEngine(loop, tmp_path / "s", FakeDevice()).start()
+    assert open_fds() == before
+
+
+def test_a_second_client_is_refused_at_once(loop: EventLoop, tmp_path: Path) -> None:
+    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    engine.start()
+    with VfioUserClient.connect(tmp_path / "s") as first:
+        run_beside(loop, first.version)
+        with VfioUserClient.connect(tmp_path / "s") as second, pytest.raises(Disconnected):
+            run_beside(loop, second.version)
+        assert engine.snapshot()["refused"] == 1
+        assert run_beside(loop, lambda: first.region_read(BAR0, 0, 4)) == bytes(4)
+    engine.close()
+
+
+def test_the_client_may_leave_and_come_back(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    engine.start()
+    before = open_fds()
+    for turn_number in range(3):
+        with VfioUserClient.connect(tmp_path / "s") as client, GuestRam(0x2000) as ram:
+            run_beside(loop, client.version)
+            assert engine.snapshot()["state"] == "connected"
+            run_beside(loop, lambda client=client, ram=ram: client.map_ram(ram))  # type: ignore[misc]
+            eventfd = os.eventfd(0)
+            run_beside(loop, lambda client=client, fd=eventfd: client.set_eventfds(INTX, [fd]))  # type: ignore[misc]
+            os.close(eventfd)
+            old = run_beside(loop, lambda client=client: client.region_read(BAR0, 0, 1))  # type: ignore[misc]
+            assert old == bytes([turn_number])  # the device's state outlives its clients
+            data = bytes([turn_number + 1])
+            run_beside(loop, lambda client=client, data=data: client.region_write(BAR0, 0, data))  # type: ignore[misc]
+        turn(loop)
+        assert device.calls[-1] == ("disconnected",)
+        assert device.client is None
+        assert engine.snapshot()["state"] == "listening"
+    assert engine.snapshot()["connections"] == 3
+    assert engine.snapshot()["last_error"] is None
+    assert open_fds() == before
+    engine.close()
+
+
+def test_the_next_client_is_there_before_the_end_of_the_last_was_noticed(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    engine.start()
+    first = VfioUserClient.connect(tmp_path / "s")
+    run_beside(loop, first.version)
+    first.close()
+    with VfioUserClient.connect(tmp_path / "s") as second:
+        engine._accept()
+        run_beside(loop, second.version)
+    assert engine.snapshot()["refused"] == 0
+    assert [call[0] for call in device.calls] == ["connected", "disconnected", "connected"]
+    engine.close()
+
+
+def test_a_probe_does_not_reach_the_device(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    engine.start()
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(tmp_path / "s"))
+        turn(loop)
+        assert engine.snapshot()["state"] == "negotiating"
+    turn(loop)
+    assert device.calls == []
+    engine.close()
+
+
+def test_close_tells_the_client_and_the_device(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    before = open_fds()
+    engine.start()
+    with VfioUserClient.connect(tmp_path / "s") as client:
+        run_beside(loop, client.version)
+        engine.close()
+        assert device.calls[-1] == ("disconnected",)
+        with pytest.raises(Disconnected):
+            client.poll()
+    turn(loop)
+    assert open_fds() == before
+    assert engine.snapshot()["state"] == "closed"
+
+
+def test_close_leaves_the_socket_of_a_successor(loop: EventLoop, tmp_path: Path) -> None:
+    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    engine.start()
+    (tmp_path / "s").unlink()
+    successor = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    successor.start()
+    engine.close()
+    assert (tmp_path / "s").exists()
+    successor.close()
+
+
+def test_from_fd_with_a_listening_socket(loop: EventLoop, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        engine = NativeEngine.from_fd(loop, listener.detach(), FakeDevice())
+    engine.start()
+    with VfioUserClient.connect(tmp_path / "s") as client:
+        run_beside(loop, client.version)
+    turn(loop)
+    assert engine.snapshot()["state"] == "listening"
+    engine.close()
+
+
+def test_from_fd_with_a_connected_socket(loop: EventLoop) -> None:
+    ours, theirs = socket.socketpair()
+    engine = NativeEngine.from_fd(loop, ours.detach(), FakeDevice())
+    engine.start()
+    with VfioUserClient(theirs) as client:
+        run_beside(loop, client.version)
+    turn(loop)
+    assert engine.snapshot()["state"] == "closed"
+    engine.close()
+
+
+def test_from_fd_with_something_else(loop: EventLoop, tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(SocketError, match="not a socket"):
+        NativeEngine.from_fd(loop, fd, FakeDevice())
+    os.close(fd)
+    with pytest.raises(SocketError, match="cannot be used"):
+        NativeEngine.from_fd(loop, fd, FakeDevice())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram, pytest.raises(SocketError, match="stream"):
+        NativeEngine.from_fd(loop, datagram.fileno(), FakeDevice())
+
+
+def test_a_client_that_does_not_read_is_dropped(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    engine.start()
+    with VfioUserClient.connect(tmp_path / "s") as client:
+        run_beside(loop, client.version)
+        request = message(p.REGION_READ, p.REGION_ACCESS_BODY.struct.pack(0, BAR0, 1 << 20))
+        for _ in range(8):
+            client.send_raw(request)
+            turn(loop)
+            if device.client is None:
+                break
+        assert device.calls[-1] == ("disconnected",)
+        assert "does not read" in str(engine.snapshot()["last_error"])
+    engine.close()
+
+
+def test_a_slow_reader_gets_everything_in_order(loop: EventLoop, tmp_path: Path) -> None:
+    device = FakeDevice()
+    device.bytes[BAR0][:] = os.urandom(1 << 20)
+    memory = os.memfd_create("bar")
+    os.ftruncate(memory, 4096)
+    device.infos[1] = dev.RegionInfo(4096, 7, memory)
+    engine = NativeEngine(loop, tmp_path / "s", device)
+    engine.start()
+    with VfioUserClient.connect(tmp_path / "s") as client:
+        run_beside(loop, client.version)
+        for number in range(3):
+            body = p.REGION_ACCESS_BODY.struct.pack(0, BAR0, 1 << 20)
+            client.send_raw(message(p.REGION_READ, body, message_id=number))
+        body = p.REGION_INFO_BODY.encode(p.RegionInfoBody(32, 0, 1, 0, 0, 0))
+        client.send_raw(message(p.DEVICE_GET_REGION_INFO, body, message_id=3))
+        turn(loop)  # the replies do not fit the socket now
+        os.close(memory)  # and the device may close its own descriptor meanwhile
+        for number in range(4):
+            received = run_beside(loop, client.receive)
+            assert received is not None
+            header, body, fds = received
+            assert header[0] == number
+            if number < 3:
+                assert body[16:] == device.bytes[BAR0]
+            else:
+                assert os.fstat(fds[0]).st_size == 4096
+                os.close(fds[0])
+    engine.close()
