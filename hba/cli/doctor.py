@@ -17,9 +17,11 @@ def command(as_json: bool) -> int:
 
     Things are tried, not looked at. Exit code 0 when nothing needed is missing, else 1.
     """
-    from hba.lab.doctor import MISSING, examine
+    from hba.cli import machine
+    from hba.lab import doctor as lab
+    from hba.lab.doctor import MISSING
 
-    findings = examine()
+    findings = [*machine.examine(), *lab.examine()]
     missing = [finding for finding in findings if finding.state == MISSING]
     if as_json:
         output.print_json(

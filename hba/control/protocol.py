@@ -40,8 +40,6 @@ def _other(value: object) -> object:
     """What JSON has no word for."""
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
-    if isinstance(value, memoryview):
-        return bytes(value).hex()
     return str(value)
 
 

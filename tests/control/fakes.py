@@ -1,0 +1,131 @@
+"""An adapter's parts without an adapter, and a control server for them in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hba.config.model import AdapterConfig
+from hba.control.method import Method
+from hba.control.methods import METHODS
+from hba.control.parts import Parts
+from hba.control.server import ControlServer
+from hba.loop import EventLoop
+from hba.scsi.bus import ScsiBus
+from hba.scsi.config import LunConfig
+from hba.scsi.task import Task
+from hba.scsi.unit import LogicalUnit
+from hba.storage.backend import Backend
+from hba.storage.config import StorageConfig, parse_size
+from hba.storage.memory import MemoryBackend
+from hba.verifier import Verifier
+
+
+class FakeSnapshot:
+    def __init__(self, **value: object) -> None:
+        self.value = value
+
+    def snapshot(self) -> dict[str, object]:
+        return dict(self.value)
+
+
+class FakeUnit(LogicalUnit):
+    """A disk as far as the control methods know one."""
+
+    def __init__(self, backend: Backend | None) -> None:
+        self.backend = backend
+        self.read_only = False
+        self.locked = False
+        self.closed = False
+
+    def execute(self, task: Task) -> bool:
+        return True
+
+    def execute_for_absent_lun(self, task: Task) -> bool:
+        return True
+
+    def abort(self, task: Task) -> bool:
+        return False
+
+    def abort_all(self, response: int) -> None:
+        pass
+
+    def reset(self, kind: str) -> None:
+        pass
+
+    def luns_changed(self) -> None:
+        pass
+
+    def describe(self) -> dict[str, object]:
+        storage = None if self.backend is None else self.backend.describe()
+        return {"type": "disk", "read_only": self.read_only, "storage": storage}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def eject(self, force: bool = False) -> Backend | None:
+        if self.locked and not force:
+            raise ValueError("locked")
+        medium, self.backend = self.backend, None
+        return medium
+
+    def insert(self, backend: Backend) -> None:
+        if self.backend is not None:
+            raise ValueError("there is a medium")
+        self.backend = backend
+
+    def resize(self, size: int) -> None:
+        if self.backend is None:
+            raise ValueError("no medium")
+        self.backend.size = size
+
+    def set_read_only(self, read_only: bool) -> None:
+        self.read_only = read_only
+
+
+def open_store(storage: StorageConfig) -> Backend:
+    return MemoryBackend(parse_size(storage.size or 0))  # type: ignore[union-attr]
+
+
+def open_unit(config: LunConfig) -> LogicalUnit:
+    return FakeUnit(None if config.storage is None else open_store(config.storage))
+
+
+def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
+    values: dict[str, Any] = {
+        "name": name,
+        "config": AdapterConfig(type="pvscsi", name=name, socket=f"/run/{name}.sock"),
+        "loop": loop,
+        "engine": FakeSnapshot(state="connected", bytes_received=1),
+        "function": FakeSnapshot(identity=None, interrupts={"mode": "msi", "signals": 3}, dma=[]),
+        "adapter": FakeSnapshot(registers=None, rings=None, counters={"requests": 7}),
+        "port": FakeSnapshot(model="storport", counters={"submitted": 7}, units=[]),
+        "bus": ScsiBus(),
+        "verifier": Verifier(loop.clock),
+        "recorder": None,
+        "open_unit": open_unit,
+        "open_store": open_store,
+        "stop": loop.stop,
+    }
+    return Parts(**(values | changes))
+
+
+@contextmanager
+def serving(path: Path, methods: tuple[Method, ...] = METHODS, **changes: Any) -> Iterator[Parts]:
+    """A control server at `path`, its loop in a thread."""
+    loop = EventLoop()
+    parts = make_parts(loop, **changes)
+    server = ControlServer(loop, path, parts, methods)
+    server.start()
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        yield parts
+    finally:
+        loop.stop()
+        thread.join()
+        server.close()
+        loop.close()

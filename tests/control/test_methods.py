@@ -1,0 +1,168 @@
+"""What can be called, through the socket as anybody would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hba.control.client import CallRefused, ControlClient
+from hba.control.events import TOPICS
+from hba.control.methods import METHODS
+from hba.control.parts import Parts
+from hba.rules import RULES
+from tests.control.fakes import FakeUnit, serving
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with serving(tmp_path / "c") as parts:
+        yield parts
+
+
+@pytest.fixture
+def client(parts: Parts, tmp_path: Path) -> Iterator[ControlClient]:
+    with ControlClient(tmp_path / "c") as client:
+        yield client
+
+
+def refusal(client: ControlClient, method: str, **params: Any) -> str:
+    with pytest.raises(CallRefused) as caught:
+        client.call(method, **params)
+    return str(caught.value)
+
+
+MEMORY = {"kind": "memory", "size": "1M"}
+
+
+def test_every_method_is_listed_with_its_parameters(client: ControlClient) -> None:
+    listed = {item["name"]: item for item in client.call("methods")}
+    assert set(listed) == {method.name for method in METHODS}
+    assert all(item["doc"] for item in listed.values())
+    assert "target" in str(listed["lun.remove"]["params"])
+
+
+def test_names_are_unique() -> None:
+    names = [method.name for method in METHODS]
+    assert len(set(names)) == len(names)
+
+
+def test_every_subject_can_be_shown_and_all_has_each(client: ControlClient) -> None:
+    subjects = {m.name.removeprefix("show.") for m in METHODS if m.name.startswith("show.")} - {"all"}
+    everything = client.call("show.all")
+    assert set(everything) == subjects
+    for subject in subjects - {"counters"}:  # its CPU time moves on
+        assert client.call(f"show.{subject}") == everything[subject]
+    assert everything["summary"] | {"pid": 0} == {
+        "name": "fake0",
+        "type": "pvscsi",
+        "port": "storport",
+        "miniport": "dma",
+        "pid": 0,
+        "version": everything["summary"]["version"],
+        "socket": "/run/fake0.sock",
+        "connected": True,
+        "luns": 0,
+        "violations": 0,
+    }
+    assert everything["counters"]["process"]["VmRSS"] > 1 << 20
+    assert everything["irq"] == {"mode": "msi", "signals": 3}
+
+
+def test_units_come_and_go(parts: Parts, client: ControlClient) -> None:
+    added = client.call("lun.add", unit={"target": 2, "lun": 1, "storage": MEMORY})
+    assert (added["target"], added["lun"], added["storage"]["size"]) == (2, 1, 1 << 20)
+    assert [unit["target"] for unit in client.call("lun.ls")] == [2]
+    unit = parts.bus.units[2][1]
+    assert isinstance(unit, FakeUnit)
+    client.call("lun.remove", target=2, lun=1)
+    assert unit.closed
+    assert client.call("lun.ls") == []
+
+
+def test_units_that_cannot_be_added(client: ControlClient) -> None:
+    client.call("lun.add", unit={"storage": MEMORY})
+    assert "there is a unit at 0:0 already" in refusal(client, "lun.add", unit={"storage": MEMORY})
+    assert "target 200 is beyond max_targets = 64" in refusal(client, "lun.add", unit={"target": 200, "storage": MEMORY})
+    both = refusal(client, "lun.add", unit={"tarlet": 1, "storage": {"kind": "memory", "size": "1x"}})
+    assert 'tarlet: no such key; did you mean "target"?' in both
+    assert '"1x" is not a size' in both
+
+
+def test_a_medium_is_ejected_and_inserted(parts: Parts, client: ControlClient) -> None:
+    client.call("lun.add", unit={"storage": MEMORY, "removable": True})
+    unit = parts.bus.units[0][0]
+    assert isinstance(unit, FakeUnit)
+    unit.locked = True
+    assert "locked" in refusal(client, "lun.eject", target=0)
+    assert client.call("lun.eject", target=0, force=True)["storage"] is None
+    assert client.call("lun.insert", target=0, storage=MEMORY)["storage"]["size"] == 1 << 20
+    assert "there is a medium" in refusal(client, "lun.insert", target=0, storage=MEMORY)
+    assert "expected one of" in refusal(client, "lun.insert", target=0, storage={"kind": "floppy"})
+
+
+def test_a_medium_is_resized_and_protected(client: ControlClient) -> None:
+    client.call("lun.add", unit={"storage": MEMORY})
+    assert client.call("lun.resize", target=0, size="2M")["storage"]["size"] == 2 << 20
+    assert client.call("lun.read_only", target=0)["read_only"] is True
+    assert client.call("lun.read_only", target=0, read_only=False)["read_only"] is False
+    assert '"big" is not a size' in refusal(client, "lun.resize", target=0, size="big")
+
+
+@pytest.mark.parametrize("method", ["lun.remove", "lun.eject", "lun.read_only"])
+def test_a_unit_that_is_not_there(client: ControlClient, method: str) -> None:
+    client.call("lun.add", unit={"storage": MEMORY})
+    assert "there is no unit at 7:0. units: 0:0" in refusal(client, method, target=7)
+
+
+def test_findings_are_counted_shown_and_forgotten(parts: Parts, client: ControlClient) -> None:
+    rules = list(RULES)[:2]
+    assert parts.verifier is not None
+    for number in range(25):
+        parts.verifier.report(rules[number % 2], f"finding {number}", where="slot 3", index=number)
+    shown = client.call("show.verifier")
+    assert sum(shown["counts"].values()) == 25
+    assert [item["message"] for item in shown["findings"]] == [f"finding {number}" for number in range(5, 25)]
+    assert shown["findings"][-1]["details"] == {"index": 24}
+    only = client.call("show.verifier", rule=rules[1], limit=2)["findings"]
+    assert [item["message"] for item in only] == ["finding 21", "finding 23"]
+    assert client.call("show.verifier", limit=0)["findings"] == []
+    assert client.call("verifier.reset") == {"forgotten": 25}
+    assert client.call("show.verifier")["counts"] == {}
+
+
+def test_the_verifier_may_be_off(tmp_path: Path) -> None:
+    with serving(tmp_path / "off", verifier=None), ControlClient(tmp_path / "off") as client:
+        assert client.call("show.verifier")["level"] == "off"
+        assert client.call("show.summary")["violations"] is None
+        assert "the verifier is off" in refusal(client, "verifier.reset")
+
+
+def test_events_reach_those_who_subscribed(parts: Parts, client: ControlClient, tmp_path: Path) -> None:
+    with ControlClient(tmp_path / "c") as other:
+        client.call("events.subscribe")
+        other.call("events.subscribe", topics=["storage"])
+        parts.loop.call_from_thread(lambda: parts.events.publish("hotplug", {"change": "added"}))
+        parts.loop.call_from_thread(lambda: parts.events.publish("trace", {"kind": "submit"}))
+        parts.loop.call_from_thread(lambda: parts.events.publish("storage", {"what": "gone"}))
+        assert next(client.events()) == {"event": "hotplug", "data": {"change": "added"}}
+        assert next(other.events()) == {"event": "storage", "data": {"what": "gone"}}
+        client.call("events.unsubscribe", topics=["storage", "hotplug", "verifier", "client"])
+
+
+def test_changes_of_units_are_events(client: ControlClient) -> None:
+    client.call("events.subscribe", topics=["hotplug"])
+    client.call("lun.add", unit={"storage": MEMORY})
+    client.call("lun.resize", target=0, size="2M")
+    assert next(client.events())["data"] == {"change": "resized", "target": 0, "lun": 0}
+
+
+def test_topics_are_known(client: ControlClient) -> None:
+    assert client.call("events.topics") == TOPICS
+    assert 'did you mean "trace"' in refusal(client, "events.subscribe", topics=["tarce"])
+
+
+def test_stop_stops(parts: Parts, client: ControlClient) -> None:
+    assert client.call("server.stop") == {"stopping": True}
