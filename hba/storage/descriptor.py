@@ -198,18 +198,23 @@ class DescriptorBackend(CountingBackend):
     # which promises nothing about the content), a zeroed range keeps its space (as BLKZEROOUT does).
 
     def _discard_blocking(self, offset: int, length: int) -> None:
-        linux.punch_hole(self._fd, offset, length)
+        linux.punch_hole(self._first_fd(), offset, length)
 
     def _zero_blocking(self, offset: int, length: int) -> None:
         if self._zeroes_ranges:
             try:
-                linux.zero_range(self._fd, offset, length)
+                linux.zero_range(self._first_fd(), offset, length)
                 return
             except OSError as problem:
                 if problem.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
                     raise
                 self._zeroes_ranges = False
-        write_zeros(self._cached_fd if self._cached_fd >= 0 else self._fd, offset, length)
+        write_zeros(self._first_fd(), offset, length)
+
+    def _first_fd(self) -> int:
+        """The descriptor through the page cache, opened first. On a block device it is the one that holds the device
+        exclusively; through another one the kernel refuses fallocate (EBUSY) while cached pages are dirty."""
+        return self._cached_fd if self._cached_fd >= 0 else self._fd
 
     def _submit(self, work: Work, done: Done) -> None:
         self._workers.submit(work, done)

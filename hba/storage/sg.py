@@ -1,0 +1,288 @@
+"""A SCSI device of this machine that is given the guest's own commands: SG_IO pass-through.
+
+Not a `Backend`: it takes command descriptor blocks, not reads and writes, and answers with status and sense data.
+
+Sources: scsi/sg.h (sg_io_hdr_t, interface version 3), the Linux SCSI Generic HOWTO, chapter "SG_IO ioctl".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hba.clock import MS
+from hba.errors import StorageError
+from hba.loop import EventLoop
+from hba.storage.udev import DeviceWatch, watch_devices
+from hba.storage.vectors import length_of
+from hba.storage.workers import WorkerPool
+
+SG_IO = 0x2285
+SG_GET_VERSION_NUM = 0x2282
+INTERFACE = ord("S")
+
+NO_DATA = -1  # SG_DXFER_NONE
+TO_DEVICE = -2  # SG_DXFER_TO_DEV
+FROM_DEVICE = -3  # SG_DXFER_FROM_DEV
+
+DID_OK, DID_NO_CONNECT, DID_BUS_BUSY, DID_TIME_OUT = 0x00, 0x01, 0x02, 0x03  # host_status
+DID_TRANSPORT_DISRUPTED = 0x0E
+DRIVER_SENSE = 0x08  # driver_status: there is sense data, which is no error of the driver's
+
+MAX_SENSE = 252  # bytes; SPC-5 4.4.1: sense data is not longer
+MAX_CDB = 252
+MAX_IOVECS = 1024  # UIO_MAXIOV
+
+# Commands that change nothing, by operation code: what a device opened read-only is given (SPC-5, SBC-4, MMC-6).
+_READS = frozenset(
+    {0x00, 0x03, 0x08, 0x12, 0x1A, 0x1B, 0x1C, 0x23, 0x25, 0x28, 0x2B, 0x2F, 0x34, 0x35, 0x37, 0x3C, 0x42, 0x43, 0x44}
+    | {0x45, 0x46, 0x4A, 0x4B, 0x4D, 0x4E, 0x51, 0x52, 0x5A, 0x5C, 0x5E, 0x88, 0x8F, 0x90, 0x91, 0x9E, 0xA0, 0xA3}
+    | {0xA4, 0xA8, 0xAC, 0xAD, 0xAF, 0xB7, 0xB9, 0xBD, 0xBE}
+)
+
+
+class SgIoHeader(ctypes.Structure):
+    """struct sg_io_hdr"""
+
+    _fields_ = [
+        ("interface_id", ctypes.c_int),
+        ("dxfer_direction", ctypes.c_int),
+        ("cmd_len", ctypes.c_ubyte),
+        ("mx_sb_len", ctypes.c_ubyte),
+        ("iovec_count", ctypes.c_ushort),
+        ("dxfer_len", ctypes.c_uint),
+        ("dxferp", ctypes.c_void_p),
+        ("cmdp", ctypes.c_void_p),
+        ("sbp", ctypes.c_void_p),
+        ("timeout", ctypes.c_uint),
+        ("flags", ctypes.c_uint),
+        ("pack_id", ctypes.c_int),
+        ("usr_ptr", ctypes.c_void_p),
+        ("status", ctypes.c_ubyte),
+        ("masked_status", ctypes.c_ubyte),
+        ("msg_status", ctypes.c_ubyte),
+        ("sb_len_wr", ctypes.c_ubyte),
+        ("host_status", ctypes.c_ushort),
+        ("driver_status", ctypes.c_ushort),
+        ("resid", ctypes.c_int),
+        ("duration", ctypes.c_uint),
+        ("info", ctypes.c_uint),
+    ]
+
+
+class IoVector(ctypes.Structure):
+    """struct sg_iovec"""
+
+    _fields_ = [("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t)]
+
+
+Ioctl = Callable[[int, SgIoHeader], None]
+
+
+class ScsiResult:
+    """What became of a command.
+
+    `status`    SAM-6 status byte; meaningless with `error`.
+    `sense`     sense data, empty if there is none.
+    `residual`  bytes of the buffer that were not transferred.
+    `error`     None, or why the command never got an answer: ENODEV (device gone), ETIMEDOUT, EBUSY, EROFS, EIO.
+    """
+
+    __slots__ = ("error", "residual", "sense", "status")
+
+    def __init__(self, status: int, sense: bytes, residual: int, error: StorageError | None = None) -> None:
+        self.status = status
+        self.sense = sense
+        self.residual = residual
+        self.error = error
+
+
+class ScsiPassThrough:
+    """The SCSI device at `path`: a generic one (/dev/sg1), or a disk's or optical drive's block device.
+
+    `read_only`: commands that could change the medium are refused with EROFS. Raises `StorageError`.
+    """
+
+    kind = "scsi"
+
+    def __init__(
+        self,
+        path: Path | str,
+        loop: EventLoop,
+        workers: WorkerPool,
+        *,
+        read_only: bool = False,
+        ioctl: Ioctl | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self.gone = False
+        self.on_event: Callable[[str], None] | None = None
+        self.commands = 0
+        self.bytes = 0
+        self.errors = 0
+        self._workers = workers
+        self._ioctl = ioctl if ioctl is not None else _sg_io
+        self._in_flight = 0
+        self._closed = False
+        self._fd = self._open(probe=ioctl is None)
+        information = os.fstat(self._fd)
+        self._number = information.st_rdev
+        subsystem = "block" if stat.S_ISBLK(information.st_mode) else "scsi_generic"
+        self._watch: DeviceWatch | None = watch_devices(loop, self._device_event, subsystem)
+
+    def _open(self, probe: bool) -> int:
+        path = self.path
+        try:
+            fd = os.open(path, (os.O_RDONLY if self.read_only else os.O_RDWR) | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as problem:
+            advice = {
+                errno.ENOENT: "there is no such device; `lsscsi -g` lists those there are",
+                errno.EACCES: "no permission; add yourself to the group that owns it (disk, cdrom)",
+                errno.EROFS: "it is read-only; set read_only = true",
+                errno.EBUSY: "another program has it for itself",
+            }.get(problem.errno or 0, problem.strerror)
+            raise StorageError(f"{path}: cannot open it: {advice}", problem.errno or 0) from None
+        if probe:
+            try:
+                (version,) = struct.unpack("i", fcntl.ioctl(fd, SG_GET_VERSION_NUM, bytes(4)))
+            except OSError:
+                version = 0
+            if version < 30000:
+                os.close(fd)
+                raise StorageError(
+                    f'{path} takes no SCSI commands (SG_IO); use a SCSI device, or kind = "host" for its blocks',
+                    errno.ENOTTY,
+                )
+        return fd
+
+    def execute(
+        self,
+        cdb: bytes,
+        direction: int,
+        views: Sequence[memoryview],
+        timeout: int,
+        done: Callable[[ScsiResult], None],
+    ) -> None:
+        """Send `cdb`; `done` gets the result later, in the loop's thread.
+
+        `direction`: NO_DATA, TO_DEVICE or FROM_DEVICE; `views` is the data, in place. `timeout` in ns: then the
+        kernel aborts the command. Raises `StorageError` for what cannot be sent at all.
+        """
+        if self._closed or self.gone:
+            raise StorageError(f"{self.path}: the device has {'been closed' if self._closed else 'gone'}", errno.ENODEV)
+        if not 6 <= len(cdb) <= MAX_CDB:
+            raise StorageError(f"a CDB of {len(cdb)} bytes cannot be sent", errno.EINVAL)
+        if self.read_only and (cdb[0] not in _READS or direction == TO_DEVICE):
+            raise StorageError(f"{self.path} is open read-only: operation 0x{cdb[0]:02x} refused", errno.EROFS)
+        self.commands += 1
+        call = _Call(cdb, direction, views, timeout)
+
+        def finished(error: StorageError | None) -> None:
+            self._in_flight -= 1
+            done(self._result(call, error))
+
+        self._workers.submit(lambda: self._ioctl(self._fd, call.header), finished)
+        self._in_flight += 1
+
+    def _result(self, call: _Call, error: StorageError | None) -> ScsiResult:
+        header = call.header
+        if error is None and header.host_status != DID_OK:
+            code, why = {
+                DID_NO_CONNECT: (errno.ENODEV, "the device has gone"),
+                DID_BUS_BUSY: (errno.EBUSY, "the bus stayed busy"),
+                DID_TIME_OUT: (errno.ETIMEDOUT, "the command was not finished in time"),
+                DID_TRANSPORT_DISRUPTED: (errno.EBUSY, "the connection to the device was disturbed"),
+            }.get(header.host_status, (errno.EIO, f"host status 0x{header.host_status:02x}"))
+            error = StorageError(f"{self.path}: {why}", code)
+        elif error is None and header.driver_status & 0x0F not in (0, DRIVER_SENSE):
+            error = StorageError(f"{self.path}: driver status 0x{header.driver_status:02x}", errno.EIO)
+        if error is not None:
+            self.errors += 1
+            if error.errno in (errno.ENODEV, errno.ENXIO) and not self._closed:
+                self._set_gone()
+            return ScsiResult(0, b"", call.length, error)
+        call.finish()
+        residual = min(max(0, header.resid), call.length)
+        self.bytes += call.length - residual
+        return ScsiResult(header.status, bytes(call.sense.raw[: header.sb_len_wr]), residual)
+
+    def _device_event(self, action: str, number: int) -> None:
+        if number == self._number and action == "remove":
+            self._set_gone()
+
+    def _set_gone(self) -> None:
+        if not self.gone:
+            self.gone = True
+            if self.on_event is not None:
+                self.on_event("gone")
+
+    def close(self) -> None:
+        """Waits for commands under way. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watch is not None:
+            self._watch.close()
+        if self._workers.wait(lambda: self._in_flight == 0, 10.0):
+            os.close(self._fd)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "state": "closed" if self._closed else "gone" if self.gone else "open",
+            "read_only": self.read_only,
+            "counters": {"commands": self.commands, "bytes": self.bytes, "errors": self.errors},
+        }
+
+
+class _Call:
+    """The header of one command, and everything its pointers point to, kept alive until it is answered."""
+
+    def __init__(self, cdb: bytes, direction: int, views: Sequence[memoryview], timeout: int) -> None:
+        self.length = 0 if direction == NO_DATA else length_of(views)
+        self.sense = ctypes.create_string_buffer(MAX_SENSE)
+        self._cdb = ctypes.create_string_buffer(cdb, len(cdb))
+        self._views = views
+        self._copy: memoryview | None = None
+        if self.length == 0:
+            views, direction = [], NO_DATA
+        elif len(views) > MAX_IOVECS or any(view.readonly for view in views):
+            # ctypes gives no address of memory that is read-only in Python, and the kernel takes no longer list.
+            self._copy = memoryview(bytearray(b"".join(views)))
+            views = [self._copy]
+        self._from_device = direction == FROM_DEVICE
+        self._data = [(ctypes.c_char * len(view)).from_buffer(view) for view in views]
+        self._vector = (IoVector * len(self._data))(
+            *(IoVector(ctypes.addressof(part), len(part)) for part in self._data)
+        )
+        self.header = SgIoHeader(
+            interface_id=INTERFACE,
+            dxfer_direction=direction,
+            cmd_len=len(cdb),
+            mx_sb_len=MAX_SENSE,
+            iovec_count=len(self._data),
+            dxfer_len=self.length,
+            dxferp=ctypes.addressof(self._vector) if self._data else None,
+            cmdp=ctypes.addressof(self._cdb),
+            sbp=ctypes.addressof(self.sense),
+            timeout=max(1, min(timeout // MS, 0xFFFFFFFF)),
+        )
+
+    def finish(self) -> None:
+        if self._copy is not None and self._from_device:
+            start = 0
+            for view in self._views:
+                view[:] = self._copy[start : start + len(view)]
+                start += len(view)
+
+
+def _sg_io(fd: int, header: SgIoHeader) -> None:
+    fcntl.ioctl(fd, SG_IO, header, True)
