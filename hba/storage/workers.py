@@ -32,6 +32,7 @@ class WorkerPool:
         self._changed = threading.Condition()
         self._todo: deque[tuple[Work, Done]] = deque()
         self._finished: deque[tuple[Done, StorageError | None]] = deque()
+        self._ready: deque[tuple[Done, StorageError | None]] = deque()  # being delivered
         self._idle = 0
         self._running = 0
         self._closing = False
@@ -94,17 +95,18 @@ class WorkerPool:
             del work, done, error  # do not keep guest memory mapped while waiting for the next call
 
     def _deliver(self) -> None:
+        ready = self._ready
         with self._changed:
-            finished, self._finished = self._finished, deque()
+            ready.extend(self._finished)
+            self._finished.clear()
             self._announced = False
+        # A callback may come back here (it closes a store, which waits): it goes on with the rest of the same queue.
         try:
-            while finished:
-                done, error = finished.popleft()
+            while ready:
+                done, error = ready.popleft()
                 done(error)
         finally:
-            if finished:  # a callback raised: the others still get their turn
-                with self._changed:
-                    self._finished.extendleft(reversed(finished))
+            if ready:  # a callback raised: the others still get their turn
                 self._loop.call_from_thread(self._deliver)
 
     def wait(self, condition: Callable[[], bool], timeout: float) -> bool:

@@ -275,3 +275,21 @@ def test_closing_waits_for_the_workers_and_is_idempotent(tmp_path: Path, loop: E
         backend.read([memoryview(bytearray(512))], 0, outcomes.append)
     with pytest.raises(StorageError, match="closed"):
         backend.flush(outcomes.append)
+
+
+def test_closing_in_a_callback_waits_for_the_others(tmp_path: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    """All outcomes arrive in one batch; the first one's callback closes the store."""
+    backend = FileBackend(make(tmp_path / "disk"), loop, workers)
+    outcomes: list[StorageError | None] = []
+
+    def close(error: StorageError | None) -> None:
+        outcomes.append(error)
+        backend.close()
+
+    for number in range(4):
+        assert not backend.write([memoryview(b"c" * 512)], number * 512, outcomes.append if number else close)
+    while workers.busy:
+        pass
+    loop.run_once(None)
+    assert outcomes == [None] * 4
+    assert backend._fd == -1, "the descriptor was left open"
