@@ -8,6 +8,8 @@ from hba.clock import Clock
 from hba.errors import ConfigError
 from hba.scsi.config import LunConfig
 from hba.scsi.disk.disk import Disk, DiskOptions
+from hba.scsi.enclosure.enclosure import Enclosure
+from hba.scsi.optical.cdrom import Cdrom
 from hba.scsi.server import DeviceServer, Identity
 from hba.scsi.state import SavedState
 from hba.storage.backend import Backend
@@ -55,4 +57,6 @@ def build_unit(config: LunConfig, backend: Backend | None, clock: Clock, directo
             rotation_rate=config.rotation_rate,
         )
         return Disk(backend, identity, clock, options, state)
-    raise ConfigError(f'{where}: there is no device type "{config.type}"')
+    if config.type == "cdrom":
+        return Cdrom(backend, identity, clock, state)
+    return Enclosure(identity, clock, state)

@@ -150,12 +150,12 @@ class CommandTable:
 
         return declare
 
-    def without(self, *opcodes: int) -> CommandTable:
-        """A copy that lacks these operation codes."""
-        copy = CommandTable(self)
+    def only(self, *opcodes: int) -> CommandTable:
+        """The part of the table with these operation codes."""
+        part = CommandTable()
         for opcode in opcodes:
-            copy._commands.pop(opcode, None)
-        return copy
+            part._commands[opcode] = self._commands[opcode]
+        return part
 
     def __iter__(self) -> Iterator[Command]:
         """All commands, by operation code and service action."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, READS, CommandTable
-from hba.scsi.server import CONDITION_MET
 from hba.scsi.task import Task
 
 if TYPE_CHECKING:
@@ -26,34 +25,33 @@ def _flushing(unit: Disk) -> Steps:
     yield unit.store().flush
 
 
-@commands.add("35 02 ffffffff 00 ffff 00", "SYNCHRONIZE CACHE(10)", medium=True, access=CONFLICTS, timeout=(1, 60))
+@commands.add("35 06 ffffffff 00 ffff 00", "SYNCHRONIZE CACHE(10)", medium=True, access=CONFLICTS, timeout=(1, 60))
 def synchronize_cache10(unit: Disk, task: Task) -> Steps:
     cdb = task.cdb
     return _synchronize(unit, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
 
 
 @commands.add(
-    "91 02 ffffffffffffffff ffffffff 00 00", "SYNCHRONIZE CACHE(16)", medium=True, access=CONFLICTS, timeout=(1, 60)
+    "91 06 ffffffffffffffff ffffffff 00 00", "SYNCHRONIZE CACHE(16)", medium=True, access=CONFLICTS, timeout=(1, 60)
 )
 def synchronize_cache16(unit: Disk, task: Task) -> Steps:
     cdb = task.cdb
     return _synchronize(unit, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"))
 
 
-def _prefetch(unit: Disk, task: Task, lba: int, count: int) -> None:
-    """The host's page cache is the unit's cache: every block fits, so the status is CONDITION MET (SBC-4)."""
+def _prefetch(unit: Disk, lba: int, count: int) -> None:
+    """Ends with GOOD, not CONDITION MET: the host's page cache is the unit's, and may not keep the blocks (SBC-4)."""
     unit.check_range(lba, count)
     unit.prefetched += count
-    task.status = CONDITION_MET
 
 
-@commands.add("34 02 ffffffff 00 ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
+@commands.add("34 02 ffffffff 1f ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
 def prefetch10(unit: Disk, task: Task) -> None:
     cdb = task.cdb
-    _prefetch(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
+    _prefetch(unit, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
 
 
-@commands.add("90 02 ffffffffffffffff ffffffff 00 00", "PRE-FETCH(16)", medium=True, access=READS)
+@commands.add("90 02 ffffffffffffffff ffffffff 1f 00", "PRE-FETCH(16)", medium=True, access=READS)
 def prefetch16(unit: Disk, task: Task) -> None:
     cdb = task.cdb
-    _prefetch(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"))
+    _prefetch(unit, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"))

@@ -9,14 +9,16 @@ from hba.scsi.task import Task
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
+    from hba.scsi.medium import MediumUnit
 
 commands = CommandTable()
+read_capacity = CommandTable()  # the part CD drives have, too
 
 # The LOGICAL BLOCK ADDRESS and PMI fields are obsolete since SBC-3: ignored, as far as they can be set.
 
 
-@commands.add("25 01 ffffffff 0000 01 00", "READ CAPACITY(10)", medium=True, access=ALLOWED)
-def read_capacity10(unit: Disk, task: Task) -> bytes:
+@read_capacity.add("25 01 ffffffff 0000 01 00", "READ CAPACITY(10)", medium=True, access=ALLOWED)
+def read_capacity10(unit: MediumUnit, task: Task) -> bytes:
     last = min(max(unit.blocks - 1, 0), 0xFFFFFFFF)
     return last.to_bytes(4, "big") + unit.block_size.to_bytes(4, "big")
 

@@ -33,11 +33,12 @@ def compare_and_write(unit: Disk, task: Task) -> Steps | None:
     unit.check_range(lba, count)
     if count > MAX_COMPARE_BLOCKS:
         raise invalid_cdb(13)
-    if not count:
-        return None
     length = count * unit.block_size
+    if not count and task.data is None:
+        return None
     unit.data_out(task, 2 * length, 13, exact=True)
-    assert task.data is not None
+    if not count or task.data is None:
+        return None
     return _comparing_and_writing(
         unit, task.data.slice(0, length), task.data.slice(length, length), lba, bool(cdb[1] & _FUA)
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from hba.clock import Clock
+from hba.scsi import start_stop
 from hba.scsi.command import Command, CommandTable
 from hba.scsi.disk import (
     atomic,
@@ -20,7 +21,6 @@ from hba.scsi.disk import (
     provisioning,
     rw,
     sanitize,
-    start_stop,
     verify,
     vpd,
 )
@@ -49,6 +49,7 @@ BLOCK_COMMANDS = CommandTable(
     copy.commands,
     atomic.commands,
     caching.commands,
+    capacity.read_capacity,
     capacity.commands,
     defects.commands,
     format.commands,

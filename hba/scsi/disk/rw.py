@@ -43,7 +43,7 @@ def lba_of(cdb: bytes) -> int | None:
 # -- the fast path --------------------------------------------------------------------------------------------------
 
 
-def fast_path(unit: MediumUnit, slow: Run) -> list[Run]:
+def fast_path(unit: MediumUnit, slow: Run, long_cdb: bool = True) -> list[Run]:
     """The dispatch list of a disk in its present state: everything is `slow` but plain READ and WRITE, 10 and 16.
 
     Made anew whenever the state changes, so nothing has to be looked up or tested per command that cannot change
@@ -54,7 +54,8 @@ def fast_path(unit: MediumUnit, slow: Run) -> list[Run]:
         return table
     reading = _fast_read(unit, slow)
     table[0x28] = _decode10(reading, slow)
-    table[0x88] = _decode16(reading, slow)
+    if long_cdb:
+        table[0x88] = _decode16(reading, slow)
     if not unit.protected:
         writing = _fast_write(unit, slow)
         table[0x2A] = _decode10(writing, slow)

@@ -1,4 +1,4 @@
-"""START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL (SBC-4)."""
+"""START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL (SBC-4, MMC-6), for every unit with a medium."""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""The CD/DVD-ROM drive: reads images of 2048-byte sectors (MMC-6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from hba.clock import Clock
+from hba.scsi import start_stop
+from hba.scsi.command import CommandTable
+from hba.scsi.disk import capacity, rw
+from hba.scsi.medium import MediumUnit, Run
+from hba.scsi.optical import disc, events, features, mode_pages, read_cd, toc
+from hba.scsi.sense import NOT_READY_TRAY_CLOSED, CheckCondition
+from hba.scsi.server import Identity
+from hba.scsi.spc import COMMON, vpd
+from hba.scsi.spc.inquiry import MMC6, SAM5, SPC4, standard_data
+from hba.scsi.spc.log import LogPages
+from hba.scsi.spc.mode import ModePages
+from hba.scsi.state import SavedState
+from hba.scsi.task import Task
+from hba.storage.backend import Backend
+
+COMMANDS = CommandTable(
+    COMMON,
+    start_stop.commands,
+    rw.commands.only(0x28, 0xA8),
+    capacity.read_capacity,
+    toc.commands,
+    disc.commands,
+    read_cd.commands,
+    features.commands,
+    events.commands,
+)
+
+SECTOR = 2048  # bytes of user data
+LARGEST_CD = 450_000  # sectors (100 minutes); what is larger is a DVD
+
+
+class Cdrom(MediumUnit):
+    """A drive with a tray. `backend` None: the tray is empty and closed."""
+
+    device_type: ClassVar[int] = 0x05
+    versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, MMC6)
+    block_size = SECTOR
+    removable = True
+
+    def __init__(
+        self, backend: Backend | None, identity: Identity, clock: Clock, state: SavedState | None = None
+    ) -> None:
+        super().__init__(identity, clock, state, read_only=True)
+        self.commands = COMMANDS
+        self.media_events: list[int] = []  # for GET EVENT STATUS NOTIFICATION, the oldest first
+        self.mode = ModePages(mode_pages.cd_pages(), self.state)
+        self.logs = LogPages({})
+        self.attach_backend(backend)
+        self.refresh()
+
+    def inquiry_data(self) -> bytes:
+        return standard_data(self.device_type, True, self.identity, self.versions)
+
+    def vpd_pages(self) -> dict[int, Callable[[], bytes]]:
+        return {
+            0x80: lambda: vpd.unit_serial_number(self.identity),
+            0x83: lambda: vpd.device_identification(self.identity),
+            0x86: lambda: vpd.extended_inquiry(volatile_cache=False),
+        }
+
+    @property
+    def is_dvd(self) -> bool:
+        return self.blocks > LARGEST_CD
+
+    @property
+    def present(self) -> bool:
+        """There is a medium in the closed tray."""
+        return self.backend is not None and not self.tray_open
+
+    def check_ready(self) -> None:
+        if self.backend is None and not self.tray_open:
+            raise CheckCondition(NOT_READY_TRAY_CLOSED)
+        super().check_ready()
+
+    def fast_path(self, slow: Run) -> list[Run]:
+        return rw.fast_path(self, slow, long_cdb=False)
+
+    def error_lba(self, task: Task) -> int | None:
+        return rw.lba_of(task.cdb)
+
+    def block_descriptor(self, long_lba: bool) -> bytes:
+        return b"\x00" * 5 + SECTOR.to_bytes(3, "big")
+
+    def medium_event(self, inserted: bool) -> None:
+        events.note(self, events.NEW_MEDIUM if inserted else events.MEDIUM_REMOVED)
+
+    def removal_requested(self) -> None:
+        events.note(self, events.EJECT_REQUESTED)
+
+    def on_reset(self, kind: str) -> None:
+        self.mode.restore()
+        self.locked_by.clear()
+
+    def resize(self, size: int) -> None:
+        raise ValueError("an optical medium has the size of its image; eject it and insert another")
+
+    def set_read_only(self, read_only: bool) -> None:
+        if not read_only:
+            raise ValueError("an optical medium cannot be written")
+
+    def describe(self) -> dict[str, object]:
+        return {"type": "cdrom", **super().describe(), "profile": "DVD-ROM" if self.is_dvd else "CD-ROM"}
