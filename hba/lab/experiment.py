@@ -46,7 +46,9 @@ class Options:
     config: Path | None = None  # of the HBA server; None: one adapter with one new disk
     port_model: str = ""  # empty: what the configuration says, or storport
     disk: Path | None = None  # a disk to boot from, instead of the lab's own guest
-    posted_writes: bool = True
+    # Whether QEMU may send register writes without waiting for them to have happened. Real hardware is as if it waited:
+    # Linux's vmw_pvscsi looks for what PVSCSI_CMD_CONFIG put into its memory right after the write, then frees it.
+    posted_writes: bool = False
     console: bool = False  # a shell on the serial console
     qemu_arguments: tuple[str, ...] = ()
     boot_timeout: float = 240.0
@@ -81,7 +83,7 @@ class Experiment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(orderly=error is None)
 
     @property
     def folder(self) -> Path:
@@ -170,11 +172,16 @@ class Experiment:
         """Leave the folder there after the end."""
         self._rundir.keep()
 
-    def close(self) -> None:
-        """End the guest, then the server, then remove the folder; safe to call at any time, more than once."""
+    def close(self, orderly: bool = True) -> None:
+        """End the guest, then the server, then remove the folder; safe to call at any time, more than once.
+
+        `orderly` lets the guest write out what it has and switch itself off first.
+        """
         with _undisturbed():
             if self._parts.guest is not None:
-                self._parts.guest.shut_down()
+                if orderly:
+                    self._parts.guest.shut_down()
+                self._parts.guest.kill()
             if self._parts.server is not None:
                 self._parts.server.stop()
             self._parts = _Parts()

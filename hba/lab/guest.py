@@ -149,7 +149,7 @@ class Guest:
 
     def shut_down(self) -> None:
         """Switch the guest off in an orderly way if it answers; then `kill`."""
-        if self.running and self._agent is not None:
+        if self.running and self._agent is not None and self._agent.release:
             with contextlib.suppress(GuestError, TimeoutError, OSError):
                 self._agent.poweroff()
                 self.wait(20)

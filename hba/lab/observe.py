@@ -39,7 +39,7 @@ def look(control: Path) -> Seen:
     return Seen(
         name=summary["name"],
         port_model=summary["port"],
-        commands=sum(unit.get("commands", 0) for unit in units),
+        commands=everything["counters"]["adapter"]["requests"],
         bytes_read=sum(unit.get("read_bytes", 0) for unit in units),
         bytes_written=sum(unit.get("written_bytes", 0) for unit in units),
         interrupts=sum(everything["irq"]["sent"].values()),
