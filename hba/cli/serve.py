@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from pathlib import Path
@@ -47,6 +48,7 @@ def command(
     if socket_path is not None:
         adapters[0].socket = str(socket_path.absolute())
 
+    gc.disable()  # until the adapter runs: everything made meanwhile stays anyway, and we want to listen soon
     from hba.server.assemble import Assembler
     from hba.server.report import Report
 

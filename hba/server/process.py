@@ -72,8 +72,8 @@ def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assem
             running.start()
             loop.add_reader(signals.fd, lambda: _on_signal(signals, running.parts))
             # What exists now lives until the end; the collector need not look at it again.
-            gc.collect()
             gc.freeze()
+            gc.enable()
             report.listening(config.name, config.socket, str(control.path), os.getpid())
             loop.run()
         finally:
