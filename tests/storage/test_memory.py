@@ -80,3 +80,15 @@ def test_read_only_and_closed_say_so(loop: EventLoop) -> None:
 def test_more_than_the_address_space_is_refused_clearly() -> None:
     with pytest.raises(StorageError, match="address space"):
         MemoryBackend(1 << 60)
+
+
+def test_zero_over_whole_blocks_and_the_edges(loop: EventLoop) -> None:
+    backend = MemoryBackend(SIZE)
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * SIZE)
+    sync.zero(512, 2 * BLOCK)
+    assert sync.read(0, SIZE) == b"x" * 512 + bytes(2 * BLOCK) + b"x" * (SIZE - 512 - 2 * BLOCK)
+    sync.zero(BLOCK, SIZE - BLOCK)
+    assert sync.read(0, SIZE) == b"x" * 512 + bytes(SIZE - 512)
+    assert backend.describe()["used"] == BLOCK
+    backend.close()
