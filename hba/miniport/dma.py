@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from hba.dma import DmaBuffer
 from hba.errors import ConfigError, DmaFault
 from hba.miniport.base import (
     SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
@@ -147,10 +146,14 @@ class DmaMiniport(Miniport):
         flags = srb.srb_flags
         if flags & SRB_FLAGS_UNSPECIFIED_DIRECTION and srb.data_transfer_length:
             # Both bits: the miniport decides (OW-06). Only the device knows; from it is what such a CDB mostly does.
-            write = flags & SRB_FLAGS_DATA_IN
+            write = bool(flags & SRB_FLAGS_DATA_IN)
             task.direction = DATA_IN if write else DATA_OUT
             try:
-                task.data = self._map(srb, bool(write))
+                if self._stor is not None:
+                    segments = self._stor.get_scatter_gather_list(srb)
+                    task.data = None if segments is None else self.chip.map(srb, segments, write)
+                else:
+                    task.data = self.chip.map(srb, self._pieces(srb), write)
             except DmaFault:
                 srb.srb_status = SRB_STATUS_INTERNAL_ERROR
                 self._notification(REQUEST_COMPLETE, srb)
@@ -195,11 +198,8 @@ class DmaMiniport(Miniport):
             self._notification(NEXT_REQUEST)
         return True
 
-    def _map(self, srb: Srb, write: bool) -> DmaBuffer | None:
-        if self._stor is not None:
-            segments = self._stor.get_scatter_gather_list(srb)
-            return None if segments is None else self.chip.map(srb, segments, write)
-        # SCSI Port: walk the buffer, one physically contiguous piece at a time (CF-04).
+    def _pieces(self, srb: Srb) -> list[tuple[int, int]]:
+        """SCSI Port: walk the buffer, one physically contiguous piece at a time (CF-04)."""
         get_physical_address = self.port.get_physical_address
         buffer = srb.data_buffer
         left = srb.data_transfer_length
@@ -209,12 +209,13 @@ class DmaMiniport(Miniport):
             if found is None:
                 raise DmaFault(0, left, "the port has no physical address for the data buffer")
             address, length = found
-            length = min(length, left)
+            if length > left:
+                length = left
             pieces.append((address, length))
             left -= length
             if left:
                 buffer = buffer + length
-        return self.chip.map(srb, pieces, write)
+        return pieces
 
     # -- completing it ----------------------------------------------------------------------------------------
 
@@ -224,8 +225,8 @@ class DmaMiniport(Miniport):
         if response == RESPONSE_COMPLETE:
             status = task.status
             if status == SCSISTAT_GOOD:
-                # OW-07: less than asked for is DATA_OVERRUN with the true length.
-                if task.transferred == srb.data_transfer_length:
+                # OW-07: more or less than asked for is DATA_OVERRUN with the true length.
+                if task.transferred == srb.data_transfer_length and not task.overrun:
                     srb.srb_status = SRB_STATUS_SUCCESS
                 else:
                     srb.srb_status = SRB_STATUS_DATA_OVERRUN

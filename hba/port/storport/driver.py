@@ -36,7 +36,7 @@ from hba.port.context import (
     PASSIVE_LEVEL,
     START_IO,
 )
-from hba.port.request import COMPLETED, ISSUED, Request, describe
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
 from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
 from hba.port.storport.extended import StorageRequestBlock
 from hba.port.storport.flow import Flow
@@ -59,6 +59,7 @@ from hba.port.storport.units import (
     LOCKED,
     REFUSED,
     STARTED,
+    WATCHED,
     StorUnit,
     gate_names,
 )
@@ -120,8 +121,8 @@ class StorPort(PortBase):
             options = msgspec.structs.replace(options, default_timeout=options.io_timeout_value)  # QD-11
         super().__init__(loop, miniport, chip, options, verifier, trace)
         self.stor_options = options
-        self.watched = self.verifier is not None or trace is not None
-        self.gates = CAPPED if options.io_latency_cap else 0
+        self.watched = self.verifier is not None or trace is not None or bool(options.interleave)
+        self.gates = self._base_gates()
         self.max_io = 1000
         self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
         self.dpcs: deque[tuple[Dpc, Any, Any]] = deque()
@@ -142,6 +143,15 @@ class StorPort(PortBase):
         self.mapper: Mapper  # as soon as the miniport has said how (configured)
         self._plain_mapping = False
         self._total_sense = options.total_sense_data_bytes
+        # for `submit`
+        self._spare: Request | None = None  # of the last request that ended at once; nobody else has it
+        self._spare_buffer: OpaqueBuffer
+        self._max_length = 0
+        self._max_segments = 0
+
+    def _base_gates(self) -> int:
+        """Gates that hold nothing, but keep requests off the short way of `submit`."""
+        return (CAPPED if self.stor_options.io_latency_cap else 0) | (WATCHED if self.watched else 0)
 
     # == configuration ============================================================================================
 
@@ -167,6 +177,7 @@ class StorPort(PortBase):
         )
         self._rw_opcodes = self.mapper.rw_opcodes
         self._opaque_policy = self.mapper.opaque_policy
+        self._known_by = self._rw_opcodes | {INQUIRY}  # nobody reads from a unit he has not asked what it is
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
         if info.interrupt_synchronization_mode != INTERRUPT_SUPPORT_NONE:
             self.isr = partial(self.miniport.hw_msi_interrupt, 0)
@@ -174,6 +185,9 @@ class StorPort(PortBase):
         self.power.query()
 
     def _initialize(self) -> None:
+        plain = not (self.extended or self.limits.alignment_mask)
+        self._max_length = self.limits.max_length if plain else -1
+        self._max_segments = self.limits.max_segments
         super()._initialize()
         routine, self.passive_routine = self.passive_routine, None
         if routine is not None and not self.call(PASSIVE_INITIALIZE, PASSIVE_LEVEL, False, routine):
@@ -194,11 +208,100 @@ class StorPort(PortBase):
 
     # == requests from above ======================================================================================
 
+    def submit(self, srb: Srb) -> None:
+        """The common case, in one function because every guest request pays for it: a command for a unit that nothing
+        holds, nobody watching, often complete before hw_start_io returns (ST-12). It does what `PortBase.submit`,
+        `issue`, `dispatch`, `run` and `retire` do; anything out of the ordinary is left to them.
+        """
+        unit: Any = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
+        mdl = srb.mdl
+        if (
+            unit is None
+            or srb.function
+            or self.gates | unit.gates
+            or self.running
+            or self.callback
+            or unit.queue
+            or self.finished
+            or len(unit.active) >= unit.depth
+            or self.outstanding >= self.max_io
+            or not (mdl is None or (mdl.length <= self._max_length and len(mdl.segments) <= self._max_segments))
+            or not srb.cdb
+        ):
+            super().submit(srb)
+            return
+        request = self._spare
+        if request is None:
+            request = Request(srb, unit)
+            buffer = OpaqueBuffer(request, self._opaque_policy)
+        else:
+            self._spare = None
+            request.srb = srb
+            request.unit = unit
+            buffer = self._spare_buffer
+        request.state = ISSUED
+        request.stage = STARTED
+        self.numbers = request.number = self.numbers + 1
+        srb._port = request
+        request.length_at_issue = srb.data_transfer_length
+        if mdl is not None:
+            if self._plain_mapping and srb.cdb[0] in self._rw_opcodes:
+                srb.data_buffer = buffer
+            else:
+                srb.data_buffer = self.mapper.data_buffer(request)
+        active = unit.active
+        active[request] = None
+        unit.started += 1
+        self.outstanding += 1
+        miniport = self.miniport
+        self.callback = BUILD_IO
+        try:
+            if not miniport.hw_build_io(srb):
+                request.stage = REFUSED
+            elif (self.gates | unit.gates) & HOLDING:
+                self._hold_built(request)
+            elif request.state == ISSUED:
+                self.callback = START_IO
+                miniport.hw_start_io(srb)
+        except Exception as error:
+            self._crashed_with(error, request, srb)
+        finally:
+            self.callback = NO_CALLBACK
+        finished = self.finished
+        if (
+            request.state == NOTIFIED
+            and srb.srb_status == SRB_STATUS_SUCCESS
+            and len(finished) == 1
+            and not (self.gates or unit.gates or self.interrupt_pending or self.dpcs or self.waiting)
+        ):
+            finished.clear()
+            self.dpc_pending = False
+            del active[request]
+            unit.completed += 1
+            self.outstanding -= 1
+            request.state = COMPLETED
+            srb._port = None
+            srb.srb_extension = srb.data_buffer = None
+            self._spare = request
+            self._spare_buffer = buffer
+            completion = srb.completion
+            if completion is not None:
+                self.running = True
+                try:
+                    completion(srb)
+                finally:
+                    self.running = False
+        elif request.state == ISSUED and len(active) == 1:
+            unit.timeout_left = srb.time_out_value or self.options.default_timeout
+            if self.tick_timer is None:
+                self.arm_tick()
+        if self.dpc_pending or self.interrupt_pending:
+            self.run()
+
     def enqueue(self, request: Request) -> None:
         unit: Any = request.unit
         if (
-            unit.gates
-            or self.gates
+            (unit.gates | self.gates) & ~WATCHED
             or unit.queue
             or len(unit.active) >= unit.depth
             or self.outstanding >= self.max_io
@@ -333,7 +436,7 @@ class StorPort(PortBase):
             if self.gates & CAPPED and self._capped(unit):
                 return
             request = queue.popleft()
-            if unit.gates & FRESH and request.srb.cdb[:1] == b"\x12":
+            if unit.gates & FRESH and request.srb.cdb and request.srb.cdb[0] in self._known_by:
                 unit.gates &= ~FRESH  # QD-04
             self.dispatch(request)
 
@@ -629,6 +732,7 @@ class StorPort(PortBase):
         else:
             request.state = COMPLETED
             srb._port = None
+            srb.srb_extension = srb.data_buffer = None  # no cycle is left for the garbage collector
             completion = srb.completion
             if completion is not None:
                 completion(srb)

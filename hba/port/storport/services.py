@@ -21,6 +21,7 @@ from hba.miniport.services import (
     LockHandle,
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.request import ISSUED, NOTIFIED
 from hba.port.storport.units import StorUnit
 
 if TYPE_CHECKING:
@@ -48,7 +49,14 @@ class StorPortServicesOf:
     def notification(self, notification_type: int, *arguments: Any) -> Any:
         port = self._port
         if notification_type == n.REQUEST_COMPLETE:
-            if port.watched:
+            if not port.watched:
+                request = arguments[0]._port
+                if request is not None and request.state == ISSUED and port.callback:
+                    request.state = NOTIFIED
+                    port.finished.append(request)
+                    port.dpc_pending = True
+                    return None
+            else:
                 port.noted(notification_type, arguments)
             port.request_complete(arguments[0])
             return None
@@ -159,8 +167,10 @@ class StorPortServicesOf:
 
     def get_scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
         port = self._port
-        if port.stor_options.interleave:
-            port.other_processors()
+        if not port.watched:
+            mdl = srb.mdl
+            return None if mdl is None or port.perf.no_sgl else mdl.segments
+        port.other_processors()
         return port.mapper.scatter_gather_list(srb)
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:

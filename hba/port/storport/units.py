@@ -8,7 +8,7 @@ from hba.clock import Timer
 from hba.port.request import Request
 from hba.port.units import PortUnit
 
-# Gates, of a unit and of the adapter. Any but the last two holds requests back.
+# Gates, of a unit and of the adapter. Any but the last three holds requests back.
 PAUSED = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
 BUSY = 0x02  # StorPortBusy, StorPortDeviceBusy (QD-06)
 QUEUE_FULL = 0x04  # SCSI status QUEUE FULL (QD-09)
@@ -19,6 +19,7 @@ LINK_DOWN = 0x40  # the adapter's link is down (QD-10)
 RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
 FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
 CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
+WATCHED = 0x400  # holds nothing: every request takes the long way (verifier, trace, interleave)
 HOLDING = 0xFF
 
 GATE_NAMES = {
