@@ -44,9 +44,11 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "ST-03",
         "BuildIo, then StartIo",
-        "When adapter and unit are both ready, HwStorBuildIo and then HwStorStartIo are called, in this order, per SRB.",
+        "When adapter and unit are both ready, HwStorBuildIo and then HwStorStartIo are called, in this "
+        "order, per SRB.",
         "Storport Queue Management; Unsynchronized HwStorBuildIo Routine",
-        "The one place that dispatches calls both in this order; the trace shows build_io and start_io of each request.",
+        "The one place that dispatches calls both in this order; the trace shows build_io and start_io of "
+        "each request.",
     ),
     _rule(
         "ST-04",
@@ -91,10 +93,12 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "ST-08",
         "no waiting in StartIo",
-        "In half duplex HwStorStartIo acquires no spin lock and allocates no pool. In full duplex both work, but static "
+        "In half duplex HwStorStartIo acquires no spin lock and allocates no pool. In full duplex both work, "
+        "but static "
         "analysis forbids waits, stalls and allocation.",
         "HW_STARTIO (storport.h); SrbProcessing rule set",
-        "Lock or pool in a half-duplex StartIo is a violation (the pool is refused); stall or pool in a full-duplex one "
+        "Lock or pool in a half-duplex StartIo is a violation (the pool is refused); stall or pool in a "
+        "full-duplex one "
         "is a warning.",
         (VERIFIED,),
         VIOLATION,
@@ -132,15 +136,18 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "completion during StartIo",
         "Completing requests that have finished from inside HwStorStartIo is allowed and recommended.",
         "Performance Tip: Completing Requests During HwStartIo",
-        "Accepted; the SRB goes up after StartIo has returned, and StartIo is never entered from inside the completion.",
+        "Accepted; the SRB goes up after StartIo has returned, and StartIo is never entered from inside the "
+        "completion.",
     ),
     _rule(
         "ST-13",
         "BUSY starts over with a new SRB",
-        "On SRB_STATUS_BUSY the port drops that instance of the SRB and issues a fresh one through BuildIo and StartIo; "
+        "On SRB_STATUS_BUSY the port drops that instance of the SRB and issues a fresh one through BuildIo "
+        "and StartIo; "
         "the extension's contents are lost. BUSY must not be used once the SCSI transaction has begun.",
         "HW_STARTIO (storport.h)",
-        "The retry has an empty extension and goes through BuildIo again. BUSY after the device moved data is reported.",
+        "The retry has an empty extension and goes through BuildIo again. BUSY after the device moved data "
+        "is reported.",
         _BOTH,
     ),
     _rule(
@@ -211,7 +218,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "StorPortSynchronizeAccess",
         "Runs a routine synchronised with the interrupt routine; it should be short.",
         "Synchronized Access within Miniport Driver Routines",
-        "No interrupt is served while it runs; its time is watched like a callback's (IN-03). Called with the interrupt "
+        "No interrupt is served while it runs; its time is watched like a callback's (IN-03). Called with "
+        "the interrupt "
         "lock held it would deadlock: reported and refused.",
         _BOTH,
     ),
@@ -271,7 +279,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "From Windows 8 on: everything is mapped. Mapping may fail, and DataBuffer is NULL then; a miniport that can "
         "boot must still complete reads and writes of one page.",
         "PORT_CONFIGURATION_INFORMATION, HW_INITIALIZATION_DATA (storport.h)",
-        "All mapped; 'fail_mapping_every' injects failures. A read or write of at most a page that fails because of one "
+        "All mapped; 'fail_mapping_every' injects failures. A read or write of at most a page that fails "
+        "because of one "
         "is reported.",
         _BOTH,
     ),
@@ -331,7 +340,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "The device moves data only within the buffers of requests it has, in their direction, and not after their "
         "completion.",
         "(follows from StorPortGetScatterGatherList and StorPortNotification)",
-        "Every DMA of the chip is checked against the windows of the requests the miniport owns, the uncached extension "
+        "Every DMA of the chip is checked against the windows of the requests the miniport owns, the "
+        "uncached extension "
         "and the SRB extensions; direction and lifetime too.",
         (VERIFIED,),
         VIOLATION,
@@ -445,7 +455,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "QD-08",
         "busy requests are retried",
-        "After SRB_STATUS_BUSY the unit rests for BusyPauseTime (250 ms) and the request is tried again, BusyRetryCount "
+        "After SRB_STATUS_BUSY the unit rests for BusyPauseTime (250 ms) and the request is tried again, "
+        "BusyRetryCount "
         "(10) times; another document says without end.",
         "Registry Entries for StorPort Miniport Drivers; Storport Queue Management",
         "'busy_retry' (10 or \"inf\") and 'busy_pause_time'; then BUSY goes up.",
@@ -463,7 +474,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "link down, link up",
         "LinkDown holds the adapter, LinkUp lets it go and is legal only after LinkDown; after LinkDownTimeoutValue "
         "(30 s, at most 600) requests fail.",
-        "StorPortNotification; Registry Entries for StorPort Miniport Drivers; Device Status for High-Performance Buses "
+        "StorPortNotification; Registry Entries for StorPort Miniport Drivers; Device Status for "
+        "High-Performance Buses "
         "and Adapters",
         "A gate with a timer; LinkUp without LinkDown is reported.",
         _BOTH,
@@ -531,7 +543,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "RS-06",
         "ScsiStopAdapter",
-        "Before it nothing is outstanding and FLUSH was sent; after it the adapter is quiet. Restart redoes the work of "
+        "Before it nothing is outstanding and FLUSH was sent; after it the adapter is quiet. Restart redoes "
+        "the work of "
         "Initialize, or the port calls FindAdapter and Initialize. A miniport with power control gets no POWER SRB.",
         "HW_ADAPTER_CONTROL (storport.h)",
         "The order is kept; an interrupt after the stop is reported.",
@@ -613,7 +626,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "Function carries a marker and SrbFunction the code; signature, version and length are there; Length is the "
         "offset of the signature; extended data at SrbExDataOffset. Only for miniports that set SrbType.",
         "STORAGE_REQUEST_BLOCK; HW_STARTIO (storport.h)",
-        "Delivered when config.srb_type asks for it; a member of the old structure that is read or written is reported.",
+        "Delivered when config.srb_type asks for it; a member of the old structure that is read or written "
+        "is reported.",
         _BOTH,
     ),
     _rule(
