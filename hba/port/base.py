@@ -151,7 +151,7 @@ class PortBase(PortDriver):
         srb._port = request
         self.numbers = request.number = self.numbers + 1
         if self.verifier is not None or self.trace is not None:
-            self.note(request, "submit", describe(srb))
+            self.note(request, "submit", describe(srb) if self.trace is not None else None)
         if unit is None or not self.started:
             unit = self._find_unit(request)
             if unit is None:
@@ -228,8 +228,9 @@ class PortBase(PortDriver):
         if request.frozen:
             srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
         if self.verifier is not None or self.trace is not None:
-            self.note(request, "complete", self.outcome(request))
+            self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
         srb._port = None
+        srb.data_buffer = None  # the address is not valid any more (and this ends a reference cycle)
         completion = srb.completion
         if completion is not None:
             completion(srb)
@@ -363,13 +364,11 @@ class PortBase(PortDriver):
         if isinstance(error, (RuleViolation, ForbiddenAccess)) and self.verifier is not None:
             return  # the finding is there already; the exception only ended the callback
         where = raised_at(error.__traceback__)
-        self.last_crash = f"{type(error).__name__}: {error} ({CALLBACK_NAMES[self.callback]}, {where})"
-        log.error(
-            "the miniport's %s raised %s: %s (%s)", CALLBACK_NAMES[self.callback], type(error).__name__, error, where
-        )
-        self.finding(
-            "BC-01", f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}", request, where=where
-        )
+        crash = f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}"
+        if crash not in self.last_crash:  # a miniport that crashes on every request says so once
+            log.error("the miniport's %s (%s)", crash, where)
+        self.last_crash = f"{crash} ({where})"
+        self.finding("BC-01", crash, request, where=where)
 
     def begin_watch(self) -> int:
         self.charged = 0
@@ -466,13 +465,15 @@ class PortBase(PortDriver):
         if self.callback == NO_CALLBACK and not self.running:
             self.run_later()
 
-    def release(self, request: Request) -> None:
-        """Undo `issue`: the miniport has given the request back or lost it. Restarts the unit's time-out (ER-09)."""
+    def release(self, request: Request) -> bool:
+        """Undo `issue`: the miniport has given the request back or lost it. Restarts the unit's time-out (ER-09).
+        False: it was never issued, or is released already."""
         unit = request.unit
-        assert unit is not None
+        if unit is None:
+            return False
         active = unit.active
         if active.pop(request, self) is self:
-            return  # was never issued
+            return False
         self.outstanding -= 1
         unit.completed += 1
         if active:
@@ -482,6 +483,7 @@ class PortBase(PortDriver):
             unit.timeout_left = -1
         if self.chip.windows is not None:
             self.chip.windows.close(request.srb)
+        return True
 
     def take_back(self, request: Request, srb_status: int) -> None:
         """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
@@ -587,14 +589,15 @@ class PortBase(PortDriver):
     # == findings, history, trace ===================================================================================
 
     def note(self, request: Request | None, what: str, detail: object = None) -> None:
-        """For the trace, and for the history of the SRB (verifier)."""
+        """For the trace, and for the history of the SRB (verifier), which is put into words only when it is needed."""
         if self.trace is not None:
             self.trace.add(what, request.number if request is not None else 0, detail)
         if self.verifier is not None and request is not None:
-            if request.history is None:
-                request.history = []
-            if len(request.history) < 64:
-                request.history.append(f"{self.clock.now() / S:.6f} {what}" + (f" {detail}" if detail else ""))
+            history = request.history
+            if history is None:
+                history = request.history = []
+            if len(history) < 64:
+                history.append((self.clock.now(), what, detail))
 
     def finding(
         self,
@@ -615,7 +618,7 @@ class PortBase(PortDriver):
             severity=severity,
             where=where,
             srb=f"#{request.number} {describe(request.srb)}" if request is not None else "",
-            history=tuple(request.history or ()) if request is not None else (),
+            history=request.story() if request is not None else (),
             callback=CALLBACK_NAMES[self.callback],
             irql=IRQL_NAMES.get(self.irql, str(self.irql)),
             **details,

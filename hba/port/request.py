@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hba.clock import S
 from hba.srb import Srb
 
 if TYPE_CHECKING:
@@ -34,11 +35,18 @@ class Request:
     sense_at_issue = 0
     logged = False  # the miniport called log_error for it (ER-02)
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
-    history: list[str] | None = None
+    history: list[tuple[int, str, object]] | None = None  # (ns, what happened, detail)
 
     def __init__(self, srb: Srb, unit: PortUnit | None) -> None:
         self.srb = srb
         self.unit = unit
+
+    def story(self) -> tuple[str, ...]:
+        """What happened to it so far, one line each."""
+        return tuple(
+            f"{time / S:.6f} {what}" + (f" {detail}" if detail is not None else "")
+            for time, what, detail in self.history or ()
+        )
 
 
 def describe(srb: Srb) -> str:

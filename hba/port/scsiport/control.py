@@ -224,7 +224,7 @@ def dequeue(port: ScsiPort, request: Request) -> None:
     elif request in port.adapter_queue:
         port.adapter_queue.remove(request)
         unit.ready = True
-        port.request_pending = False
+        port.any_tag()
     freezing.restart(port, unit)
 
 
@@ -240,7 +240,7 @@ def _reset_bus(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
     path = request.srb.path_id
     if port.options.reset_flushes_queue:
         resets.flush(port, path)
-    if port.busy or port.hold.active or port.disconnect_owner is not None:
+    if port.gate:
         ok = resets.reset_bus(port, path, f"RESET_BUS #{request.number}")
         port.answer(request, SRB_STATUS_SUCCESS if ok else SRB_STATUS_ERROR)
     else:
@@ -257,13 +257,9 @@ def _reset_unit(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
     port.answer(request, SRB_STATUS_SUCCESS if ok else SRB_STATUS_ERROR)
 
 
-def done(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
-    """The miniport completed something else than EXECUTE_SCSI."""
-    srb = request.srb
-    if srb.function not in ABOUT_OTHERS:
-        unit.ready = True
-        port.pull(unit)
-    elif srb.function == SRB_FUNCTION_RESET_BUS:
+def done(port: ScsiPort, request: Request) -> None:
+    """The miniport completed an ABORT_COMMAND or RESET_BUS."""
+    if request.srb.function == SRB_FUNCTION_RESET_BUS:
         _reset_bus_done(port, request)
 
 

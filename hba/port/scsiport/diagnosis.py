@@ -55,9 +55,7 @@ def stuck(port: ScsiPort) -> list[tuple[str, str, str]]:
 def busy_seconds(port: ScsiPort) -> int:
     """Whole seconds the slot has been BUSY."""
     request = port.busy_with
-    if not port.busy or request is None or port.busy_left < 0:
-        return 0
-    return (request.srb.time_out_value or port.options.default_timeout) - port.busy_left
+    return port.busy_age if request is not None and request is port.busy_seen else 0
 
 
 def adapter_snapshot(port: ScsiPort) -> dict[str, object]:
@@ -68,7 +66,7 @@ def adapter_snapshot(port: ScsiPort) -> dict[str, object]:
         blocked.append(f"{_name(port.disconnect_owner)} holds the bus (DISABLE_DISCONNECT)")
     if port.hold.active:
         blocked.append(f"reset hold ({port.hold.why})")
-    if port.request_pending:
+    if port.gate & 8:
         blocked.append("no free tag")
     if port.interrupts_held:
         blocked.append("interrupts deferred")

@@ -35,7 +35,7 @@ from hba.miniport.services import (
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DIRQL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
-from hba.port.request import ISSUED, Request, describe
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
 from hba.port.scsiport import (
     configuration,
     control,
@@ -52,6 +52,7 @@ from hba.port.scsiport.unit import (
     FROZEN,
     LOCKED,
     NEED_SENSE,
+    NOT_READY,
     PENDING_UNTAGGED,
     QUEUE_FULL,
     ScsiPortUnit,
@@ -67,17 +68,22 @@ from hba.srb import (
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_IO_CONTROL,
     SRB_STATUS_SUCCESS,
+    Srb,
 )
 from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
-# Request.stage
-WAITING = 0
-STARTED = 1  # it was given to hw_start_io and not taken out of the counts yet
-BYPASS = 2  # goes straight to the adapter queue, whatever holds its unit
+# ScsiPort.gate
+BUSY = 1  # SP-02: until NextRequest or NextLuRequest
+DISCONNECT = 2  # SP-14: a DISABLE_DISCONNECT request has the bus
+HOLD = resets.HOLD  # ER-12: after a bus reset
+NO_TAG = 8  # Q-14: until the next completion
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
 _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
+_NOT_PLAIN = (
+    _BYPASSING | SRB_FLAGS_DISABLE_DISCONNECT | 0  # and it must be tagged, see `submit`
+)
 FIXED_SENSE = 18
 
 
@@ -97,15 +103,16 @@ class ScsiPort(PortBase):
         super().__init__(loop, miniport, chip, config, verifier, trace)
         self.adapter_queue: deque[Request] = deque()
         # the slot (SP-02, SP-03)
-        self.busy = False  # BUSY: a request was started and no Next has come
-        self.busy_with: Request | None = None
-        self.busy_left = -1  # ticks until "no NextRequest" is diagnosed (ER-09)
+        self.gate = 0  # why nothing is started: BUSY, DISCONNECT, HOLD, NO_TAG; 0 is READY
+        self.busy_with: Request | None = None  # the one that made it BUSY
+        self.busy_age = 0  # ticks it has been BUSY with that one (ER-09)
+        self.busy_seen: Request | None = None
         self.disconnect_owner: Request | None = None  # SP-14: holds the bus until it completes
-        self.request_pending = False  # Q-14: no free tag; retried at the next completion
         self.free_tags: list[int] = []
 
         # what the miniport notified, until the DPC (SP-09)
         self.next_latched = False
+        self.rare_latched = False
         self.ready_units: list[ScsiPortUnit] = []
         self.timer_latched: tuple[Callable[[], None], int] | None = None
         self.reset_latched: set[int] = set()
@@ -118,6 +125,9 @@ class ScsiPort(PortBase):
         self.fixed_by_extension: tuple[object, ...] | None = None  # CF-09
         self.overlap = False  # tagged queuing or MultipleRequestPerLu (CF-13)
         self.mapped = False
+        self.careful = True  # verifier, trace, or anything else the short cut in `submit` must not pass by
+        self.max_length = 0
+        self.max_segments = 0
         self.adjust = False  # some option changes SRBs on the way down (CF-13, ER-05)
         poison = config.forbidden_access == "poison"
         self.opaque_policy = BufferPolicy("CF-02", "that is not mapped (MapBuffers FALSE)", poison, self.offence_of)
@@ -126,6 +136,35 @@ class ScsiPort(PortBase):
 
     # == down ======================================================================================================
 
+    def submit(self, srb: Srb) -> None:
+        """The ordinary read or write finds everything free and goes straight to hw_start_io: `_start` without the
+        stops on the way. Anything else takes `PortBase.submit`."""
+        unit: Any = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
+        mdl = srb.mdl
+        if (
+            self.careful
+            or unit is None
+            or unit.holds
+            or self.gate
+            or self.callback
+            or srb.function
+            or srb.srb_flags & _NOT_PLAIN
+            or unit.queue.entries
+            or self.adapter_queue
+            or not self.free_tags
+            or (mdl is not None and (mdl.length > self.max_length or len(mdl.segments) > self.max_segments))
+        ):
+            super().submit(srb)
+            return
+        request = Request(srb, unit)
+        srb._port = request
+        self.numbers = request.number = self.numbers + 1
+        unit.queue.last_key = srb.queue_sort_key
+        unit.holds = NOT_READY
+        self._start(request, unit, srb)
+        if (self.dpc_pending or self.interrupt_pending) and not self.running:
+            self.run()
+
     def enqueue(self, request: Request) -> None:
         """SP-01, Q-01: into the unit's queue, never refused; on to the adapter at once if nothing is in the way."""
         unit = request.unit
@@ -133,52 +172,94 @@ class ScsiPort(PortBase):
         srb = request.srb
         if srb.srb_flags & _BYPASSING and control.bypass(self, request, unit):
             pass
-        elif unit.ready and not unit.holds and not unit.queue and len(unit.active) < unit.depth:
-            unit.ready = False
+        elif not unit.holds and not unit.queue.entries and len(unit.active) < unit.depth:
+            unit.holds = NOT_READY
             unit.queue.last_key = srb.queue_sort_key
             self.adapter_queue.append(request)
         else:
             unit.queue.insert(request)
-            if unit.ready:
-                self.pull(unit)
+            self.pull(unit)
         if not self.running and self.callback == NO_CALLBACK:
             self.start_packets()
 
     def pull(self, unit: ScsiPortUnit) -> None:
         """The unit's next request goes to the adapter queue, unless something inhibits it (Q-03)."""
-        if unit.queue and not unit.holds and len(unit.active) < unit.depth:
-            unit.ready = False
+        if unit.queue.entries and not unit.holds and len(unit.active) < unit.depth:
+            unit.holds = NOT_READY
             self.adapter_queue.append(unit.queue.pop())
 
     def start_packets(self) -> None:
         """SP-03: one current packet; the others wait in the adapter queue."""
         queue = self.adapter_queue
-        # SP-02: not while BUSY. SP-14: not while someone holds the bus. ER-12: not during the reset hold.
-        while (
-            queue
-            and not self.busy
-            and self.disconnect_owner is None
-            and not self.hold.active
-            and not self.request_pending
-        ):
-            self.start_io(queue.popleft())
+        # `gate`: not while BUSY (SP-02), while someone holds the bus (SP-14), during the reset hold (ER-12).
+        while queue and not self.gate:
+            self._start_packet(queue.popleft())
 
-    def start_io(self, request: Request) -> None:
-        """DriverStartIo: prepare the SRB and run hw_start_io synchronised with the interrupt (SP-04, SP-05)."""
+    def _start_packet(self, request: Request) -> None:
+        """DriverStartIo (SP-04): prepare the SRB, then run hw_start_io."""
         unit = request.unit
         assert isinstance(unit, ScsiPortUnit)
         srb = request.srb
-        if unit.holds and not self._may_start(request, unit):
+        if unit.holds & ~NOT_READY and not self._may_start(request, unit):
             return
         if self.trace is not None:
-            self.note(request, "driver_start_io.enter", describe(srb))
+            self.note(request, "driver_start_io.enter")
         if srb.function and control.answered_here(self, request):
             unit.ready = True
             self.pull(unit)
             return
-        if not self._tag(request, unit):
+        flags = srb.srb_flags
+        tagged = self.overlap and flags & _MAY_BE_TAGGED and not flags & SRB_FLAGS_DISABLE_DISCONNECT
+        if not (self._may_start_tagged(request) if tagged else self._may_start_untagged(request, unit)):
             return
+        if self.adjust:
+            self._adjust(srb)
+        if srb.srb_flags & SRB_FLAGS_DISABLE_DISCONNECT:
+            self.disconnect_owner = request
+            self.gate |= DISCONNECT  # SP-14
+        if tagged and self.verifier is None and self.trace is None:
+            self._start(request, unit, srb)
+        else:
+            self._start_watched(request, unit, srb, bool(tagged))
 
+    def _start(self, request: Request, unit: ScsiPortUnit, srb: Srb) -> None:
+        """hw_start_io for a tagged request, nobody watching. The same as `_start_watched`, in one piece."""
+        request.tag = srb.queue_tag = self.free_tags.pop()
+        mdl = srb.mdl
+        if mdl is None:
+            srb.data_buffer = None
+        elif self.mapped:
+            srb.data_buffer = MappedBuffer(mdl, request)
+        else:
+            srb.data_buffer = OpaqueBuffer(request, self.opaque_policy)
+        self.gate |= BUSY  # SP-02
+        self.busy_with = request
+        request.state = ISSUED
+        request.length_at_issue = srb.data_transfer_length
+        unit.active[request] = None
+        self.outstanding += 1
+        if self.tick_timer is None:
+            self.arm_tick()
+        self.callback = START_IO  # SP-05
+        try:
+            returned = self._hw_start_io(srb)
+        except Exception as error:
+            self.crashed(error, request)
+            errors.start_io_failed(self, request)
+            return
+        finally:
+            self.callback = NO_CALLBACK
+        if returned is not True:
+            self._start_io_returned(request, returned)
+
+    def _start_watched(self, request: Request, unit: ScsiPortUnit, srb: Srb, tagged: bool) -> None:
+        """hw_start_io, synchronised with the interrupt (SP-04, SP-05), with verifier or trace or untagged."""
+        if tagged:
+            request.tag = srb.queue_tag = self.free_tags.pop()
+        else:
+            srb.queue_tag = SP_UNTAGGED
+            if srb.function not in control.ABOUT_OTHERS:
+                unit.untagged = request
         # the buffer (CF-01, CF-02, CF-03)
         mdl = srb.mdl
         if mdl is None:
@@ -187,70 +268,54 @@ class ScsiPort(PortBase):
             srb.data_buffer = MappedBuffer(mdl, request, self.mapped_policy)
         else:
             srb.data_buffer = OpaqueBuffer(request, self.opaque_policy)
-        if self.adjust:
-            self._adjust(srb)
-        if srb.srb_flags & SRB_FLAGS_DISABLE_DISCONNECT:
-            self.disconnect_owner = request  # SP-14
-        self.busy = True  # SP-02
+        self.gate |= BUSY  # SP-02
         self.busy_with = request
-        self.busy_left = srb.time_out_value or self.options.default_timeout
-        request.stage = STARTED
         given = self.issue(request)
-
-        watched = self.verifier is not None or self.trace is not None
-        since = self._enter_start_io(request) if watched else 0
+        since = 0
+        if self.verifier is not None or self.trace is not None:
+            self.note(request, "start_io.enter")
+            since = self.begin_watch()
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
-        self.callback = START_IO
-        self.irql = DIRQL
-        self.current = request
+        self.callback, self.irql = START_IO, DIRQL
+        returned: object = True
         try:
             returned = self._hw_start_io(given)
         except Exception as error:
             self.crashed(error, request)
-            returned = True
             errors.start_io_failed(self, request)
         finally:
-            if watched:
-                self._leave_start_io(since)
-            self.current = None
-            self.callback = NO_CALLBACK
-            self.irql = PASSIVE_LEVEL
+            if self.verifier is not None:
+                self.end_watch(since)
+                self._check_polled(request)
+            self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL
+            self.note(request, "start_io.exit")
         if returned is not True:
             self._start_io_returned(request, returned)
 
     def _may_start(self, request: Request, unit: ScsiPortUnit) -> bool:
         """Q-07: what reached the adapter queue before its unit was frozen or locked goes back, in its order."""
-        if request.stage == BYPASS or not unit.holds & (FROZEN | LOCKED | NEED_SENSE):
+        if request.stage == control.BYPASS or not unit.holds & (FROZEN | LOCKED | NEED_SENSE):
             return True
         unit.queue.insert(request)
         unit.ready = True
         return False
 
-    def _tag(self, request: Request, unit: ScsiPortUnit) -> bool:
-        """Q-14: a tag from the pool, or untagged and then alone on its unit. False: it has to wait."""
-        srb = request.srb
-        flags = srb.srb_flags
-        if self.overlap and flags & _MAY_BE_TAGGED and not flags & SRB_FLAGS_DISABLE_DISCONNECT:
-            if not self.free_tags:
-                self.request_pending = True
-                self.count("waits for a tag")
-                self.adapter_queue.appendleft(request)
-                return False
-            srb.queue_tag = self.free_tags.pop()
-            unit.tagged[srb.queue_tag] = request
-            request.tag = srb.queue_tag
+    def _may_start_tagged(self, request: Request) -> bool:
+        """Q-14: a tag from the pool; without a free one the adapter waits for the next completion."""
+        if self.free_tags:
             return True
-        # ABORT_COMMAND and bus resets are about other requests: they do not wait for them.
-        if srb.function in control.ABOUT_OTHERS:
-            srb.queue_tag = SP_UNTAGGED
+        self.gate |= NO_TAG
+        self.count("waits for a tag")
+        self.adapter_queue.appendleft(request)
+        return False
+
+    def _may_start_untagged(self, request: Request, unit: ScsiPortUnit) -> bool:
+        """Q-14: alone on its unit. ABORT_COMMAND and bus resets are about other requests: they do not wait for them."""
+        if not unit.active or request.srb.function in control.ABOUT_OTHERS:
             return True
-        if unit.active:
-            unit.pending_untagged.append(request)
-            unit.holds |= PENDING_UNTAGGED
-            return False
-        srb.queue_tag = SP_UNTAGGED
-        unit.untagged = request
-        return True
+        unit.pending_untagged.append(request)
+        unit.holds |= PENDING_UNTAGGED
+        return False
 
     def _adjust(self, srb: Any) -> None:
         options = self.options
@@ -261,21 +326,17 @@ class ScsiPort(PortBase):
         if options.small_sense_only and srb.sense_info_buffer_length > FIXED_SENSE:
             srb.srb_flags |= SRB_FLAGS_DISABLE_AUTOSENSE  # ER-05
 
-    def _enter_start_io(self, request: Request) -> int:
-        self.note(request, "start_io.enter", describe(request.srb))
-        return self.begin_watch()
-
-    def _leave_start_io(self, since: int) -> None:
-        if self.verifier is not None:
-            self.end_watch(since)
-            polled = not self.info.bus_interrupt_level
-            if polled and not (self.finished or self.timer.armed or self.timer_latched is not None):
-                self.finding(
-                    "IN-07",
-                    "hw_start_io of a polled adapter returned with a request outstanding and no timer",
-                    self.current,
-                )
-        self.note(self.current, "start_io.exit")
+    def _check_polled(self, request: Request) -> None:
+        """IN-07."""
+        if (
+            not self.info.bus_interrupt_level
+            and request.state == ISSUED
+            and not self.timer.armed
+            and self.timer_latched is None
+        ):
+            self.finding(
+                "IN-07", "hw_start_io of a polled adapter returned with a request outstanding and no timer", request
+            )
 
     def _start_io_returned(self, request: Request, returned: object) -> None:
         """SP-06: only TRUE is right. FALSE is what ReactOS takes for a failure: the request fails, and the slot stays
@@ -286,45 +347,58 @@ class ScsiPort(PortBase):
 
     # == from the miniport =========================================================================================
 
-    def notification(self, notification_type: int, *arguments: Any) -> None:
+    def notification(self, notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
         """ScsiPortNotification: latched here, acted on in the DPC (SP-09)."""
-        if self.verifier is not None or self.trace is not None:
-            self._watch_notification(notification_type, arguments)
+        if self.careful and self.callback != NO_CALLBACK:
+            self._watch_notification(notification_type, first, second, third)
         if notification_type == REQUEST_COMPLETE:
-            self.request_complete(arguments[0])
-            return
-        if notification_type == NEXT_REQUEST:
-            self.next_latched = True
+            if self.verifier is not None:
+                self.request_complete(first)
+                return
+            request = first._port
+            if request is None or request.state != ISSUED:
+                self.count("double completions")  # OW-02: ignored
+                return
+            request.state = NOTIFIED
+            self.finished.append(request)
         elif notification_type == NEXT_LU_REQUEST:
-            self._next_lu(*arguments)
-        elif notification_type == REQUEST_TIMER_CALL:
-            self.timer_latched = (arguments[0], int(arguments[1]))
+            self._next_lu(first, second, third)
+        elif notification_type == NEXT_REQUEST:
+            self.next_latched = True
+        else:
+            self._rare_notification(notification_type, first, second)
+        self.dpc_pending = True
+        if self.callback == NO_CALLBACK and not self.running:
+            self.run_later()
+
+    def _rare_notification(self, notification_type: int, first: Any, second: Any) -> None:
+        if notification_type == REQUEST_TIMER_CALL:
+            self.timer_latched = (first, int(second))
         elif notification_type == RESET_DETECTED:
-            self.reset_latched.add(arguments[0] if arguments else 0)
+            self.reset_latched.add(int(first or 0))
             self.count("resets detected")
         elif notification_type == CALL_ENABLE_INTERRUPTS:
-            interrupts.call_enable(self, arguments[0])
+            interrupts.call_enable(self, first)
         elif notification_type == CALL_DISABLE_INTERRUPTS:
-            interrupts.call_disable(self, arguments[0])
+            interrupts.call_disable(self, first)
         elif notification_type in (BUS_CHANGE_DETECTED, WMI_EVENT, WMI_REREGISTER):
             self.count(NOTIFICATION_NAMES[notification_type])
             return
         else:
             self.count("unknown notifications")
-            self.offence("SP-09", f"notification type {notification_type} does not exist in SCSI Port")
+            self.offence("SP-09", f"notification type {notification_type!r} does not exist in SCSI Port")
             return
-        self.dpc_pending = True
-        if self.callback == NO_CALLBACK and not self.running:
-            self.run_later()
+        self.rare_latched = True
 
-    def _watch_notification(self, notification_type: int, arguments: tuple[Any, ...]) -> None:
+    def _watch_notification(self, notification_type: int, first: Any, second: Any, third: Any) -> None:
         name = NOTIFICATION_NAMES.get(notification_type, str(notification_type))
         if notification_type == REQUEST_COMPLETE:
-            request = getattr(arguments[0], "_request", None) or getattr(arguments[0], "_port", None)
-            self.note(request, "notification", name)
+            request = getattr(first, "_request", None) or getattr(first, "_port", None)
+            self.note(request if isinstance(request, Request) else None, "notification", name)
         elif self.trace is not None:
-            detail = [name, *arguments] if notification_type == NEXT_LU_REQUEST else name
-            self.trace.add("notification", 0, detail)
+            self.trace.add(
+                "notification", 0, [name, first, second, third] if notification_type == NEXT_LU_REQUEST else name
+            )
         if self.verifier is not None:
             self.check_place(notification_type)
 
@@ -333,8 +407,8 @@ class ScsiPort(PortBase):
         self.next_latched = True
         if not self.overlap:
             self.offence("SP-11", "NextLuRequest without TaggedQueuing or MultipleRequestPerLu")
-        unit = self.units.get(path << 16 | target << 8 | lun)
-        if not isinstance(unit, ScsiPortUnit):
+        unit: Any = self.units.get(path << 16 | target << 8 | lun)
+        if unit is None:
             return
         if unit.untagged is not None and unit.untagged.state == ISSUED:
             # SP-12: nothing would be started anyway; the part for the adapter stands.
@@ -347,42 +421,114 @@ class ScsiPort(PortBase):
     # == DPC =======================================================================================================
 
     def dpc(self) -> None:
-        """SP-09: one round of what was latched, in ReactOS's order."""
+        """SP-09: one round of what was latched, in ReactOS's order: timer, next, reset, ready units, next packet,
+        completions, and last the routine that enables interrupts again."""
         self.dpc_pending = False
-        if self.timer_latched is not None:
+        if self.rare_latched and self.timer_latched is not None:
             routine, microseconds = self.timer_latched
             self.timer_latched = None
             self.timer.request(routine, microseconds)
         if self.next_latched:
             self.next_latched = False
-            if not self.busy:
+            if not self.gate & BUSY:
                 self.count("spurious next")  # SP-15
-            self.make_ready()
-        if self.reset_latched:
-            for path in self.reset_latched:
-                self.hold.begin(path, "ResetDetected")  # ER-14
-            self.reset_latched.clear()
+            self.gate &= ~BUSY  # READY; no unit is thereby (SP-10)
+            self.busy_with = None
+        if self.rare_latched:
+            self._rare_in_dpc()
         if self.ready_units:
             ready, self.ready_units = self.ready_units, []
-            for unit in ready:
-                if not unit.ready:
-                    unit.ready = True
-                    self.pull(unit)
+            for told in ready:
+                if told.holds & NOT_READY:
+                    told.holds &= ~NOT_READY
+                    if told.queue.entries:
+                        self.pull(told)
         if self.adapter_queue:
             self.start_packets()
         finished = self.finished
         while finished:
-            self.retire(finished.popleft())
+            request = finished.popleft()
+            srb = request.srb
+            unit: Any = request.unit
+            if self.careful or srb.srb_status != SRB_STATUS_SUCCESS or not request.tag or srb.function:
+                self._retire(request)
+                continue
+            # The ordinary success, in one piece; `_retire` is the same with every turn-off.
+            active = unit.active
+            if active.pop(request, self) is self:
+                self.complete_up(request)  # given up by a reset meanwhile
+                continue
+            self.outstanding -= 1
+            self.free_tags.append(request.tag)
+            if unit.holds or self.gate & NO_TAG:
+                self._unit_free(unit)
+            elif unit.queue.entries:
+                self.pull(unit)
+            request.state = COMPLETED
+            srb._port = None
+            srb.data_buffer = None
+            if srb.completion is not None:
+                srb.completion(srb)
         if self.adapter_queue:
             self.start_packets()
         if self.enable_latched is not None:
             interrupts.run_deferred(self)
 
+    def _rare_in_dpc(self) -> None:
+        self.rare_latched = False
+        if self.reset_latched:
+            for path in self.reset_latched:
+                self.hold.begin(path, "ResetDetected")  # ER-14
+            self.reset_latched.clear()
+
+    def _unit_free(self, unit: ScsiPortUnit) -> None:
+        """A completion: the unit may have its next request, and waiting ones may have got what they wait for."""
+        self.gate &= ~NO_TAG
+        if unit.holds & QUEUE_FULL:
+            unit.holds &= ~QUEUE_FULL
+        if unit.holds & PENDING_UNTAGGED and not unit.active:
+            errors.retry_untagged(self, unit)
+        unit.holds &= ~NOT_READY
+        self.pull(unit)
+
+    def _retire(self, request: Request) -> None:
+        """A completed SRB: out of the counts, errors handled, the unit's next, and up."""
+        srb = request.srb
+        unit: Any = request.unit
+        if self.release(request):
+            if request.tag:
+                self.free_tags.append(request.tag)
+                request.tag = 0
+            elif unit.untagged is request:
+                unit.untagged = None
+            if self.disconnect_owner is request:
+                self.disconnect_owner = None
+                self.gate &= ~DISCONNECT
+            if srb.srb_status != SRB_STATUS_SUCCESS and errors.handle(self, request, unit):
+                # It goes up later: retried, or its sense data is fetched first.
+                self._unit_free(unit)
+                return
+            if srb.function in control.ABOUT_OTHERS:
+                control.done(self, request)
+            else:
+                self._unit_free(unit)
+        self.complete_up(request)
+        if request.frozen and self.options.auto_release:
+            freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
+
+    def any_tag(self) -> None:
+        """Whoever waited for a tag at the head of the adapter queue may be gone: look again."""
+        self.gate &= ~NO_TAG
+
     def make_ready(self) -> None:
-        """The slot is READY again (SP-02, SP-10); no unit is thereby."""
-        self.busy = False
+        """The slot is opened without the miniport having said so."""
+        self.gate &= ~BUSY
         self.busy_with = None
-        self.busy_left = -1
+
+    @property
+    def busy(self) -> bool:
+        """The slot is taken: a request was started, and neither NextRequest nor NextLuRequest has come (SP-02)."""
+        return bool(self.gate & BUSY)
 
     def take_disable_routine(self) -> Callable[[], None] | None:
         """What CallDisableInterrupts left (IN-04)."""
@@ -397,7 +543,7 @@ class ScsiPort(PortBase):
         self.reset_latched.clear()
         self.enable_latched = None
         self.disconnect_owner = None
-        self.request_pending = False
+        self.gate &= ~(DISCONNECT | NO_TAG)
 
     def interrupt(self) -> None:
         # IN-07: an adapter without an interrupt is polled by the miniport's timer.
@@ -405,41 +551,6 @@ class ScsiPort(PortBase):
             self.service_interrupt()
         else:
             self.interrupt_pending = False
-
-    def retire(self, request: Request) -> None:
-        """A completed SRB: out of the counts, errors handled, the unit's next, and up."""
-        srb = request.srb
-        unit = request.unit
-        if request.stage == STARTED:
-            assert isinstance(unit, ScsiPortUnit)
-            request.stage = WAITING
-            self.release(request)
-            tag = request.tag
-            if tag:
-                del unit.tagged[tag]
-                self.free_tags.append(tag)
-            elif unit.untagged is request:
-                unit.untagged = None
-            if self.disconnect_owner is request:
-                self.disconnect_owner = None
-            self.request_pending = False
-            holds = unit.holds
-            if holds & QUEUE_FULL:
-                unit.holds &= ~QUEUE_FULL
-            if holds & PENDING_UNTAGGED and not unit.active:
-                errors.retry_untagged(self, unit)
-            if srb.srb_status != SRB_STATUS_SUCCESS and errors.handle(self, request, unit):
-                return  # goes up later: retried, or its sense data is fetched first
-            if not srb.function:
-                unit.ready = True
-                if unit.queue:
-                    self.pull(unit)
-            else:
-                control.done(self, request, unit)
-        self.complete_up(request)
-        if request.frozen and self.options.auto_release:
-            assert isinstance(unit, ScsiPortUnit)
-            freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
 
     # == the others, each in its module ============================================================================
 
@@ -451,6 +562,23 @@ class ScsiPort(PortBase):
 
     def configured(self, info: PortConfigurationInformation) -> None:
         configuration.configured(self, info)
+        self._hw_start_io = self.miniport.hw_start_io
+
+    def start(self) -> None:
+        super().start()
+        limits = self.limits
+        self.max_length, self.max_segments = limits.max_length, limits.max_segments
+        self.careful = (
+            self.verifier is not None
+            or self.trace is not None
+            or self.adjust
+            or not self.overlap
+            or bool(limits.alignment_mask)
+        )
+
+    def stop(self) -> None:
+        self.careful = True
+        super().stop()
 
     def new_unit(self, path: int, target: int, lun: int) -> ScsiPortUnit:
         # SP-13: without overlap, one at a time.

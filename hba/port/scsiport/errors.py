@@ -61,7 +61,6 @@ def _busy(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
     srb.scsi_status = SCSISTAT_GOOD
     srb.data_transfer_length = request.length_at_issue
     port.note(again, "busy", f"retry {again.retries}")
-    unit.ready = True
     if unit.holds & (FROZEN | BUSY_RETRY):
         unit.queue.insert(again)
     else:
@@ -92,7 +91,7 @@ def retry_untagged(port: ScsiPort, unit: ScsiPortUnit) -> None:
 
 def start_io_failed(port: ScsiPort, request: Request) -> None:
     """hw_start_io raised or returned FALSE: the request fails, the slot is opened, the port lives on."""
-    if request.state == ISSUED:
+    if request.state == ISSUED and not any(task.owner in (request.srb, request.guard) for task in port.chip.active):
         request.srb.srb_status = SRB_STATUS_INTERNAL_ERROR
         request.state = NOTIFIED
         port.finished.append(request)

@@ -11,40 +11,40 @@ from hba.port.request import Request
 class SortedQueue:
     """C-LOOK: next is the first entry with a key above the last started one, else the lowest. Equal keys are FIFO."""
 
-    __slots__ = ("_entries", "_order", "last_key")
+    __slots__ = ("_order", "entries", "last_key")
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, int, Request]] = []  # (key, order of arrival, request), sorted
+        self.entries: list[tuple[int, int, Request]] = []  # (key, order of arrival, request), sorted
         self._order = 0
         self.last_key = -1  # of the last request started
 
     def insert(self, request: Request) -> None:
         self._order += 1  # unique, so requests themselves are never compared
-        insort(self._entries, (request.srb.queue_sort_key, self._order, request))
+        insort(self.entries, (request.srb.queue_sort_key, self._order, request))
 
     def pop(self) -> Request:
         """The next in the sweep; raises IndexError when empty."""
-        entries = self._entries
+        entries = self.entries
         index = bisect_left(entries, (self.last_key + 1,))
         self.last_key, _, request = entries.pop(index if index < len(entries) else 0)
         return request
 
     def remove(self, request: Request) -> bool:
         """Take one out, wherever it is; False when it is not in here."""
-        for index, entry in enumerate(self._entries):
+        for index, entry in enumerate(self.entries):
             if entry[2] is request:
-                del self._entries[index]
+                del self.entries[index]
                 return True
         return False
 
     def drain(self) -> list[Request]:
         """All of them, in key order; the queue is empty afterwards."""
-        requests = [request for _, _, request in self._entries]
-        self._entries.clear()
+        requests = [request for _, _, request in self.entries]
+        self.entries.clear()
         return requests
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __iter__(self) -> Iterator[Request]:
-        return (request for _, _, request in self._entries)
+        return (request for _, _, request in self.entries)

@@ -14,6 +14,8 @@ from hba.srb import SRB_STATUS_BUS_RESET
 if TYPE_CHECKING:
     from hba.port.scsiport.driver import ScsiPort
 
+HOLD = 4  # ScsiPort.gate
+
 
 def reset_bus(port: ScsiPort, path: int, why: str) -> bool:
     """Call hw_reset_bus (ER-10) and begin the hold (ER-12). What it left outstanding is judged when the hold ends."""
@@ -63,7 +65,7 @@ def _waiting(port: ScsiPort, unit: ScsiPortUnit) -> list[Request]:
     mine = [request for request in port.adapter_queue if request.unit is unit]
     for request in mine:
         port.adapter_queue.remove(request)
-        port.request_pending = False
+        port.any_tag()
     if unit.need_sense is not None and unit.sense not in unit.active:
         waiting.append(unit.need_sense)
         unit.forget_sense()
@@ -93,17 +95,20 @@ class ResetHold:
 
     def __init__(self, port: ScsiPort) -> None:
         self.port = port
-        self.active = False
         self.why = ""
         self.paths: set[int] = set()
         self.timer: Timer | None = None
+
+    @property
+    def active(self) -> bool:
+        return bool(self.port.gate & HOLD)
 
     def begin(self, path: int, why: str) -> None:
         """Starts again when there is one already."""
         port = self.port
         if self.timer is not None:
             self.timer.cancel()
-        self.active = True
+        port.gate |= HOLD
         self.why = why
         self.paths.add(path)
         port.note(None, "reset_hold.begin", why)
@@ -113,7 +118,7 @@ class ResetHold:
         if self.timer is not None:
             self.timer.cancel()
         self.timer = None
-        self.active = False
+        self.port.gate &= ~HOLD
         self.paths.clear()
 
     def _end(self) -> None:

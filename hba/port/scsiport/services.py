@@ -31,7 +31,10 @@ class Services:
         unit = self._port.units.get(path_id << 16 | target_id << 8 | lun)
         if not isinstance(unit, ScsiPortUnit):
             return None
-        request = unit.untagged if queue_tag == SP_UNTAGGED else unit.tagged.get(queue_tag)
+        if queue_tag == SP_UNTAGGED:
+            request = unit.untagged
+        else:
+            request = next((active for active in unit.active if active.tag == queue_tag), None)
         if request is None or request.state != ISSUED:
             return None
         guard: Srb | None = request.guard

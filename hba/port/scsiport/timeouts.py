@@ -36,13 +36,15 @@ def tick(port: ScsiPort) -> None:
             errors.retry_busy(port, unit)
     if port.hold.active:
         return  # the reset has to end first; what it leaves behind is judged then
-    if port.busy_left > 0:
-        port.busy_left -= 1
-        if port.busy_left == 0:
+    busy_with = port.busy_with
+    if busy_with is not None:
+        port.busy_age = port.busy_age + 1 if busy_with is port.busy_seen else 1
+        if port.busy_age >= _timeout(port, busy_with):
+            port.busy_seen = None
             _no_next(port)
             return
-    for expired in port.expired_units():
-        assert isinstance(expired, ScsiPortUnit)
+    port.busy_seen = busy_with
+    for expired in _expired(port):
         _no_completion(port, expired)
     for unit in port.units.values():
         assert isinstance(unit, ScsiPortUnit)
@@ -51,6 +53,19 @@ def tick(port: ScsiPort) -> None:
             if unit.abort_left == 0:
                 _abort_failed(port, unit, "timed out")
                 return
+
+
+def _expired(port: ScsiPort) -> list[ScsiPortUnit]:
+    """ER-09: per unit, the oldest request counts. Counting here keeps the clock out of the requests' way."""
+    expired = []
+    for unit in port.units.values():
+        assert isinstance(unit, ScsiPortUnit)
+        oldest = next(iter(unit.active), None)
+        unit.age = unit.age + 1 if oldest is unit.oldest else 1
+        unit.oldest = oldest
+        if oldest is not None and unit.age == _timeout(port, oldest):
+            expired.append(unit)
+    return expired
 
 
 def _no_next(port: ScsiPort) -> None:

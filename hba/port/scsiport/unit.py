@@ -13,6 +13,7 @@ BUSY_RETRY = 4
 QUEUE_FULL = 8
 NEED_SENSE = 16
 PENDING_UNTAGGED = 32
+NOT_READY = 64  # has handed a request on, and neither NextLuRequest nor a completion has come since
 
 HOLD_NAMES = {
     FROZEN: "frozen",
@@ -28,18 +29,18 @@ class ScsiPortUnit(PortUnit):
     __slots__ = (
         "abort",
         "abort_left",
+        "age",
         "depth",
         "frozen_at",
         "frozen_by",
         "holds",
         "need_sense",
+        "oldest",
         "parked",
         "pending_untagged",
         "queue",
-        "ready",
         "sense",
         "sense_memory",
-        "tagged",
         "untagged",
     )
 
@@ -47,9 +48,9 @@ class ScsiPortUnit(PortUnit):
         super().__init__(path, target, lun)
         self.queue = SortedQueue()
         self.depth = depth
-        self.ready = True  # may hand its next request to the adapter: idle, NextLuRequest, or a completion
         self.holds = 0
-        self.tagged: dict[int, Request] = {}  # active, by tag
+        self.oldest: Request | None = None  # of the active ones, when the tick last came by
+        self.age = 0  # ticks it has been outstanding (ER-09)
         self.untagged: Request | None = None  # active
         self.frozen_at = 0  # ns, when FROZEN
         self.frozen_by = ""
@@ -60,6 +61,15 @@ class ScsiPortUnit(PortUnit):
         self.pending_untagged: list[Request] = []
         self.abort: Request | None = None  # the port's ABORT_COMMAND for a timed-out request
         self.abort_left = -1  # ticks until that is overdue
+
+    @property
+    def ready(self) -> bool:
+        """It may hand its next request to the adapter, as far as the miniport is concerned."""
+        return not self.holds & NOT_READY
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self.holds = self.holds & ~NOT_READY if ready else self.holds | NOT_READY
 
     def unpark(self) -> None:
         self.parked = None
@@ -77,7 +87,7 @@ class ScsiPortUnit(PortUnit):
         """The adapter was reset: nothing holds the unit any more."""
         self.forget_sense()
         self.holds = 0
-        self.ready = True
+        self.untagged = None
         self.locked_at = None
         self.lock_owner = None
         self.frozen_by = ""
@@ -89,6 +99,6 @@ class ScsiPortUnit(PortUnit):
         reasons = [name for hold, name in HOLD_NAMES.items() if self.holds & hold]
         if len(self.active) >= self.depth:
             reasons.append(f"{len(self.active)} of {self.depth} requests outstanding")
-        elif not self.ready:
+        elif self.holds & NOT_READY:
             reasons.append("waits for NextLuRequest or a completion")
         return reasons
