@@ -63,7 +63,7 @@ class Task:
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["hba", "builtin-pvscsi"]), default="hba", show_default=True,
               help="Our HBA, or QEMU's own PVSCSI model to compare with.")  # fmt: skip
-@click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
+@click.option("--posted-writes/--no-posted-writes", default=False, show_default=True,
               help="Whether register writes may be sent without waiting for the answer.")  # fmt: skip
 @click.option("--junit", type=_PATH, metavar="FILE", help="Write the suite's results as JUnit XML.")
 @click.option("--fail-on", type=click.Choice(["violation", "warning", "never"]), default="never", show_default=True,
