@@ -70,11 +70,17 @@ class Clock:
         while self._timers and self._timers[0].deadline <= now:
             due.append(heapq.heappop(self._timers))
         fired = 0
-        for timer in due:
-            callback, timer.callback = timer.callback, None
-            if callback is not None:
-                callback()
-                fired += 1
+        try:
+            for timer in due:
+                callback, timer.callback = timer.callback, None
+                if callback is not None:
+                    callback()
+                    fired += 1
+        except BaseException:
+            for timer in due:  # whoever survives the defect must not lose the timers behind it
+                if timer.callback is not None:
+                    heapq.heappush(self._timers, timer)
+            raise
         return fired
 
 

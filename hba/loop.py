@@ -30,14 +30,17 @@ class EventLoop:
         self._foreign: list[Callback] = []
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._running = False
+        self._stopping = False
 
     # -- file descriptors -------------------------------------------------------------------------------------
 
     def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call `callback` whenever `fd` is readable or hung up (level-triggered); replaces an earlier one."""
+        """Call `callback` whenever `fd` is readable or hung up (level-triggered); replaces an earlier one.
+
+        Raises OSError for what cannot be watched (a regular file).
+        """
         self._readers[fd] = callback
-        self._update(fd)
+        self._watch(fd, self._readers)
 
     def remove_reader(self, fd: int) -> None:
         if self._readers.pop(fd, None) is not None:
@@ -45,11 +48,18 @@ class EventLoop:
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         self._writers[fd] = callback
-        self._update(fd)
+        self._watch(fd, self._writers)
 
     def remove_writer(self, fd: int) -> None:
         if self._writers.pop(fd, None) is not None:
             self._update(fd)
+
+    def _watch(self, fd: int, callbacks: dict[int, Callback]) -> None:
+        try:
+            self._update(fd)
+        except OSError:
+            del callbacks[fd]
+            raise
 
     def _update(self, fd: int) -> None:
         mask = (select.EPOLLIN if fd in self._readers else 0) | (select.EPOLLOUT if fd in self._writers else 0)
@@ -81,14 +91,14 @@ class EventLoop:
     # -- running ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until `stop()`."""
-        self._running = True
-        while self._running:
+        """Run until `stop()`; one that came before counts."""
+        while not self._stopping:
             self.run_once(None)
+        self._stopping = False
 
     def stop(self) -> None:
         """Make `run()` return after the current turn; safe from any thread and from signal handlers."""
-        self._running = False
+        self._stopping = True
         os.eventfd_write(self._wake, 1)
 
     def run_once(self, timeout: int | None = 0) -> None:
@@ -122,8 +132,7 @@ class EventLoop:
         os.eventfd_read(self._wake)
         with self._lock:
             calls, self._foreign = self._foreign, []
-        for call in calls:
-            call()
+        self._soon.extend(calls)
 
     def close(self) -> None:
         self._epoll.close()
