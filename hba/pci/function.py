@@ -7,6 +7,7 @@ guest through its registers' handlers, reaches the guest's memory through `memor
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from hba.loop import EventLoop
@@ -25,7 +26,7 @@ from hba.pci.config_space import (
 from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import DeclarationError, document
-from hba.vfio_user.device import REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError
+from hba.vfio_user.device import REGION_MMAP, REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError
 
 # Region indexes of vfio-pci (linux/vfio.h)
 ROM_REGION = 6
@@ -45,6 +46,8 @@ class PciFunction:
                    with MSI-X is unplugged.
     `rom`          contents of the expansion ROM
     `capabilities` further ones, after power management, MSI and MSI-X
+    `posted_writes` let QEMU post writes to memory BARs. By default it is kept from it: a device that looks at a reset
+                   or ring set-up after the driver has gone on may write to memory the driver has given back.
 
     `on_reset`          called when the guest or the client resets the function, after bus mastering went off and
                         before the registers go back to their reset values
@@ -67,11 +70,17 @@ class PciFunction:
         msix: MsixLayout | None = None,
         rom: bytes | None = None,
         capabilities: Sequence[Capability] = (),
+        posted_writes: bool = False,
     ) -> None:
         self.identity = identity
         self.memory = memory
         self.bars = dict(bars)
         self.interrupts = Interrupts(loop, msi_vectors, msix.vectors if msix else 0)
+        # QEMU waits for the answer to each write once it has seen a mappable region, whatever its size. So an unused
+        # BAR is one, of no bytes, with a file nobody will ever map.
+        self._mappable: tuple[int, int] | None = None
+        if not posted_writes:
+            self._mappable = (self._unused_bar(), os.memfd_create("hba-no-posted-writes", os.MFD_CLOEXEC))
         self._power = PowerManagement()
         offered: list[Capability] = [self._power]
         if msi_vectors:
@@ -105,6 +114,21 @@ class PciFunction:
             self.config.on_write("MSIX_CONTROL", self._config_written)
         self._apply()
 
+    def _unused_bar(self) -> int:
+        taken = set(self.bars) | {index + 1 for index, bar in self.bars.items() if bar.wide}
+        free = [index for index in range(BARS) if index not in taken]
+        if not free:
+            raise DeclarationError("without posted writes one BAR must be left unused")
+        return free[-1]
+
+    def close(self) -> None:
+        """Release what the function holds of the system; it serves nobody any more."""
+        self.interrupts.disconnect()
+        self.memory.unmap_all()
+        if self._mappable is not None:
+            os.close(self._mappable[1])
+            self._mappable = None
+
     def _place_msix(self, layout: MsixLayout) -> None:
         if layout.bar not in self.bars:
             raise DeclarationError(f"the MSI-X table is in BAR {layout.bar}, which does not exist")
@@ -128,6 +152,8 @@ class PciFunction:
             return RegionInfo(SIZE, REGION_READ | REGION_WRITE)
         if index == ROM_REGION and self._rom:
             return RegionInfo(len(self._rom), REGION_READ)
+        if self._mappable is not None and index == self._mappable[0]:
+            return RegionInfo(0, REGION_MMAP, self._mappable[1])
         bar = self.bars.get(index) if index < BARS else None
         return RegionInfo() if bar is None else RegionInfo(bar.size, REGION_READ | REGION_WRITE)
 

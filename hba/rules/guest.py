@@ -138,4 +138,13 @@ GUEST_RULES: tuple[Rule, ...] = (
         "A kick without rings. Error recovery kicks before it resets, so only kicks after a reset count.",
         WARNING,
     ),
+    _rule(
+        "GD-20",
+        "DMA asked for with bus mastering off",
+        "The driver sets the bus master bit before it asks the device to reach memory; until then the device must not.",
+        "A kick, or a command with addresses, while the bit is clear. The command fails. Linux's vmw_pvscsi asks "
+        "for its configuration page before it sets the bit, which shows when it is bound a second time.",
+        WARNING,
+        "PCI Local Bus Specification 3.0, section 6.2.2 (Command register)",
+    ),
 )

@@ -182,6 +182,7 @@ def _pvscsi(
         memory,
         config.pvscsi,
         msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
+        posted_writes=config.pci.posted_writes,
         watch=None if verifier is None else GuestWatch(verifier),
     )
 

@@ -109,6 +109,7 @@ class PvscsiAdapter(Adapter):
         options: PvscsiOptions,
         *,
         msix_vectors: int = 0,
+        posted_writes: bool = False,
         watch: GuestWatch | None = None,
     ) -> None:
         self.loop = loop
@@ -125,6 +126,7 @@ class PvscsiAdapter(Adapter):
             {0: self.bar},
             memory,
             msix=MsixLayout(msix_vectors, 0, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET) if msix_vectors else None,
+            posted_writes=posted_writes,
         )
         self.function.on_reset.append(self.power_on_reset)
         self.rings: Rings | None = None
@@ -163,16 +165,20 @@ class PvscsiAdapter(Adapter):
     def stop(self) -> None:
         self.port.stop()
         self.forget_rings()
+        self.function.close()
 
     def power_on_reset(self) -> None:
-        """DEVICE_RESET from the client: as after power on."""
+        """DEVICE_RESET from the client: as after power on. The machine starts over; its memory is not written."""
+        self._kick_pending = False
+        self.forget_rings()
         self.adapter_reset()
         self.registers.reset()
         self.commands.reset()
 
     def adapter_reset(self) -> None:
         """Everything outstanding completes on the rings, then the rings are forgotten."""
-        self.take_kick()
+        # A kick not looked at yet is lost: with posted writes its ring may be gone already.
+        self._kick_pending = False
         if self.watch is not None:
             self.watch.reset(self.outstanding)
         self._batching = True  # nothing is taken from the ring and nobody is interrupted while this goes on

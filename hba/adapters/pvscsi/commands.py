@@ -121,6 +121,8 @@ class CommandRegisters:
         except DmaFault as fault:
             status = STATUS_FAILED
             self.last = f"{name}: {fault}"
+            if self.adapter.watch is not None:
+                self.adapter.watch.command_failed(name, fault)
         self._status.value = status
 
     # -- the commands ---------------------------------------------------------------------------------------------

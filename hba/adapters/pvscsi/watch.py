@@ -90,6 +90,8 @@ class GuestWatch:
         if adapter.rings is None:
             if adapter.commands.counts["ADAPTER_RESET"] or not adapter.commands.counts["SETUP_RINGS"]:
                 self.verifier.report("GD-19", "kick, but no rings are set up")
+        elif not adapter.memory.enabled:
+            self.verifier.report("GD-20", "kick with bus mastering off", where="request ring")
         else:
             self._arm()
 
@@ -181,6 +183,10 @@ class GuestWatch:
     def _unmapped(self, iova: int, size: int) -> None:
         if self.adapter.outstanding:
             self._removed.append((iova, iova + size))
+
+    def command_failed(self, name: str, fault: DmaFault) -> None:
+        rule = "GD-07" if self.adapter.memory.enabled else "GD-20"
+        self.verifier.report(rule, str(fault), where=f"command {name}")
 
     # -- registers ------------------------------------------------------------------------------------------------
 

@@ -189,6 +189,13 @@ def test_GD_19_kick_before_rings(watched: Driver) -> None:
     assert watched.found() == {"GD-19": 1}
 
 
+def test_GD_20_dma_with_bus_mastering_off(watched: Driver) -> None:
+    watched.write_config(4, 2, 2)
+    assert watched.command(7, st.CONFIG.pack(DATA, 0x2120 << 32, 0x1958, 0)) == 0xFFFFFFFF
+    watched.kick()
+    assert watched.found() == {"GD-20": 2}
+
+
 def test_every_rule_of_the_guest_has_a_test_here() -> None:
     tests = "\n".join(name for name in globals() if name.startswith("test_GD"))
     for rule in GUEST_RULES:
