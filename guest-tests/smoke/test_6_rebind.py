@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from adapter import settle
 
-
 # Unbinding switches bus mastering off, and Linux's vmw_pvscsi asks the adapter for its configuration page before it
 # switches it on again (our verifier reports that as GD-20). A device that obeys the bit cannot answer, and the driver
 # says so, once, and goes on with 16 targets. At boot the firmware has left the bit on.
