@@ -41,7 +41,8 @@ REQUEST_PAGES = SLOTS * REQUEST_SIZE // PAGE_SIZE
 COMPLETION_PAGES = SLOTS * COMPLETION_SIZE // PAGE_SIZE
 MASK = SLOTS - 1
 PATIENCE = 10_000  # ms without any completion before the server is given up
-SPIN = 200  # looks at the completion index before sleeping
+SPINS = 40  # rounds of looks at the completion index, with the CPU offered to others in between, before sleeping
+LOOKS = 50
 
 Transfer = tuple[bool, int, int]  # (write?, offset in bytes, length in bytes)
 
@@ -218,9 +219,11 @@ class BenchDriver:
         state, at = self._state, CMP_PROD_IDX // 4
         wanted &= 0xFFFFFFFF
         while True:
-            for _ in range(SPIN):
-                if not (wanted - state[at]) & 0xFFFFFFFF or (state[at] - wanted) & 0xFFFFFFFF < 0x8000_0000:
-                    return
+            for _ in range(SPINS):
+                for _ in range(LOOKS):
+                    if (state[at] - wanted) & 0xFFFFFFFF < 0x8000_0000:
+                        return
+                os.sched_yield()
             ready, _, _ = select.select([self._interrupt], [], [], PATIENCE / 1000)
             if not ready:
                 raise GuestError(f"the adapter completes nothing for {PATIENCE // 1000} s")

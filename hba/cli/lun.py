@@ -16,7 +16,7 @@ from hba.cli.views import luns
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class UnitAddress(click.ParamType):
+class UnitAddress(click.ParamType[tuple[int, int]]):
     """`TARGET` or `TARGET:LUN`."""
 
     name = "TARGET[:LUN]"

@@ -53,7 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int 
         _rich_table(columns, cells, numeric, indent)
         return
     widths = [max(len(columns[at]), *(len(row[at]) for row in cells)) for at in range(len(columns))]
-    for row in ([name.upper() for name in columns], *cells):
+    for row in ([_title(name) for name in columns], *cells):
         parts = [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numeric, strict=True)
@@ -68,10 +68,14 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bo
 
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name, right in zip(columns, numeric, strict=True):
-        shown.add_column(name.upper(), justify="right" if right else "left", no_wrap=right)
+        shown.add_column(_title(name), justify="right" if right else "left", no_wrap=right)
     for row in cells:
         shown.add_row(*(cell.replace("[", "\\[") for cell in row))
     Console(highlight=False).print(Padding(shown, (0, 0, 0, indent)))
+
+
+def _title(name: str) -> str:
+    return name.upper() if name.isascii() else name  # the Greek letter of µs has a capital nobody would read
 
 
 def _is_number(cell: str) -> bool:

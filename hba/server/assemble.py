@@ -14,11 +14,11 @@ from hba.control.events import EventHub
 from hba.control.methods.verifier import plain
 from hba.control.parts import Parts
 from hba.loop import EventLoop
-from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
+from hba.port.make import make_port
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
@@ -89,7 +89,8 @@ class Assembler:
             memory = GuestMemory()
             chip = Chip(bus, memory)
             miniport = load_miniport(config.miniport, chip, config.miniport_options)
-            port = _PORTS[config.port](config, loop, miniport, chip, verifier, recorder)
+            options = config.scsiport if config.port == "scsiport" else config.storport
+            port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
             adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
@@ -125,39 +126,6 @@ def _verifier(config: AdapterConfig, loop: EventLoop) -> Verifier | None:
     options = config.verifier
     return None if options.level == "off" else Verifier(loop.clock, options.level, options.rules)
 
-
-# -- port models ----------------------------------------------------------------------------------------------------
-
-MakePort = Callable[[AdapterConfig, EventLoop, Miniport, Chip, Verifier | None, Recorder | None], PortDriver]
-
-
-def _scsiport(
-    config: AdapterConfig,
-    loop: EventLoop,
-    miniport: Miniport,
-    chip: Chip,
-    verifier: Verifier | None,
-    recorder: Recorder | None,
-) -> PortDriver:
-    from hba.port.scsiport.driver import ScsiPort
-
-    return ScsiPort(loop, miniport, chip, config.scsiport, verifier, recorder)
-
-
-def _storport(
-    config: AdapterConfig,
-    loop: EventLoop,
-    miniport: Miniport,
-    chip: Chip,
-    verifier: Verifier | None,
-    recorder: Recorder | None,
-) -> PortDriver:
-    from hba.port.storport.driver import StorPort
-
-    return StorPort(loop, miniport, chip, config.storport, verifier, recorder)
-
-
-_PORTS: dict[str, MakePort] = {"scsiport": _scsiport, "storport": _storport}
 
 # -- adapter types --------------------------------------------------------------------------------------------------
 

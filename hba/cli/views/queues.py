@@ -84,9 +84,13 @@ def requests(units: list[dict[str, Any]]) -> None:
         )
         for unit in units
         for queue in ("outstanding", "queued")
-        for request in (unit.get(queue) if isinstance(unit.get(queue), list) else [])
+        for request in _listed(unit.get(queue))
     ]
     table(("unit", "srb", "where", "age", "what", "bytes", "tag"), rows, 4)
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    return value if isinstance(value, list) else []
 
 
 def what(request: dict[str, Any]) -> str:

@@ -1,0 +1,57 @@
+"""What the adapter is held against: the same transfers on the same file in a plain loop of system calls."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from hba.bench.driver import SLOTS, Transfer
+
+
+class PlainLoop:
+    """`os.preadv` and `os.pwritev`, one after the other, into as much memory as the adapter's data area has.
+
+    A context manager.
+    """
+
+    def __init__(self, path: Path, data_size: int, writable: bool) -> None:
+        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        self._memory = mmap.mmap(-1, data_size)
+        self._view = memoryview(self._memory)
+
+    def run(self, transfers: Sequence[Transfer], seconds: float) -> tuple[int, float, array[int]]:
+        """Over and over through `transfers` for `seconds`: (calls, seconds, latencies in ns)."""
+        room = len(self._view) // max(length for _, _, length in transfers)
+        calls = []
+        for slot in range(SLOTS):
+            write, offset, length = transfers[slot % len(transfers)]
+            at = slot % room * length
+            calls.append((os.pwritev if write else os.preadv, [self._view[at : at + length]], offset, length))
+        fd = self._fd
+        clock = time.perf_counter_ns
+        latencies: array[int] = array("Q")
+        count = 0
+        begin = now = clock()
+        end = begin + int(seconds * 1e9)
+        while now < end:
+            for call, views, offset, length in calls:
+                if call(fd, views, offset) != length:
+                    raise OSError("the file is shorter than the unit")
+            before, now = now, clock()
+            latencies.append((now - before) // len(calls))
+            count += len(calls)
+        return count, (now - begin) / 1e9, latencies
+
+    def close(self) -> None:
+        os.close(self._fd)
+        self._view = memoryview(b"")
+
+    def __enter__(self) -> PlainLoop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

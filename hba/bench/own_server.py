@@ -1,0 +1,104 @@
+"""A server for the length of a benchmark: its own configuration, disk and runtime folder, all gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hba.errors import HbaError
+from hba.lab import process
+
+PATIENCE = 20.0  # seconds to listen
+
+
+@dataclass
+class OwnServer:
+    """A running `hba serve`. `listen_seconds`: from its start until it listened. A context manager."""
+
+    folder: Path
+    child: subprocess.Popen[bytes]
+    adapter: str
+    socket: str
+    control: Path
+    pid: int
+    listen_seconds: float
+
+    def close(self) -> None:
+        process.stop(self.child)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> OwnServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start(config: Path | None, *, port: str = "storport", verifier: str = "off", size: int = 256 << 20) -> OwnServer:
+    """Start the first adapter of `config`; without one, an adapter with a disk of `size` bytes in a temporary file.
+
+    Raises `HbaError` when it does not listen.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hba-bench-"))
+    try:
+        if config is None:
+            config = folder / "bench.toml"
+            config.write_text(_config(folder / "disk.img", port, verifier))
+            _fill(folder / "disk.img", size)
+        return _start(config, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _config(disk: Path, port: str, verifier: str) -> str:
+    return (
+        '[[adapter]]\ntype = "pvscsi"\nname = "bench"\n'
+        f'port = "{port}"\nverifier = {{ level = "{verifier}" }}\n'
+        f"[[adapter.lun]]\nstorage = {{ kind = \"file\", path = '{disk}' }}\n"
+    )
+
+
+def _fill(path: Path, size: int) -> None:
+    """Real blocks, so that reads do not find holes."""
+    chunk = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(chunk)
+
+
+def _start(config: Path, folder: Path) -> OwnServer:
+    output, log = folder / "out", folder / "log"
+    begin = time.monotonic()
+    with output.open("wb") as out, log.open("wb") as err:
+        child = process.spawn(
+            [sys.executable, "-m", "hba", "serve", config.absolute(), "--json"],
+            env={"HBA_RUNTIME_DIR": str(folder)},
+            stdout=out,
+            stderr=err,
+        )
+    try:
+        while time.monotonic() - begin < PATIENCE:
+            line = output.read_text().partition("\n")
+            if line[1]:
+                event = json.loads(line[0])
+                if event["event"] != "listening":
+                    break
+                taken = time.monotonic() - begin
+                return OwnServer(
+                    folder, child, event["adapter"], event["socket"], Path(event["control"]), event["pid"], taken
+                )
+            if child.poll() is not None:
+                break
+            time.sleep(0.002)
+        raise HbaError(f"the server for the benchmark does not listen: {log.read_text().strip() or 'no reason given'}")
+    except BaseException:
+        process.stop(child)
+        raise

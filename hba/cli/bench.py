@@ -1,0 +1,131 @@
+"""hba bench [ADAPTER|CONFIG]"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hba.cli import output
+from hba.cli.adapters import connect
+from hba.cli.lun import ADDRESS
+from hba.cli.views.luns import storage
+from hba.control.client import ControlClient
+from hba.errors import ControlError
+
+
+@click.command("bench")
+@click.argument("what", metavar="[ADAPTER|CONFIG]", required=False)
+@click.option("--port", type=click.Choice(["storport", "scsiport"]), default="storport", show_default=True)
+@click.option("--verifier", type=click.Choice(["off", "report"]), default="off", show_default=True)
+@click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="MiB of the temporary disk.")
+@click.option("--unit", type=ADDRESS, default="0:0", show_default=True, help="TARGET:LUN to measure.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Of each side and case."
+)
+@click.option("--writes", is_flag=True, help="Write cases too; they destroy what is on the unit.")
+@output.json_option
+def command(
+    what: str | None,
+    port: str,
+    verifier: str,
+    size: int,
+    unit: tuple[int, int],
+    seconds: float,
+    writes: bool,
+    as_json: bool,
+) -> None:
+    """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
+
+    Without an argument, an adapter is started with a temporary disk (--port, --verifier, --size are for that one), and
+    the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no client.
+    """
+    from hba.bench import measure, own_server
+
+    started: Any = None
+    with ExitStack() as stack:
+        if what is None or Path(what).is_file():
+            config = None if what is None else Path(what)
+            started = stack.enter_context(own_server.start(config, port=port, verifier=verifier, size=size << 20))
+            client = ControlClient(started.control)
+            writes = writes or config is None
+        else:
+            client = connect(what)
+        stack.enter_context(client)
+        summary = client.call("show.summary")
+        if summary["connected"]:
+            raise ControlError(f"adapter {summary['name']} has a client; a benchmark needs it alone")
+        result = measure.measure(
+            summary["socket"],
+            summary["pid"],
+            _file_of(client, unit),
+            [*measure.CASES, *(measure.WRITING_CASES if writes else ())],
+            target=unit[0],
+            lun=unit[1],
+            seconds=seconds,
+            progress=_progress,
+        )
+        level = client.call("show.verifier")["level"]
+    report = {
+        "adapter": summary["name"],
+        "type": summary["type"],
+        "port": summary["port"],
+        "miniport": summary["miniport"],
+        "verifier": level,
+        "listen_s": None if started is None else started.listen_seconds,
+        **result,
+    }
+    if as_json:
+        output.print_json(report)
+    else:
+        _print(report)
+
+
+def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
+    """The file behind the unit, to run the loop on."""
+    for found in client.call("lun.ls"):
+        if (found["target"], found["lun"]) == unit:
+            store = storage(found)
+            return Path(store["path"]) if store.get("kind") == "file" else None
+    raise ControlError(f"the adapter has no unit {unit[0]}:{unit[1]}; `hba lun ls` shows those it has")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{text}", nl=False, err=True)
+
+
+def _print(report: dict[str, Any]) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+    output.heading(f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}")
+    output.table(
+        ("case", "commands/s", "MB/s", "loop/s", "ratio", "cpu µs", "loop µs", "p50 µs", "p99 µs", "max µs"),
+        [
+            (
+                case["name"],
+                f"{case['adapter']['commands_per_s']:.0f}",
+                f"{case['adapter']['mb_per_s']:.0f}",
+                f"{case['loop']['commands_per_s']:.0f}" if case["loop"] else None,
+                f"{case['ratio']:.2f}" if case["loop"] else None,
+                f"{case['adapter']['cpu_us_per_command']:.1f}",
+                f"{case['loop']['cpu_us_per_command']:.1f}" if case["loop"] else None,
+                *(f"{case['adapter']['latency_us'][key]:.0f}" for key in ("p50", "p99", "max")),
+            )
+            for case in report["cases"]
+        ],
+    )
+    memory = report["memory"]
+    output.pairs(
+        [
+            ("memory", f"{output.size(memory['uss'])} own, {output.size(memory['pss'])} with its share of libraries"),
+            ("idle", f"{report['idle_cpu_percent']:.1f} % of a CPU"),
+            ("listened", None if report["listen_s"] is None else f"{report['listen_s']:.2f} s after its start"),
+        ]
+    )
+    click.echo(
+        "  ratio: the adapter's rate to the loop's; cpu: of the server's process; memory without the guest's own"
+    )
