@@ -56,7 +56,7 @@ def block_device_characteristics(unit: Disk) -> bytes:
     """B1h."""
     body = bytearray(60)
     body[0:2] = unit.options.rotation_rate.to_bytes(2, "big")
-    body[3] = 0x40  # WABEREQ 01b: reads after SANITIZE (block erase) succeed; form factor not reported
+    body[3] = 0x40 if unit.thin else 0  # WABEREQ 01b: reads after SANITIZE (block erase) succeed
     body[4] = 0x03  # FUAB: FUA and SYNCHRONIZE CACHE reach the medium; VBULS: blocks never written can be verified
     return bytes(body)
 
