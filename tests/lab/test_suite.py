@@ -1,0 +1,102 @@
+"""Suites and their reports."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hba.errors import ConfigError, GuestError
+from hba.lab import paths, suite, verdict
+from hba.lab.observe import Seen
+from hba.lab.suite import Outcome
+
+REPORT = b"""<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="4">
+<testcase classname="smoke.test_1_driver" name="test_good" time="0.5"/>
+<testcase classname="smoke.test_1_driver" name="test_bad" time="1"><failure message="because">long text</failure></testcase>
+<testcase classname="smoke.test_1_driver" name="test_late" time="1"><error message="after all">x</error></testcase>
+<testcase classname="smoke.test_1_driver" name="test_not" time="0"><skipped message="no disk"/></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.parametrize("name", suite.names())
+def test_every_suite_is_described(name: str) -> None:
+    loaded = suite.load(name)
+    assert loaded.title and loaded.timeout > 0
+    assert list(loaded.folder.glob("test_*.py"))
+    for pattern in (loaded.from_host, loaded.from_guest):
+        if pattern is not None:
+            assert pattern.offset + pattern.size <= loaded.disk_size
+
+
+def test_a_suite_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="there are: .*smoke"):
+        suite.load("nothing")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'title = "x"',
+        'title = "x"\ntimeout = "soon"',
+        'title = "x"\ntimeout = 1\nfrom_host = { offset = 1, size = 4096 }',
+    ],
+)
+def test_a_suite_that_is_described_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "suite.toml").write_text(text)
+    monkeypatch.setattr(paths, "GUEST_TESTS", tmp_path)
+    with pytest.raises(ConfigError, match=r"suite\.toml"):
+        suite.load("bad")
+
+
+def test_the_report_of_the_guest_is_counted() -> None:
+    outcome = Outcome()
+    suite._take_guest_half(REPORT, outcome)
+    assert [case.outcome for case in outcome.cases] == ["passed", "failed", "failed", "skipped"]
+    assert outcome.cases[1].name == "test_1_driver: test_bad"
+    assert outcome.cases[1].message == "because"
+    assert not outcome.passed
+
+
+def test_nothing_run_is_no_pass() -> None:
+    assert not Outcome().passed
+
+
+@pytest.mark.parametrize("report", [b"", b"<testsuite", b"\xff\0"])
+def test_a_broken_report(report: bytes) -> None:
+    with pytest.raises(GuestError, match="no XML"):
+        suite._take_guest_half(report, Outcome())
+
+
+def test_what_goes_to_the_guest() -> None:
+    with tarfile.open(fileobj=io.BytesIO(suite._packed(suite.load("smoke")))) as archive:
+        names = archive.getnames()
+    assert {"conftest.py", "adapter.py", "kernellog.py", "pattern.py", "pytest.ini", "smoke/suite.toml"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
+    outcome = Outcome()
+    suite._take_guest_half(REPORT, outcome)
+    suite.write_junit(outcome, tmp_path / "new" / "report.xml")
+    assert b"test_late" in (tmp_path / "new" / "report.xml").read_bytes()
+
+
+def test_the_verdict_in_words() -> None:
+    outcome = Outcome()
+    suite._take_guest_half(REPORT, outcome)
+    text = io.StringIO()
+    console = Console(file=text, width=120)
+    verdict.print_outcome(console, suite.load("smoke"), outcome, 12.0)
+    seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
+    seen.findings.append({"rule": "MB-05", "severity": "violation", "message": "touched [it]"})
+    verdict.print_seen(console, seen)
+    said = text.getvalue()
+    assert "FAIL smoke: 1 passed, 2 failed, 1 skipped in 12.0 s" in said
+    assert "because" in said
+    assert "1,234" in said and "5.0 MiB" in said and "MB-05: 2 x" in said and "touched [it]" in said
