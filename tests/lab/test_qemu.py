@@ -9,8 +9,13 @@ import pytest
 from hba.errors import QemuNotFound
 from hba.lab import qemu
 
-GOOD = '#!/bin/sh\ncase "$1" in --version) echo "QEMU emulator version 11.1.3 (Debian)";; *) echo "  socket=<SocketAddress>";; esac\n'
-OLD = "#!/bin/sh\necho \"qemu: -device vfio-user-pci,help: 'vfio-user-pci' is not a valid device model name\" >&2; exit 1\n"
+GOOD = """#!/bin/sh
+case "$1" in
+--version) echo "QEMU emulator version 11.1.3 (Debian)" ;;
+*) echo "  socket=<SocketAddress>" ;;
+esac
+"""
+OLD = "#!/bin/sh\necho \"'vfio-user-pci' is not a valid device model name\" >&2; exit 1\n"
 BROKEN = "#!/bin/sh\necho 'error while loading shared libraries: libx.so' >&2; exit 127\n"
 
 
