@@ -1,5 +1,7 @@
 """Rules of SCSI Port, and those both models share (SP, Q, OW, IN, ER, CF)."""
 
+# ruff: noqa: E501 - prose in a table
+
 from __future__ import annotations
 
 from hba.rules import sources as d

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hba.port.scsiport.config import ScsiPortConfig
+from tests.port.fakes import TAGGED, FakeMiniport, Rig
+
+
+@pytest.fixture
+def rig() -> Iterator[Callable[..., Rig]]:
+    """Makes SCSI Port rigs: rig(next="next", instantly=1, options={...}, tagged_queuing=True, ...)."""
+    rigs: list[Rig] = []
+
+    def make(
+        next: str = "lu",
+        instantly: int | None = None,
+        options: dict[str, Any] | None = None,
+        verifier: str = "report",
+        traced: bool = True,
+        overrides: dict[str, str] | None = None,
+        tagged: bool = True,
+        start: bool = True,
+        miniport: FakeMiniport | None = None,
+        **info: Any,
+    ) -> Rig:
+        members = {**(TAGGED if tagged else {}), **info}
+        fake = miniport if miniport is not None else FakeMiniport(next, instantly, **members)
+        made = Rig(
+            fake,
+            ScsiPortConfig(**{"auto_release": False, **(options or {})}),
+            verifier=verifier,
+            traced=traced,
+            overrides=overrides,
+            start=start,
+        )
+        rigs.append(made)
+        return made
+
+    yield make
+    for made in rigs:
+        made.close()
