@@ -178,7 +178,7 @@ def _set_key(unit: DeviceServer, task: Task, parameters: _Parameters) -> None:
     state.aptpl = persist
 
 
-@commands.add("5f 00 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER", service=True, exclusive=True)
+@commands.add("5f 00 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER", service=True)
 def register(unit: DeviceServer, task: Task) -> None:
     def action(unit: DeviceServer, task: Task) -> None:
         parameters = _basic(unit, task)
@@ -193,13 +193,12 @@ def register(unit: DeviceServer, task: Task) -> None:
     "5f 06 00 0000 ffffffff 00",
     "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
     service=True,
-    exclusive=True,
 )
 def register_and_ignore(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, lambda unit, task: _set_key(unit, task, _basic(unit, task)))
 
 
-@commands.add("5f 01 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RESERVE", service=True, exclusive=True)
+@commands.add("5f 01 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RESERVE", service=True)
 def reserve(unit: DeviceServer, task: Task) -> None:
     def action(unit: DeviceServer, task: Task) -> None:
         kind = _check_type(task.cdb)
@@ -213,7 +212,7 @@ def reserve(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, action)
 
 
-@commands.add("5f 02 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RELEASE", service=True, exclusive=True)
+@commands.add("5f 02 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RELEASE", service=True)
 def release(unit: DeviceServer, task: Task) -> None:
     def action(unit: DeviceServer, task: Task) -> None:
         state = unit.reservations
@@ -227,7 +226,7 @@ def release(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, action)
 
 
-@commands.add("5f 03 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, CLEAR", service=True, exclusive=True)
+@commands.add("5f 03 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, CLEAR", service=True)
 def clear(unit: DeviceServer, task: Task) -> None:
     def action(unit: DeviceServer, task: Task) -> None:
         state = unit.reservations
@@ -240,12 +239,12 @@ def clear(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, action)
 
 
-@commands.add("5f 04 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT", service=True, exclusive=True)
+@commands.add("5f 04 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT", service=True)
 def preempt(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, lambda unit, task: _preempt(unit, task, abort=False))
 
 
-@commands.add("5f 05 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT AND ABORT", service=True, exclusive=True)
+@commands.add("5f 05 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT AND ABORT", service=True)
 def preempt_and_abort(unit: DeviceServer, task: Task) -> None:
     _out(unit, task, lambda unit, task: _preempt(unit, task, abort=True))
 
@@ -290,7 +289,7 @@ def _preempt(unit: DeviceServer, task: Task, abort: bool) -> None:
                 unit.abort_initiator(other)
 
 
-@commands.add("5f 07 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER AND MOVE", service=True, exclusive=True)
+@commands.add("5f 07 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER AND MOVE", service=True)
 def register_and_move(unit: DeviceServer, task: Task) -> None:
     """Hands the reservation to another initiator, named by its TransportID."""
 
