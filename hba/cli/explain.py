@@ -23,9 +23,7 @@ def command(rule: str | None, as_json: bool) -> None:
         return
     found = RULES.get(rule) or RULES.get(rule.upper())
     if found is None:
-        raise click.UsageError(
-            f"There is no rule {rule!r}{did_you_mean(rule.upper(), RULES)} (`hba explain` lists them)."
-        )
+        raise click.UsageError(f"There is no rule {rule!r}{did_you_mean(rule, RULES)} (`hba explain` lists them).")
     if as_json:
         output.print_json(asdict(found))
         return

@@ -74,9 +74,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; and the interpreter shall not complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return _nobody_reads()
+    except SystemExit as ended:  # click's own answer to a broken pipe, exit code 1
+        return _nobody_reads() if isinstance(ended.__context__, BrokenPipeError) else int(ended.code or 0)
     except HbaError as error:
         _debug()
         for line in str(error).splitlines():
@@ -90,6 +90,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             err=True,
         )
         return EXIT_INTERNAL
+
+
+def _nobody_reads() -> int:
+    """Whoever read our output has seen enough. The interpreter shall not complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_OK
 
 
 def _debug() -> None:

@@ -39,8 +39,9 @@ def dotted(path: Path) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean "size"?`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    folded = {item.lower(): item for item in known}
+    near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
+    return f'; did you mean "{folded[near[0]]}"?' if near else ""
 
 
 @dataclass(frozen=True)

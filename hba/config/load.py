@@ -103,7 +103,7 @@ def _check_rules(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> N
     rules = verifier.get("rules") if isinstance(verifier, dict) else None
     for rule in rules if isinstance(rules, dict) else ():
         if rule not in RULES:
-            near = did_you_mean(rule.upper(), {item.upper(): item for item in RULES}) or did_you_mean(rule, RULES)
+            near = did_you_mean(rule, RULES)
             checker.note((*here, "verifier", "rules", rule), f"no such rule{near} (`hba explain` lists them)")
 
 

@@ -96,11 +96,13 @@ def test_did_you_mean_says_nothing_when_nothing_is_near() -> None:
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["adapter", "lun", "storage", "kind", "type", "pci", "verifier", "rules", "size", "x"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["adapter", "lun", "storage", "kind", "type", "pci", "verifier", "rules", "size", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=20,
 )

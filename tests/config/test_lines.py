@@ -51,7 +51,7 @@ def test_a_path_without_a_line_gets_the_one_around_it() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(alphabet='[]="\'.#ab \n\t', max_size=120))
+@given(st.text(alphabet="[]=\"'.#ab \n\t", max_size=120))
 def test_any_text_is_survived(text: str) -> None:
     for line in locate(text).values():
         assert 1 <= line <= len(text.splitlines())

@@ -53,8 +53,13 @@ def test_an_error_names_file_line_key_and_what_was_expected() -> None:
 def test_names_sockets_and_addresses_are_unique() -> None:
     unit = '[[adapter.lun]]\nstorage = { kind = "memory", size = "1M" }\n'
     found = errors(
-        ONE + 'name = "a"\nsocket = "s"\n' + unit + unit.replace("storage", "target = 1\nstorage") + unit
-        + ONE + 'name = "a"\nsocket = "s"\n'
+        ONE
+        + 'name = "a"\nsocket = "s"\n'
+        + unit
+        + unit.replace("storage", "target = 1\nstorage")
+        + unit
+        + ONE
+        + 'name = "a"\nsocket = "s"\n'
     )
     assert [line.split(": ", 1)[1] for line in found] == [
         "adapter[0].lun[2]: target 0 lun 0 is taken by adapter[0].lun[0]; give each unit its own address",
@@ -83,7 +88,8 @@ def test_rules_that_exist_are_taken() -> None:
 
 def test_a_target_beyond_the_adapters_limit_is_refused() -> None:
     (line,) = errors(
-        ONE + '[adapter.pvscsi]\nmax_targets = 4\n[[adapter.lun]]\ntarget = 4\nstorage = { kind = "memory", size = "1M" }\n'
+        ONE
+        + '[adapter.pvscsi]\nmax_targets = 4\n[[adapter.lun]]\ntarget = 4\nstorage = { kind = "memory", size = "1M" }\n'
     )
     assert "expected a target below adapter[0].pvscsi.max_targets = 4, got 4" in line
 

@@ -14,6 +14,7 @@ from hba.control.methods import METHODS
 from hba.control.parts import Parts
 from hba.control.server import ControlServer
 from hba.loop import EventLoop
+from hba.pci.registers import Register, RegisterBlock
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
 from hba.scsi.task import Task
@@ -22,6 +23,8 @@ from hba.storage.backend import Backend
 from hba.storage.config import StorageConfig, parse_size
 from hba.storage.memory import MemoryBackend
 from hba.verifier import Verifier
+
+REGISTERS = RegisterBlock("FAKE", [Register("STATUS", 0x10, fields={"BUSY": 0})]).decode()
 
 
 class FakeSnapshot:
@@ -101,7 +104,7 @@ def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
         "loop": loop,
         "engine": FakeSnapshot(state="connected", bytes_received=1),
         "function": FakeSnapshot(identity=None, interrupts={"mode": "msi", "signals": 3}, dma=[]),
-        "adapter": FakeSnapshot(registers=None, rings=None, counters={"requests": 7}),
+        "adapter": FakeSnapshot(registers=REGISTERS, rings=None, counters={"requests": 7}),
         "port": FakeSnapshot(model="storport", counters={"submitted": 7}, units=[]),
         "bus": ScsiBus(),
         "verifier": Verifier(loop.clock),

@@ -85,7 +85,9 @@ def test_units_come_and_go(parts: Parts, client: ControlClient) -> None:
 def test_units_that_cannot_be_added(client: ControlClient) -> None:
     client.call("lun.add", unit={"storage": MEMORY})
     assert "there is a unit at 0:0 already" in refusal(client, "lun.add", unit={"storage": MEMORY})
-    assert "target 200 is beyond max_targets = 64" in refusal(client, "lun.add", unit={"target": 200, "storage": MEMORY})
+    assert "target 200 is beyond max_targets = 64" in refusal(
+        client, "lun.add", unit={"target": 200, "storage": MEMORY}
+    )
     both = refusal(client, "lun.add", unit={"tarlet": 1, "storage": {"kind": "memory", "size": "1x"}})
     assert 'tarlet: no such key; did you mean "target"?' in both
     assert '"1x" is not a size' in both
