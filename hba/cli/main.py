@@ -73,10 +73,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click answers a broken pipe by SystemExit, and nothing else that way
         return _nobody_reads()
-    except SystemExit as ended:  # click's own answer to a broken pipe, exit code 1
-        return _nobody_reads() if isinstance(ended.__context__, BrokenPipeError) else int(ended.code or 0)
     except HbaError as error:
         _debug()
         for line in str(error).splitlines():
