@@ -7,7 +7,6 @@ interrupt a batch. The commands written to the COMMAND registers are in `command
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from hba.adapters.adapter import Adapter
 from hba.adapters.pvscsi.commands import CommandRegisters
@@ -35,6 +34,7 @@ from hba.adapters.pvscsi.status import (
 from hba.adapters.pvscsi.structures import (
     CMP_PROD_IDX,
     COMPLETION,
+    FLAG_DIR_NONE,
     FLAG_DIR_TODEVICE,
     FLAG_DIR_TOHOST,
     FLAG_OUT_OF_BAND_CDB,
@@ -48,7 +48,6 @@ from hba.adapters.pvscsi.structures import (
 )
 from hba.adapters.pvscsi.watch import GuestWatch
 from hba.clock import MS, Timer
-from hba.dma import Segment
 from hba.errors import DmaFault
 from hba.loop import EventLoop
 from hba.pci.bars import Bar, MsixLayout
@@ -66,9 +65,12 @@ from hba.srb import (
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FLAGS_UNSPECIFIED_DIRECTION,
     SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_HEAD_OF_QUEUE_TAG_REQUEST,
+    SRB_ORDERED_QUEUE_TAG_REQUEST,
     SRB_STATUS_BUSY,
     SRB_STATUS_DATA_OVERRUN,
     SRB_STATUS_MASK,
+    SRB_STATUS_SUCCESS,
     Srb,
 )
 
@@ -78,16 +80,16 @@ IDENTITY = Identity(
 MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
 RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
 
-SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = 0x20, 0x21, 0x22
+SRB_HEAD, SRB_ORDERED = SRB_HEAD_OF_QUEUE_TAG_REQUEST, SRB_ORDERED_QUEUE_TAG_REQUEST
 _NO_LUN_BYTES = ~0xFF00  # the LUN is byte 1 of its eight; anything else set is a LUN this adapter cannot have
-_DIRECTION = {
-    0: SRB_FLAGS_UNSPECIFIED_DIRECTION,
-    FLAG_DIR_TOHOST: SRB_FLAGS_DATA_IN,
-    FLAG_DIR_TODEVICE: SRB_FLAGS_DATA_OUT,
-    FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE: SRB_FLAGS_UNSPECIFIED_DIRECTION,
+_FLAGS = {
+    0: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_UNSPECIFIED_DIRECTION,
+    FLAG_DIR_TOHOST: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_DATA_IN,
+    FLAG_DIR_TODEVICE: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_DATA_OUT,
+    FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_UNSPECIFIED_DIRECTION,
 }
 
-Origin = tuple[int, int, int]  # a request's context, senseAddr, senseLen
+Done = tuple[int, int, int, int, int]  # context, dataLen, senseLen, hostStatus, scsiStatus of a completion
 
 
 class PvscsiAdapter(Adapter):
@@ -133,13 +135,13 @@ class PvscsiAdapter(Adapter):
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
         self.fault = ""
-        self._backlog: deque[bytes] = deque()  # completions that wait for a free slot
+        self._done: list[Done] = []  # completions to post at the end of the batch
+        self._backlog: deque[Done] = deque()  # completions that wait for a free slot
         self._retry: Timer | None = None
         self._status = self.registers.cell("INTR_STATUS")
         self._mask = self.registers.cell("INTR_MASK")
         self._kick_pending = False
         self._batching = False
-        self._posted = False  # completions without their interrupt yet
         self._flush_pending = False
         self.requests = 0
         self.completions = 0
@@ -186,6 +188,8 @@ class PvscsiAdapter(Adapter):
             self.port.reset_adapter()
         finally:
             self._batching = False
+            if self._done:
+                self._flush()
         self.forget_rings()
         self._status.value = 0
         self.function.interrupts.set_line(False)
@@ -194,7 +198,7 @@ class PvscsiAdapter(Adapter):
         """No ring memory is touched after this."""
         self.rings = None
         self.fault = ""
-        self._posted = False
+        self._done.clear()
         self._backlog.clear()
         if self._retry is not None:
             self._retry.cancel()
@@ -249,46 +253,37 @@ class PvscsiAdapter(Adapter):
             return
         if rings.generation != self.memory.generation and not self._rebind(rings):
             return
-        ring = rings.requests
         state = rings.state
-        cons = rings.request_cons
+        self._batching = True
         try:
-            pending = (state.load(REQ_PROD_IDX) - cons) & MASK32
-            if pending > ring.entries:
-                self._stop_ring(f"reqProdIdx is {pending} ahead of reqConsIdx; the ring has {ring.entries} entries")
-                return
-            # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
-            room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
-            if pending > room:
-                pending = room
-                if pending <= 0:
-                    return  # a completion brings us back
+            pending = self._pending(rings)
             if self.watch is not None:
-                self.watch.taking(rings, cons, pending)
-            self._batching = True
-            slots, mask = ring.slots, ring.mask
-            unpack = REQUEST.unpack_from
-            take = self._take
-            for index in range(cons, cons + pending):
-                if slots:
-                    view, at = slots[index & mask]
-                else:
-                    view, at = ring.load(index)  # type: ignore[assignment]
-                rings.request_cons = (index + 1) & MASK32
-                take(unpack(view, at))
-                if self.rings is not rings:
-                    return
+                self.watch.taking(rings, rings.request_cons, pending)
+            if not pending:
+                return
+            self._take(rings, pending)
+            if self.rings is not rings:
+                return
             state.store(REQ_CONS_IDX, rings.request_cons)
-            more = state.load(REQ_PROD_IDX) != rings.request_cons
+            if state.load(REQ_PROD_IDX) != rings.request_cons:
+                self._kick_again()
         except DmaFault as fault:
             self._stop_ring(str(fault))
-            return
         finally:
             self._batching = False
-            if self._posted:
+            if self._done:
                 self._flush()
-        if more:
-            self._kick_again()
+
+    def _pending(self, rings: Rings) -> int:
+        """How many requests may be taken now."""
+        ring = rings.requests
+        pending = (rings.state.load(REQ_PROD_IDX) - rings.request_cons) & MASK32
+        if pending > ring.entries:
+            self._stop_ring(f"reqProdIdx is {pending} ahead of reqConsIdx; the ring has {ring.entries} entries")
+            return 0
+        # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
+        room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
+        return min(pending, max(0, room))  # what is left is looked at when a completion has made room
 
     def _kick_again(self) -> None:
         if not self._kick_pending:
@@ -308,52 +303,65 @@ class PvscsiAdapter(Adapter):
         if self.watch is not None:
             self.watch.ring_stopped(why)
 
-    def _take(self, descriptor: tuple[int, int, int, int, int, int, bytes, int, int, int, int, int, int]) -> None:
-        """One request descriptor becomes one SRB."""
-        (
-            context, data_address, data_length, sense_address, sense_length, flags,
-            cdb, cdb_length, lun, tag, bus, target, _vcpu,
-        ) = descriptor  # fmt: skip
-        self.requests += 1
-        self.outstanding += 1
-        if lun & _NO_LUN_BYTES or bus:
-            self._refuse(context, BTSTAT_SELTIMEO)
-            return
-        if cdb_length > 16 or not cdb_length or flags & FLAG_OUT_OF_BAND_CDB:
-            self.bad_requests += 1
-            self._refuse(context, BTSTAT_INVPARAM)
-            return
-        srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, self._complete)
-        srb.cdb = cdb if cdb_length == 16 else cdb[:cdb_length]
-        srb.cdb_length = cdb_length
-        srb.context = (context, sense_address, sense_length)
-        srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
-        if tag:
-            srb.queue_action = tag if tag in (SRB_HEAD, SRB_ORDERED) else SRB_SIMPLE
-        srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
-        if data_length and not flags & 4:
-            direction = flags & (FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE)
-            srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE | _DIRECTION[direction]
-            srb.data_transfer_length = data_length
-            try:
-                if data_length > MAX_TRANSFER:
-                    raise BadScatterList(f"{data_length} bytes in one request")
-                segments: Sequence[Segment]
-                if flags & FLAG_WITH_SG_LIST:
-                    segments = read_scatter_list(self.memory, data_address, data_length)
-                else:
-                    segments = ((data_address, data_length),)
-                srb.mdl = self.memory.buffer(segments, direction == FLAG_DIR_TOHOST)
-            except BadScatterList as error:
-                self._bad_data(context, BTSTAT_DATARUN, str(error))
-                return
-            except DmaFault as fault:
-                self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
-                return
-        if self.watch is not None:
-            self.watch.request(srb, descriptor)
-        self.in_flight[context] = srb
-        self.port.submit(srb)
+    def _take(self, rings: Rings, count: int) -> None:
+        """Request descriptors become SRBs. One loop, because every request of the guest goes through it."""
+        ring = rings.requests
+        slots, mask = ring.slots, ring.mask
+        unpack, buffer, submit = REQUEST.unpack_from, self.memory.buffer, self.port.submit
+        complete, in_flight, watch = self._complete, self.in_flight, self.watch
+        first = rings.request_cons
+        for index in range(first, first + count):
+            if slots:
+                descriptor = unpack(*slots[index & mask])
+            else:
+                descriptor = unpack(*ring.load(index))
+            (
+                context, data_address, data_length, sense_address, sense_length, flags,
+                cdb, cdb_length, lun, tag, bus, target, _vcpu,
+            ) = descriptor  # fmt: skip
+            rings.request_cons = (index + 1) & MASK32
+            self.requests += 1
+            self.outstanding += 1
+            if lun & _NO_LUN_BYTES or bus:
+                self._refuse(context, BTSTAT_SELTIMEO)
+                continue
+            if not 0 < cdb_length <= 16 or flags & FLAG_OUT_OF_BAND_CDB:
+                self.bad_requests += 1
+                self._refuse(context, BTSTAT_INVPARAM)
+                continue
+            srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, complete)
+            srb.cdb = cdb if cdb_length == 16 else cdb[:cdb_length]
+            srb.cdb_length = cdb_length
+            srb.context = (context, sense_address, sense_length)
+            srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
+            if tag in (SRB_HEAD, SRB_ORDERED):
+                srb.queue_action = tag
+            if data_length and not flags & FLAG_DIR_NONE:
+                direction = flags & (FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE)
+                srb.srb_flags = _FLAGS[direction]
+                srb.data_transfer_length = data_length
+                try:
+                    if flags & FLAG_WITH_SG_LIST:
+                        segments = read_scatter_list(self.memory, data_address, min(data_length, MAX_TRANSFER))
+                    else:
+                        segments = [(data_address, data_length)]
+                    if data_length > MAX_TRANSFER:
+                        raise BadScatterList(f"{data_length} bytes in one request")
+                    srb.mdl = buffer(segments, direction == FLAG_DIR_TOHOST)
+                except BadScatterList as error:
+                    self._bad_data(context, BTSTAT_DATARUN, str(error))
+                    continue
+                except DmaFault as fault:
+                    self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
+                    continue
+            else:
+                srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
+            if watch is not None:
+                watch.request(srb, descriptor)
+            in_flight[context] = srb
+            submit(srb)
+            if self.rings is not rings:
+                return  # reset by what the request did
 
     def _bad_data(self, context: int, host_status: int, why: str) -> None:
         self.bad_requests += 1
@@ -363,27 +371,36 @@ class PvscsiAdapter(Adapter):
 
     def _refuse(self, context: int, host_status: int) -> None:
         self.outstanding -= 1
-        self._post(context, 0, 0, host_status, 0)
+        self._done.append((context, 0, 0, host_status, 0))
 
     # -- completion ring ------------------------------------------------------------------------------------------
 
     def _complete(self, srb: Srb) -> None:
-        """The port is done with an SRB."""
+        """The port is done with an SRB: its completion is posted with the batch, or soon."""
         self.outstanding -= 1
         context, sense_address, sense_length = srb.context
         if self.in_flight.get(context) is srb:
             del self.in_flight[context]
         if self.watch is not None:
             self.watch.completed(srb)
+        if srb.srb_status == SRB_STATUS_SUCCESS:
+            self._done.append((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
+        else:
+            self._done.append(self._unsuccessful(srb, context, sense_address, sense_length))
+        if not self._batching and not self._flush_pending:
+            self._flush_pending = True
+            self.loop.call_soon(self._flush_late)
+
+    def _unsuccessful(self, srb: Srb, context: int, sense_address: int, sense_length: int) -> Done:
+        """What the guest is told of everything but plain success."""
         status = srb.srb_status & SRB_STATUS_MASK
         moved = srb.data_transfer_length
         host_status = HOST_STATUS.get(status, BTSTAT_HASOFTWARE)
         scsi_status = srb.scsi_status
         written = 0
         if host_status != BTSTAT_SUCCESS:
-            scsi_status = 0
-            moved = 0
-        elif scsi_status == SCSISTAT_CHECK_CONDITION:
+            return context, 0, 0, host_status, 0
+        if scsi_status == SCSISTAT_CHECK_CONDITION:
             sense = srb.sense_info_buffer[:sense_length]
             if sense:
                 try:
@@ -396,75 +413,75 @@ class PvscsiAdapter(Adapter):
             scsi_status = scsi_status or SCSISTAT_BUSY
         elif status == SRB_STATUS_DATA_OVERRUN and srb.mdl is not None and moved > srb.mdl.length:
             host_status = BTSTAT_DATARUN
-        self.completions += 1
-        self.bytes += moved
-        self._post(context, moved, written, host_status, scsi_status)
-
-    def _post(self, context: int, moved: int, sense_length: int, host_status: int, scsi_status: int) -> None:
-        rings = self.rings
-        if rings is None:
-            return  # reset while it was on its way: the guest has forgotten it
-        try:
-            ready = rings.generation == self.memory.generation or self._rebind(rings)
-            if self._backlog or not ready or not self.memory.enabled or rings.completions_free <= 0:
-                self._backlog.append(COMPLETION.pack(context, moved, sense_length, host_status, scsi_status))
-                self._retry_later()
-                return
-            ring = rings.completions
-            prod = rings.completion_prod
-            if ring.slots:
-                view, at = ring.slots[prod & ring.mask]
-                COMPLETION.pack_into(view, at, context, moved, sense_length, host_status, scsi_status)
-            else:
-                ring.store(prod, COMPLETION.pack(context, moved, sense_length, host_status, scsi_status))
-            rings.completion_prod = prod = (prod + 1) & MASK32
-            rings.state.store(CMP_PROD_IDX, prod)
-        except DmaFault as fault:
-            self._stop_ring(str(fault))
-            return
-        self._posted = True
-        if not self._batching:
-            self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if not self._flush_pending:
-            self._flush_pending = True
-            self.loop.call_soon(self._flush_late)
+        return context, moved, written, host_status, scsi_status
 
     def _flush_late(self) -> None:
         self._flush_pending = False
-        if self._posted and not self._batching:
+        if self._done and not self._batching:
             self._flush()
         # Requests may have been left on the ring for lack of room.
         self.process_requests()
 
     def _flush(self) -> None:
-        self._posted = False
-        self.raise_cause(INTR_CMPL_0)
-
-    def _retry_later(self) -> None:
-        if self._retry is None:
-            self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
+        """Post what has been done, then interrupt once."""
+        done, self._done = self._done, []
+        rings = self.rings
+        if rings is None:
+            return  # reset while they were on their way: the guest has forgotten them
+        posted = 0
+        try:
+            if (
+                not self._backlog
+                and self.memory.enabled
+                and (rings.generation == self.memory.generation or self._rebind(rings))
+                and (ring := rings.completions).slots
+            ):
+                free = rings.completions_free
+                slots, mask, prod = ring.slots, ring.mask, rings.completion_prod
+                pack = COMPLETION.pack_into
+                for item in done[: max(0, free)]:
+                    pack(*slots[prod & mask], *item)
+                    prod += 1
+                    posted += 1
+                    self.bytes += item[1]
+                if posted:
+                    rings.completion_prod = prod & MASK32
+                    rings.state.store(CMP_PROD_IDX, prod & MASK32)
+                    self.completions += posted
+        except DmaFault as fault:
+            self._stop_ring(str(fault))
+            return
+        if posted < len(done):
+            self._backlog.extend(done[posted:])
+            self._retry_backlog()
+        if posted:
+            self.raise_cause(INTR_CMPL_0)
 
     def _retry_backlog(self) -> None:
-        """The completion ring was full, or its memory not mapped: post what can be posted now."""
-        self._retry = None
+        """The completion ring is full, its memory not mapped or only reachable by message: post what can be posted."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         rings = self.rings
         if rings is None:
             return
+        posted = 0
         try:
             if self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings)):
                 while self._backlog and rings.completions_free > 0:
-                    rings.completions.store(rings.completion_prod, self._backlog.popleft())
+                    item = self._backlog.popleft()
+                    rings.completions.store(rings.completion_prod, COMPLETION.pack(*item))
                     rings.completion_prod = (rings.completion_prod + 1) & MASK32
                     rings.state.store(CMP_PROD_IDX, rings.completion_prod)
-                    self._posted = True
+                    self.completions += 1
+                    self.bytes += item[1]
+                    posted += 1
         except DmaFault as fault:
             self._stop_ring(str(fault))
-        if self._posted:
-            self._flush_soon()
+        if posted:
+            self.raise_cause(INTR_CMPL_0)
         if self._backlog:
-            self._retry_later()
+            self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
 
     # -- hot-plug -------------------------------------------------------------------------------------------------
 

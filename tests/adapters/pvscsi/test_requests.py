@@ -36,7 +36,7 @@ def test_a_descriptor_becomes_an_srb(driver: Driver) -> None:
     assert srb.srb_flags & SRB_FLAGS_DATA_IN
     assert srb.data_transfer_length == 4096
     assert srb.mdl is not None
-    assert srb.mdl.segments == ((DATA, 4096),)
+    assert list(srb.mdl.segments) == [(DATA, 4096)]
     assert driver.u32(STATE + st.REQ_CONS_IDX) == 1
 
 
