@@ -1,0 +1,147 @@
+"""The CD/DVD drive."""
+
+from __future__ import annotations
+
+import pytest
+
+from hba.clock import VirtualClock
+from hba.scsi import sense
+from hba.scsi.optical.cdrom import LARGEST_CD, Cdrom
+from hba.scsi.server import Identity
+from hba.storage.memory import MemoryBackend
+from tests.scsi.util import read10, run, settle
+
+TUR = "000000000000"
+EJECT, LOAD, LOCK = "1b0000000200", "1b0000000300", "1e0000000100"
+GESN = "4a010000100000000800"
+
+
+def image(sectors: int) -> MemoryBackend:
+    backend = MemoryBackend(sectors * 2048)
+    assert backend.write([memoryview(b"CD001".ljust(2048, b"."))], 16 * 2048, lambda error: None)
+    return backend
+
+
+def drive(sectors: int | None = 1000) -> Cdrom:
+    unit = Cdrom(None if sectors is None else image(sectors), Identity(), VirtualClock())
+    settle(unit)
+    return unit
+
+
+def test_identity_and_capacity() -> None:
+    unit = drive()
+    data = run(unit, "120000006000", 96).data
+    assert data[0] == 0x05 and data[1] == 0x80
+    assert run(unit, "25", 8).data == bytes.fromhex("000003e700000800")
+
+
+@pytest.mark.parametrize("cdb", [read10(16, 1), "a80000000010000000010000", "be000000001000000110000000"])
+def test_reading(cdb: str) -> None:
+    assert run(drive(), cdb, 2048).data.startswith(b"CD001.")
+
+
+def test_read_cd_gives_user_data_only() -> None:
+    unit = drive()
+    assert run(unit, "be0000000010000001f80000", 4096).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, "be0400000010000001100000", 2048).condition == sense.ILLEGAL_MODE_FOR_THIS_TRACK
+    assert run(unit, "be0000000010000001000000", 2048).transferred == 0
+    assert run(unit, "be00000003e8000001100000", 2048).condition == sense.LBA_OUT_OF_RANGE
+
+
+def test_nothing_can_be_written() -> None:
+    unit = drive()
+    assert run(unit, "2a000000000000000100", out=bytes(2048)).condition == sense.INVALID_COMMAND_OPERATION_CODE
+    assert unit.protected
+    with pytest.raises(ValueError, match="cannot be written"):
+        unit.set_read_only(False)
+    with pytest.raises(ValueError, match="image"):
+        unit.resize(4096)
+
+
+def test_table_of_contents() -> None:
+    unit = drive()
+    assert run(unit, "43000000000000006400", 100).data == bytes.fromhex("0012010100140100000000000014aa00000003e8")
+    assert run(unit, "43020000000000006400", 100).data == bytes.fromhex("0012010100140100000002000014aa0000000f19")
+    assert run(unit, "4300000000000aa06400".replace("0aa0", "aa00"), 100).data[:2] == bytes((0, 10))
+    assert run(unit, "43000100000000006400", 100).data == bytes.fromhex("000a01010014010000000000")
+    full = run(unit, "43020200000000006400", 100).data
+    assert len(full) == 4 + 4 * 11
+    assert run(unit, "43000000000005006400", 100).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, "43000500000000006400", 100).condition == sense.INVALID_FIELD_IN_CDB
+    # the format where SFF-8020i had it
+    assert run(unit, "43000000000000006440", 100).data[:2] == bytes((0, 10))
+
+
+@pytest.mark.parametrize(("sectors", "profile"), [(1000, 0x08), (LARGEST_CD + 1, 0x10), (None, 0)])
+def test_profiles(sectors: int | None, profile: int) -> None:
+    unit = drive(sectors)
+    data = run(unit, "4600000000000000ff00", 255).data
+    assert int.from_bytes(data[:4], "big") == len(data) - 4
+    assert int.from_bytes(data[6:8], "big") == profile
+    one = run(unit, "4602000300000000ff00", 255).data
+    assert one[8:10] == b"\x00\x03" and len(one) == 8 + 8
+    assert run(unit, "4603000000000000ff00", 255).condition == sense.INVALID_FIELD_IN_CDB
+    current = run(unit, "4601000000000000ff00", 255).data
+    assert len(current) <= len(data)
+
+
+def test_disc_and_track_information() -> None:
+    unit = drive()
+    disc = run(unit, "5100000000000000ff00", 255).data
+    assert len(disc) == 34 and disc[2] == 0x0E
+    track = run(unit, "5201000000010000ff00", 255).data
+    assert len(track) == 36 and int.from_bytes(track[24:28], "big") == 1000
+    assert run(unit, "5201000000020000ff00", 255).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, "5200000003e80000ff00", 255).condition == sense.LBA_OUT_OF_RANGE
+    assert run(unit, "42000000000000000400", 4).data == bytes((0, 0x15, 0, 0))
+    assert run(unit, "42004001000000001000", 16).condition == sense.INVALID_FIELD_IN_CDB
+
+
+def test_capabilities_page() -> None:
+    data = run(drive(), "5a002a0000000000ff00", 255).data
+    assert data[8:16] == bytes.fromhex("0000000000000800")
+    assert data[16] & 0x3F == 0x2A and data[17] == len(data) - 18
+
+
+def test_the_tray() -> None:
+    unit = drive()
+    assert run(unit, "bd" + "00" * 8 + "080000", 8).data[1] == 0
+    assert run(unit, EJECT).status == 0
+    assert run(unit, TUR).condition == sense.NOT_READY_TRAY_OPEN
+    assert run(unit, "bd" + "00" * 8 + "080000", 8).data[1] == 0x10
+    assert run(unit, LOAD).status == 0
+    assert run(unit, TUR).status == 0
+
+
+def test_media_events() -> None:
+    unit = drive()
+    assert run(unit, GESN, 8).data == bytes.fromhex("0006041000020000")
+    assert run(unit, "4a000000100000000800", 8).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, "4a010000020000000800", 8).data == bytes.fromhex("00028010")
+    run(unit, LOCK)
+    with pytest.raises(ValueError, match="locked"):
+        unit.eject()
+    assert run(unit, GESN, 8).data[4:6] == bytes((1, 2))
+    unit.eject(force=True)
+    assert run(unit, GESN, 8).data[4:6] == bytes((3, 1))
+    unit.insert(image(2000))
+    assert run(unit, "4a010000100000000400", 4).data == bytes.fromhex("00060410")
+    assert run(unit, GESN, 8).data[4:6] == bytes((2, 2))
+    assert run(unit, GESN, 8).data[4:6] == bytes((0, 2))
+    assert run(unit, TUR).condition == sense.NOT_READY_TO_READY_CHANGE
+    assert run(unit, "25", 8).data[:4] == bytes.fromhex("000007cf")
+
+
+def test_events_do_not_pile_up() -> None:
+    unit = drive()
+    for _ in range(100):
+        unit.removal_requested()
+    assert len(unit.media_events) == 16
+
+
+def test_an_empty_drive() -> None:
+    unit = drive(None)
+    assert run(unit, TUR).condition == sense.NOT_READY_TRAY_CLOSED
+    for cdb in (read10(0, 1), "43000000000000006400", "5100000000000000ff00", "25"):
+        assert run(unit, cdb, 2048).condition == sense.NOT_READY_TRAY_CLOSED
+    assert run(unit, "bb00ffffffff000000000000").status == 0
