@@ -23,7 +23,13 @@ from hba.miniport.config import (
     STOR_SYNCHRONIZE_HALF_DUPLEX,
     PortConfigurationInformation,
 )
-from hba.miniport.services import NOTIFICATION_NAMES, Dpc, StorPortServices
+from hba.miniport.services import (
+    CALL_DISABLE_INTERRUPTS,
+    CALL_ENABLE_INTERRUPTS,
+    NOTIFICATION_NAMES,
+    Dpc,
+    StorPortServices,
+)
 from hba.port.base import PortBase
 from hba.port.buffers import OpaqueBuffer
 from hba.port.context import (
@@ -31,10 +37,15 @@ from hba.port.context import (
     CALLBACK_NAMES,
     DISPATCH_LEVEL,
     DPC,
+    INITIALIZE,
+    INTERRUPT,
     NO_CALLBACK,
     PASSIVE_INITIALIZE,
     PASSIVE_LEVEL,
+    RESET_BUS,
     START_IO,
+    SYNCHRONIZED,
+    TIMER,
 )
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
 from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
@@ -99,6 +110,7 @@ from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
 INQUIRY = 0x12
+RESETS = (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 PASSED_BACK = (SRB_STATUS_SELECTION_TIMEOUT, SRB_STATUS_NO_DEVICE, SRB_STATUS_INVALID_LUN)
 
 
@@ -342,7 +354,7 @@ class StorPort(PortBase):
         srb, unit = request.srb, request.unit
         assert isinstance(unit, StorUnit)
         function = srb.function
-        if function in (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE, SRB_FUNCTION_RESET_BUS):
+        if function in RESETS or function == SRB_FUNCTION_RESET_BUS:
             self.resets.from_above(request)
         elif function == SRB_FUNCTION_ABORT_COMMAND:
             self.resets.abort(request)
@@ -504,7 +516,9 @@ class StorPort(PortBase):
         request.stage = BUILT
         if request.state != ISSUED:
             return
-        if request.srb.function != SRB_FUNCTION_EXECUTE_SCSI:
+        srb, gates = request.srb, (unit.gates | self.gates) & HOLDING
+        passes_lock = gates == LOCKED and srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE
+        if srb.function != SRB_FUNCTION_EXECUTE_SCSI or passes_lock:
             self._start_built(request)
         else:
             unit.built.append(request)
@@ -628,7 +642,8 @@ class StorPort(PortBase):
     def noted(self, notification: int, arguments: tuple[Any, ...]) -> None:
         """A notification, for the trace, the history and the legality matrix."""
         if self.verifier is not None:
-            self.check_place(notification)
+            if notification not in (CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS):  # SCSI Port's; not ours (ST-02)
+                self.check_place(notification)
             if notification == 0 and self.current is None and self.callback not in (NO_CALLBACK,):
                 self._check_reset_scope(arguments)
         if self.watched:
@@ -715,6 +730,9 @@ class StorPort(PortBase):
         if unit is None or request not in unit.active:
             self.complete_up(request)  # the port's own answer
             return
+        if srb.function in RESETS and self.resets.check_scope(request):
+            self.finished.append(request)  # behind what the reset left over, which has just been taken back
+            return
         windows = self.chip.windows
         moved = windows.transferred(srb) if windows is not None else 0
         self.release(request)
@@ -756,7 +774,7 @@ class StorPort(PortBase):
         sense = srb.sense_info_buffer
         if len(sense) > self._total_sense:
             srb.sense_info_buffer = sense[: self._total_sense]  # QD-11
-        if srb.function in (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE):
+        if srb.function in RESETS:
             return
         # Nobody lives there: forget the unit, so that a guest that scans every address costs no memory.
         if (
@@ -878,4 +896,4 @@ class StorPort(PortBase):
 
 
 # Callbacks whose IRQL on entry is known here (LK-05).
-_CHECKED = frozenset({BUILD_IO, START_IO})
+_CHECKED = frozenset({INITIALIZE, BUILD_IO, START_IO, INTERRUPT, DPC, TIMER, RESET_BUS, SYNCHRONIZED})

@@ -179,9 +179,10 @@ class Flow:
                 "QD-04", f"queue depth {depth} of {unit.name} is above MaxIOsPerLun ({port.info.max_ios_per_lun})"
             )
             return False
-        if depth > unit.depth:
-            port.wake()
+        more = depth > unit.depth
         unit.depth = depth
+        if more:
+            port.wake()
         return True
 
     # -- busy completions (QD-08, QD-09, ST-13) ----------------------------------------------------------------

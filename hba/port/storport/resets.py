@@ -16,7 +16,7 @@ from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
 from hba.port.context import RESET_BUS
 from hba.port.request import COMPLETED, ISSUED, QUEUED, Request
-from hba.port.storport.units import REFUSED, RESET_HOLD, RESETTING, STARTED, StorUnit
+from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorUnit
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_RESET_BUS,
@@ -66,8 +66,9 @@ class Resets:
 
     def timed_out(self, unit: StorUnit) -> None:
         """ER-09: the oldest request of `unit` has had its time. One recovery per unit at a time."""
-        request = next((request for request in unit.active if request.state == ISSUED), None)
+        request = next((other for other in unit.active if other.state == ISSUED and other.stage != BUILT), None)
         if request is None or any(recovery.covers(unit) for recovery in self.recoveries):
+            self.rearm(unit)
             return
         port = self.port
         port.count("time-outs")
@@ -81,6 +82,12 @@ class Resets:
         if port.watched:
             port.note(request, "timeout", f"{seconds} s")
         self.start_recovery(unit, request)
+
+    def rearm(self, unit: StorUnit) -> None:
+        """What is still outstanding (or only built) gets its full time again."""
+        if unit.active and unit.timeout_left < 0:
+            oldest = next(iter(unit.active)).srb
+            unit.timeout_left = oldest.time_out_value or self.port.options.default_timeout
 
     def start_recovery(self, unit: StorUnit, victim: Request) -> Recovery:
         recovery = Recovery(self, unit, victim)
@@ -115,19 +122,23 @@ class Resets:
             and (srb.function == SRB_FUNCTION_RESET_DEVICE or unit.lun == srb.lun)
         ]
 
-    def check_scope(self, request: Request) -> None:
-        """RS-02: a successful reset of a unit or target has completed what was active there."""
+    def check_scope(self, request: Request) -> bool:
+        """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
+        the port has taken it back."""
         srb = request.srb
-        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS:
-            return
+        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS or request.stage == CHECKED:
+            return False
+        request.stage = CHECKED
+        taken = False
         for unit in self._scope(srb):
-            self._leftovers(
-                [other for other in unit.active if other is not request and other.state == ISSUED],
+            taken |= self._leftovers(
+                [other for other in unit.active if other.state == ISSUED and other.stage == STARTED],
                 "RS-02",
                 f"still outstanding on {unit.name} when its reset had completed",
             )
+        return taken
 
-    def _leftovers(self, left: list[Request], rule: str, what: str) -> None:
+    def _leftovers(self, left: list[Request], rule: str, what: str) -> bool:
         """Requests a reset should have completed: a finding each, and no guest may hang on them."""
         port = self.port
         for request in left:
@@ -135,6 +146,7 @@ class Resets:
             port.finding(rule, what, request)
             if port.options.reclaim_lost:
                 port.take_back(request, SRB_STATUS_BUS_RESET)
+        return bool(left) and port.options.reclaim_lost
 
     # -- the bus -----------------------------------------------------------------------------------------------
 
@@ -323,7 +335,7 @@ class Recovery:
             self.resets.recoveries.remove(self)
         for unit in self.closed:
             port.open(RESETTING, unit)
-        # Without reclaim_lost, a request that is still there gets its full time again before the next attempt.
+            self.resets.rearm(unit)
         if port.watched:
             port.note(self.victim, "recovery", "done" if worked else "failed")
         for abort in self.waiting:

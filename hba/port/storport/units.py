@@ -8,7 +8,7 @@ from hba.clock import Timer
 from hba.port.request import Request
 from hba.port.units import PortUnit
 
-# Gates, of a unit and of the adapter. Any but the last three holds requests back.
+# Gates, of a unit and of the adapter. Any in HOLDING holds requests back.
 PAUSED = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
 BUSY = 0x02  # StorPortBusy, StorPortDeviceBusy (QD-06)
 QUEUE_FULL = 0x04  # SCSI status QUEUE FULL (QD-09)
@@ -20,6 +20,7 @@ RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
 FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
 CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
 WATCHED = 0x400  # holds nothing: every request takes the long way (verifier, trace, interleave)
+POWERED_DOWN = 0x800  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
 HOLDING = 0xFF
 
 GATE_NAMES = {
@@ -37,6 +38,7 @@ GATE_NAMES = {
 NOT_BUILT = 0
 BUILT = 1  # hw_build_io said TRUE, hw_start_io has not been called (RS-04)
 STARTED = 2
+CHECKED = 4  # a reset whose scope was looked at when it completed (RS-02)
 REFUSED = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
 
 
@@ -50,7 +52,6 @@ class StorUnit(PortUnit):
         "full_left",
         "gates",
         "pause_timer",
-        "powered",
         "queue",
         "retry_timer",
         "since",
@@ -67,9 +68,16 @@ class StorUnit(PortUnit):
         self.full_left = 0  # completions until QUEUE_FULL opens
         self.pause_timer: Timer | None = None
         self.retry_timer: Timer | None = None
-        self.powered = True
         self.waiting = False  # in the driver's list of units that wait for the adapter
         self.since = 0  # ns, when the gates last closed
+
+    @property
+    def powered(self) -> bool:
+        return not self.gates & POWERED_DOWN
+
+    @powered.setter
+    def powered(self, on: bool) -> None:
+        self.gates = self.gates & ~POWERED_DOWN if on else self.gates | POWERED_DOWN
 
     def cancel_timers(self) -> None:
         for timer in (self.pause_timer, self.retry_timer):

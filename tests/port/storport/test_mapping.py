@@ -1,0 +1,416 @@
+"""MB: buffers, scatter/gather lists, what hw_find_adapter may and must say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hba.dma import DmaBuffer
+from hba.miniport.config import (
+    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    SP_UNINITIALIZED,
+    STOR_PERF_NO_SGL,
+    PerfConfigurationData,
+    PortConfigurationInformation,
+)
+from hba.miniport.services import (
+    STOR_STATUS_INSUFFICIENT_RESOURCES,
+    STOR_STATUS_INVALID_IRQL,
+    STOR_STATUS_INVALID_PARAMETER,
+    STOR_STATUS_SUCCESS,
+)
+from hba.port.buffers import ForbiddenAccess, MappedBuffer, OpaqueBuffer
+from hba.scsi.task import DATA_IN, DATA_OUT, Task
+from hba.srb import (
+    SRB_FUNCTION_IO_CONTROL,
+    SRB_FUNCTION_WMI,
+    SRB_STATUS_INTERNAL_ERROR,
+    Srb,
+)
+from tests.port.storport.conftest import MakeRig
+from tests.port.storport.rig import INQUIRY, READ_10, WRITE_10, Rig, Scripted
+
+
+def buffer_of(rig: Rig, *arguments: Any, **named: Any) -> Any:
+    """What the miniport sees as data_buffer."""
+    seen: list[Any] = []
+
+    def start(srb: Srb) -> bool:
+        seen.append(srb.data_buffer)
+        return True
+
+    rig.scripted.start = start
+    rig.submit(*arguments, **named)
+    rig.scripted.start = None
+    return seen[0]
+
+
+def in_start(rig: Rig, action: Any, **named: Any) -> list[Any]:
+    results: list[Any] = []
+
+    def start(srb: Srb) -> bool:
+        results.append(action(srb))
+        return True
+
+    rig.scripted.start = start
+    rig.submit(**named)
+    rig.scripted.start = None
+    return results
+
+
+PRESET = (
+    "scatter_gather",
+    "master",
+    "need_physical_addresses",
+    "tagged_queuing",
+    "auto_request_sense",
+    "multiple_request_per_lu",
+)
+
+
+def test_MB_01_preset_for_every_storport_adapter(make_rig: MakeRig) -> None:
+    seen: dict[str, object] = {}
+    miniport = Scripted()
+    miniport.find = lambda config: seen.update(vars(config))
+    rig = make_rig(miniport)
+    assert all(seen[name] is True for name in PRESET)
+    assert seen["demand_mode"] is False and seen["hw_dma_started"] is None
+    assert rig.found == set()
+
+
+@pytest.mark.parametrize("name", [*PRESET, "demand_mode", "hw_dma_started", "hw_adapter_state"])
+def test_MB_01_changing_one_is_found_and_undone(make_rig: MakeRig, name: str) -> None:
+    rig = make_rig(Scripted(**{name: name not in PRESET}))
+    assert rig.found == {"MB-01"}
+    if name in PRESET:
+        assert getattr(rig.port.info, name) is True
+
+
+def test_MB_02_map_buffers_is_final_after_find_adapter(rig: Rig) -> None:
+    rig.port.info.map_buffers = 3
+    assert isinstance(buffer_of(rig), OpaqueBuffer)
+
+
+def test_MB_02_a_value_that_does_not_exist(make_rig: MakeRig) -> None:
+    rig = make_rig(Scripted(map_buffers=7))
+    assert rig.found == {"MB-02"}
+    assert rig.port.mapper.mode == 0
+
+
+@pytest.mark.parametrize("level", [None, "report"])
+def test_MB_03_no_buffers_means_none_but_io_control_and_wmi(make_rig: MakeRig, level: str | None) -> None:
+    rig = make_rig(level=level, map_buffers="STOR_MAP_NO_BUFFERS")
+    assert isinstance(buffer_of(rig, READ_10), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, INQUIRY, 36), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, function=SRB_FUNCTION_IO_CONTROL), MappedBuffer)
+    assert isinstance(buffer_of(rig, function=SRB_FUNCTION_WMI), MappedBuffer)
+
+
+def test_MB_03_strict_seed_means_none_at_all(make_rig: MakeRig) -> None:
+    rig = make_rig(map_buffers=0, strict_seed=True)
+    assert isinstance(buffer_of(rig, function=SRB_FUNCTION_IO_CONTROL), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, function=SRB_FUNCTION_WMI), OpaqueBuffer)
+
+
+def test_MB_03_touching_one_is_found_with_the_source_line(make_rig: MakeRig) -> None:
+    rig = make_rig(map_buffers=0)
+    rig.scripted.start = lambda srb: bool(srb.data_buffer.read())
+    srb = rig.submit(INQUIRY, 36)
+    assert rig.found == {"MB-03"}
+    assert rig.verifier is not None and "test_mapping.py" in rig.verifier.findings[0].where
+    assert rig.done == [srb] and srb.srb_status == SRB_STATUS_INTERNAL_ERROR
+
+
+def test_MB_04_value_1_acts_as_2(make_rig: MakeRig) -> None:
+    rig = make_rig(map_buffers="STOR_MAP_ALL_BUFFERS")
+    assert rig.found == {"MB-04"}
+    assert rig.port.mapper.mode == 2
+    assert isinstance(buffer_of(rig, READ_10), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, INQUIRY, 36), MappedBuffer)
+
+
+@pytest.mark.parametrize("level", [None, "report"])
+def test_MB_05_mapped_unless_read_or_write(make_rig: MakeRig, level: str | None) -> None:
+    rig = make_rig(level=level, map_buffers=2)
+    assert isinstance(buffer_of(rig, READ_10), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, WRITE_10), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, INQUIRY, 36), MappedBuffer)
+
+
+@pytest.mark.parametrize("level", [None, "report"])
+@pytest.mark.parametrize("access", ["exception", "poison"])
+def test_MB_05_touching_a_read_buffer(make_rig: MakeRig, level: str | None, access: str) -> None:
+    rig = make_rig(level=level, map_buffers=2, forbidden_access=access)
+    rig.inquire()
+    got: list[bytes] = []
+
+    def start(srb: Srb) -> bool:
+        try:
+            got.append(srb.data_buffer.read(0, 4))
+        except ForbiddenAccess:
+            got.append(b"fault")
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert got == ([b"fault"] if access == "exception" else [b"\xdb" * 4])
+    if level is not None:
+        assert rig.found == {"MB-05"}
+
+
+def test_MB_06_everything_is_mapped_but_a_mapping_may_fail(make_rig: MakeRig) -> None:
+    rig = make_rig(map_buffers="STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE", fail_mapping_every=2)
+    assert isinstance(buffer_of(rig), MappedBuffer)
+    assert buffer_of(rig) is None
+    assert rig.port.counters["mappings failed"] == 1
+
+
+def test_MB_06_a_page_must_be_transferred_all_the_same(make_rig: MakeRig) -> None:
+    rig = make_rig(map_buffers=3, fail_mapping_every=1)
+    rig.complete(rig.submit(), SRB_STATUS_INTERNAL_ERROR)
+    assert rig.found == {"MB-06"}
+    rig.complete(rig.submit(length=8192), SRB_STATUS_INTERNAL_ERROR)  # larger than a page: may fail
+    assert len(rig.messages("MB-06")) == 1
+
+
+@pytest.mark.parametrize(("unmapped", "kind"), [("opaque", OpaqueBuffer), ("null", type(None))])
+@pytest.mark.parametrize("level", [None, "report"])
+def test_MB_07_opaque_or_null(make_rig: MakeRig, unmapped: str, kind: type, level: str | None) -> None:
+    rig = make_rig(level=level, unmapped=unmapped)
+    assert isinstance(buffer_of(rig), kind)
+
+
+@pytest.mark.parametrize("opcode", [0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA])
+def test_MB_08_what_counts_as_read_or_write(make_rig: MakeRig, opcode: int) -> None:
+    assert isinstance(buffer_of(make_rig(), opcode), OpaqueBuffer)
+
+
+def test_MB_08_is_a_setting_and_in_the_trace(make_rig: MakeRig) -> None:
+    rig = make_rig(trace=True, rw_opcodes=(0x28, 0x2E))
+    assert isinstance(buffer_of(rig, 0x2E), OpaqueBuffer)
+    assert isinstance(buffer_of(rig, 0x2A), MappedBuffer)
+    assert rig.recorder is not None
+    details = [event.detail for event in rig.recorder.events if event.kind == "map"]
+    assert details == ["read/write: OpaqueBuffer", "other: MappedBuffer"]
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_MB_09_io_control_is_always_usable(make_rig: MakeRig, mode: int) -> None:
+    buffer = buffer_of(make_rig(map_buffers=mode), function=SRB_FUNCTION_IO_CONTROL)
+    assert isinstance(buffer, MappedBuffer)
+    assert len(buffer.read()) == 4096
+
+
+def test_MB_10_system_address(make_rig: MakeRig) -> None:
+    rig = make_rig(fail_system_address_every=2)
+
+    def twice(srb: Srb) -> Any:
+        first = rig.scripted.port.get_system_address(srb)
+        first[1].write(b"hello")
+        return first[0], rig.scripted.port.get_system_address(srb)
+
+    ((status, second),) = in_start(rig, twice)
+    assert status == STOR_STATUS_SUCCESS
+    assert second == (STOR_STATUS_INSUFFICIENT_RESOURCES, None)
+    assert rig.port.counters["system addresses"] == 1
+    ((status, _),) = in_start(rig, lambda srb: rig.scripted.port.get_system_address(srb), length=0)
+    assert status == STOR_STATUS_INVALID_PARAMETER
+    assert rig.found == set()
+
+
+def test_MB_10_not_above_dispatch_level(make_rig: MakeRig) -> None:
+    rig = make_rig(synchronization_model="half_duplex")
+    ((status, _),) = in_start(rig, lambda srb: rig.scripted.port.get_system_address(srb))
+    assert status == STOR_STATUS_INVALID_IRQL
+    assert rig.found == {"MB-10"}
+
+
+def test_MB_11_the_list_is_the_requests_own(rig: Rig) -> None:
+    (segments,) = in_start(rig, lambda srb: list(rig.scripted.port.get_scatter_gather_list(srb) or ()), length=4096)
+    assert [length for _, length in segments] == [4096]
+    assert in_start(rig, lambda srb: rig.scripted.port.get_scatter_gather_list(srb), length=0) == [None]
+
+
+def test_MB_11_read_only(rig: Rig) -> None:
+    def write(srb: Srb) -> None:
+        segments: Any = rig.scripted.port.get_scatter_gather_list(srb)
+        segments[0] = (0, 1)
+
+    in_start(rig, write)
+    assert rig.found == {"MB-11"}
+
+
+def test_MB_11_revoked_at_completion(rig: Rig) -> None:
+    (segments,) = in_start(rig, lambda srb: rig.scripted.port.get_scatter_gather_list(srb))
+    assert segments[0] and rig.found == set()
+    rig.finish_all()
+    assert len(segments) == 1
+    assert rig.found == {"MB-11"}
+
+
+def test_MB_12_physical_address_needs_its_srb(rig: Rig) -> None:
+    port = rig.scripted.port
+    (found,) = in_start(rig, lambda srb: port.get_physical_address(srb, srb.data_buffer + 512))
+    assert found is not None and found[1] == 4096 - 512
+    assert rig.found == set()
+    in_start(rig, lambda srb: port.get_physical_address(None, srb.data_buffer))
+    assert rig.found == {"MB-12"}
+
+
+def test_MB_12_what_cannot_be_converted_is_null(rig: Rig) -> None:
+    (found,) = in_start(rig, lambda srb: rig.scripted.port.get_physical_address(srb, bytearray(8)))
+    assert found is None
+    assert rig.found == {"MB-12"}
+
+
+def device(rig: Rig, srb: Srb, segments: Any = None, direction: int = DATA_IN) -> Task:
+    """A command of the chip for this SRB."""
+    data = rig.chip.map(srb, srb.mdl.segments, True) if segments is None and srb.mdl else segments
+    task = Task(srb.cdb, direction, data)
+    task.owner = srb
+    rig.chip.start(0, 0, task)
+    return task
+
+
+def test_MB_13_dma_inside_the_windows_is_fine(rig: Rig) -> None:
+    in_start(rig, lambda srb: device(rig, srb))
+    assert rig.found == set()
+
+
+def test_MB_13_dma_outside_of_every_request(rig: Rig) -> None:
+    in_start(rig, lambda srb: device(rig, srb, DmaBuffer.of(bytearray(512), base=0xDEAD000)))
+    assert rig.found == {"MB-13"}
+
+
+def test_MB_13_a_part_of_the_window_is_inside_too(rig: Rig) -> None:
+    def start(srb: Srb) -> None:
+        assert srb.mdl is not None
+        address, _ = srb.mdl.segments[0]
+        device(rig, srb, DmaBuffer([(address + 512, 512)], srb.mdl.slice(512, 512), 512))
+
+    in_start(rig, start)
+    assert rig.found == set()
+
+
+def test_MB_13_against_the_direction(rig: Rig) -> None:
+    in_start(rig, lambda srb: device(rig, srb, direction=DATA_OUT))
+    assert rig.found == {"MB-13"}
+
+
+def test_MB_13_after_the_completion(rig: Rig) -> None:
+    rig.bus.hold = True
+    in_start(rig, lambda srb: device(rig, srb))
+    rig.finish_all()
+    assert rig.found == {"MB-13"}
+    rig.bus.finish(rig.bus.tasks[0])
+    assert len(rig.messages("MB-13")) == 2
+
+
+def test_MB_13_the_uncached_extension_is_a_window(make_rig: MakeRig) -> None:
+    miniport = Scripted()
+    views: list[Any] = []
+
+    def find(config: PortConfigurationInformation) -> None:
+        views.append(miniport.port.get_uncached_extension(config, 4096))
+
+    miniport.find = find
+    rig = make_rig(miniport)
+
+    def start(srb: Srb) -> None:
+        address, length = rig.scripted.port.get_physical_address(None, views[0]) or (0, 0)
+        device(rig, srb, rig.chip.map(None, [(address, min(length, 512))], True))
+
+    in_start(rig, start)
+    assert rig.found == set()
+
+
+@pytest.mark.parametrize("name", ["maximum_transfer_length", "number_of_physical_breaks"])
+def test_MB_14_limits_must_be_set(make_rig: MakeRig, name: str) -> None:
+    rig = make_rig(Scripted(**{name: SP_UNINITIALIZED}))
+    assert rig.found == {"MB-14"}
+
+
+def test_MB_14_elements_not_breaks_and_0x11_by_default(make_rig: MakeRig) -> None:
+    seen: list[int] = []
+
+    class Looking(Scripted):
+        def hw_find_adapter(self, config: PortConfigurationInformation) -> int:
+            seen.append(config.number_of_physical_breaks)
+            return super().hw_find_adapter(config)
+
+    make_rig(Looking())
+    assert seen == [0x11]
+    rig = make_rig(Scripted(number_of_physical_breaks=4))
+    lists: list[int] = []
+
+    def start(srb: Srb) -> bool:
+        lists.append(len(rig.scripted.port.get_scatter_gather_list(srb) or ()))
+        rig.scripted.complete(srb)
+        return True
+
+    rig.scripted.start = start
+    srb = rig.srb(length=0)
+    srb.mdl = DmaBuffer.of(*(bytearray(512) for _ in range(8)))
+    srb.data_transfer_length = srb.mdl.length
+    srb.srb_flags |= 0x40
+    srb.cdb = b"\x28" + bytes(6) + (8).to_bytes(2, "big") + bytes(7)
+    rig.port.submit(srb)
+    assert lists == [4, 4]
+    assert rig.done == [srb]
+
+
+def test_MB_15_more_than_1000_requests_need_wide_addresses(make_rig: MakeRig) -> None:
+    assert make_rig(Scripted(max_number_of_io=2000)).found == {"MB-15"}
+    wide = Scripted(max_number_of_io=2000, dma64_bit_addresses=SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED)
+    assert make_rig(wide).found == set()
+
+
+def test_MB_16_uncached_extension_only_in_find_adapter(rig: Rig) -> None:
+    rig.in_interrupt(lambda: rig.scripted.port.get_uncached_extension(rig.port.info, 64))
+    assert rig.found == {"MB-16"}
+
+
+@pytest.mark.parametrize("wrong", ["size after", "no master"])
+def test_MB_16_uncached_extension_wants_its_order(make_rig: MakeRig, wrong: str) -> None:
+    miniport = Scripted()
+
+    def find(config: PortConfigurationInformation) -> None:
+        if wrong == "no master":
+            config.master = False
+        miniport.port.get_uncached_extension(config, 64)
+        if wrong == "size after":
+            config.srb_extension_size = 99
+        config.master = True
+
+    miniport.find = find
+    assert make_rig(miniport).found == {"MB-16"}
+
+
+def test_MB_16_device_base_only_of_what_is_assigned(rig: Rig) -> None:
+    rig.port.info.access_ranges = ((0xF000_0000, 0x1000),)
+    assert rig.scripted.port.get_device_base(0xF000_0100, 16) is not None
+    assert rig.scripted.port.get_device_base(0xE000_0000, 16) is None
+    assert rig.found == {"MB-16"}
+    rig.in_interrupt(lambda: rig.scripted.port.free_device_base(None))
+    assert len(rig.messages("MB-16")) == 2
+
+
+def test_MB_17_the_device_extension_survives_stop_and_restart(rig: Rig) -> None:
+    rig.scripted.extension.mine = 5
+    rig.port.stop()
+    rig.port.restart()
+    assert rig.scripted.extension.mine == 5
+
+
+def test_MB_18_no_scatter_gather_list(make_rig: MakeRig) -> None:
+    for level in (None, "report"):
+        miniport = Scripted()
+
+        def initialize(miniport: Scripted = miniport) -> bool:
+            return miniport.port.initialize_perf_opts(False, PerfConfigurationData(flags=STOR_PERF_NO_SGL)) == 0
+
+        miniport.initialize = initialize
+        rig = make_rig(miniport, level=level)
+        rig.inquire()
+        assert in_start(rig, lambda srb, rig=rig: rig.scripted.port.get_scatter_gather_list(srb)) == [None]
