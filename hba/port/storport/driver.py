@@ -528,6 +528,9 @@ class StorPort(PortBase):
         if request.state != ISSUED:
             return
         srb = request.guard if request.guard is not None else request.srb
+        unit: Any = request.unit
+        if next(iter(unit.active)) is request:
+            unit.timeout_left = srb.time_out_value or self.options.default_timeout  # its time starts now (ER-09)
         if self.watched:
             self._start_io_watched(request, srb)
             return
