@@ -257,7 +257,7 @@ class PvscsiAdapter(Adapter):
         self._batching = True
         try:
             pending = self._pending(rings)
-            if self.watch is not None:
+            if self.watch is not None and not self.fault:
                 self.watch.taking(rings, rings.request_cons, pending)
             if not pending:
                 return
