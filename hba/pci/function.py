@@ -51,6 +51,7 @@ class PciFunction:
 
     `on_reset`          called when the guest or the client resets the function, after bus mastering went off and
                         before the registers go back to their reset values
+    `on_client`         called with True when a client has connected, with False when it has left
     `on_config_change`  called after decoding, bus mastering, power state or the interrupt mechanism changed
 
     Raises `DeclarationError` for layouts PCI does not allow.
@@ -97,6 +98,7 @@ class PciFunction:
         self._decoding: dict[int, Bar] = {}  # BARs that answer now, by region index
         self.on_reset: list[Callable[[], None]] = []
         self.on_config_change: list[Callable[[], None]] = []
+        self.on_client: list[Callable[[bool], None]] = []
         self.reads = 0  # BAR accesses that were answered
         self.writes = 0
         self.config_reads = 0
@@ -225,9 +227,13 @@ class PciFunction:
         self.connections += 1
         self.is_connected = True
         self.memory.client = client
+        for told in self.on_client:
+            told(True)
 
     def disconnected(self) -> None:
         self.is_connected = False
+        for told in self.on_client:
+            told(False)
         self.interrupts.disconnect()
         self.memory.unmap_all()
         self.memory.client = None

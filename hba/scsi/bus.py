@@ -11,6 +11,7 @@ from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
 from hba.scsi.unit import LogicalUnit
 
 HotPlug = Callable[[str, int, int], None]  # ("added" | "removed", target, lun)
+StorageEvent = Callable[[str, int, int], None]  # (what the back end said, target, lun)
 
 
 class ScsiBus:
@@ -19,6 +20,7 @@ class ScsiBus:
     def __init__(self) -> None:
         self.units: dict[int, dict[int, LogicalUnit]] = {}
         self.on_change: HotPlug | None = None
+        self.on_storage: StorageEvent | None = None
 
     def attach(self, target: int, lun: int, unit: LogicalUnit) -> None:
         """Add a unit; tells `on_change` ("added"). Raises ValueError when the address is taken."""

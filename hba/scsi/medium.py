@@ -145,6 +145,8 @@ class MediumUnit(DeviceServer):
             backend.on_event = self._on_event
 
     def _on_event(self, event: str) -> None:
+        if self.bus is not None and self.bus.on_storage is not None:
+            self.bus.on_storage(event, *self.address)
         if event == "resized":
             self.capacity_changed()
         elif event == "gone":

@@ -149,6 +149,7 @@ def _pvscsi(
         bus,
         memory,
         config.pvscsi,
+        msi=config.pci.msi,
         msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
         posted_writes=config.pci.posted_writes,
         watch=None if verifier is None else GuestWatch(verifier),
@@ -173,7 +174,14 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
         adapter.hot_plug(change, target, lun)
         events.publish("hotplug", {"change": change, "target": target, "lun": lun})
 
+    def storage(event: str, target: int, lun: int) -> None:
+        events.publish("storage", {"event": event, "target": target, "lun": lun})
+
     parts.bus.on_change = changed
+    parts.bus.on_storage = storage
+    adapter.function.on_client.append(
+        lambda connected: events.publish("client", {"event": "connected" if connected else "left"})
+    )
 
 
 def _found(events: EventHub, finding: Finding) -> None:

@@ -110,6 +110,7 @@ class PvscsiAdapter(Adapter):
         memory: GuestMemory,
         options: PvscsiOptions,
         *,
+        msi: bool = True,
         msix_vectors: int = 0,
         posted_writes: bool = False,
         watch: GuestWatch | None = None,
@@ -127,6 +128,7 @@ class PvscsiAdapter(Adapter):
             IDENTITY,
             {0: self.bar},
             memory,
+            msi_vectors=1 if msi else 0,
             msix=MsixLayout(msix_vectors, 0, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET) if msix_vectors else None,
             posted_writes=posted_writes,
         )
