@@ -282,9 +282,10 @@ class PortBase(PortDriver):
         outer, irql = self.callback, self.irql
         self.callback, self.irql = INTERRUPT, DIRQL
         since = self.begin_watch() if self.verifier is not None else 0
-        mine = False
+        mine = returned = False
         try:
             mine = self.isr()
+            returned = True
         except Exception as error:
             self.crashed(error, None)
         finally:
@@ -293,7 +294,7 @@ class PortBase(PortDriver):
             self.callback, self.irql = outer, irql
         if self.trace is not None:
             self.trace.add("isr.exit", 0, bool(mine))
-        if self.verifier is not None:
+        if self.verifier is not None and returned:
             self._check_interrupt(caused, mine)
         if chip.asserted and chip.interrupts_enabled:
             # IN-02: a level-triggered line that is still up interrupts again at once.
@@ -565,6 +566,8 @@ class PortBase(PortDriver):
             self.loop.call_soon(self._ticked)
             return
         self.tick()
+        if self.chip.asserted and self.chip.interrupts_enabled:
+            self.interrupt_pending = True  # left alone after a storm: another try each second
         if self.verifier is not None:
             self.report_stuck()
         self.run()
@@ -641,9 +644,12 @@ class PortBase(PortDriver):
         """The legality matrix: a notification from a callback that has no business with it is a warning."""
         legal = LEGAL.get(notification)
         if legal is not None and self.callback not in legal and self.callback <= 9:
-            from_where = CALLBACK_NAMES[self.callback]
+            rule = MISPLACED_RULE[notification]
+            # IN-04 names its only callbacks; the rest of the matrix is incomplete in the documents.
             self.offence(
-                MISPLACED_RULE[notification], f"notification {notification} from {from_where}", severity="warning"
+                rule,
+                f"notification {notification} from {CALLBACK_NAMES[self.callback]}",
+                severity=None if rule == "IN-04" else "warning",
             )
 
     def count(self, what: str) -> None:

@@ -62,7 +62,8 @@ class FakeMiniport(Miniport):
         self.reset_completes = True
         self.reset_next = True
         self.reset_returns = True
-        self.claims_all = False
+        self.claims_all = False  # also what is not its own
+        self.claims = True
         self.dismisses = True
         self.in_start_io = False
 
@@ -105,7 +106,7 @@ class FakeMiniport(Miniport):
         work, self.work = self.work, []
         for piece in work:
             piece()
-        return True
+        return self.claims
 
     def hw_reset_bus(self, path_id: int) -> bool:
         self.log.append("reset_bus")
@@ -234,7 +235,7 @@ class Rig:
         """IDs of all findings, in order."""
         return [finding.rule for finding in self.verifier.findings]
 
-    def keys(self) -> list[int]:
+    def sort_keys(self) -> list[int]:
         """Sort keys in the order of start-I/O."""
         return [self.real(srb).queue_sort_key for srb in self.miniport.started]
 

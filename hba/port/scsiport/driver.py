@@ -81,9 +81,7 @@ NO_TAG = 8  # Q-14: until the next completion
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
 _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
-_NOT_PLAIN = (
-    _BYPASSING | SRB_FLAGS_DISABLE_DISCONNECT | 0  # and it must be tagged, see `submit`
-)
+_NOT_PLAIN = _BYPASSING | SRB_FLAGS_DISABLE_DISCONNECT
 FIXED_SENSE = 18
 
 
@@ -149,6 +147,7 @@ class ScsiPort(PortBase):
             or self.callback
             or srb.function
             or srb.srb_flags & _NOT_PLAIN
+            or not srb.srb_flags & _MAY_BE_TAGGED
             or unit.queue.entries
             or self.adapter_queue
             or not self.free_tags
