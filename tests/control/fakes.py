@@ -22,6 +22,7 @@ from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import StorageConfig, parse_size
 from hba.storage.memory import MemoryBackend
+from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
 REGISTERS = RegisterBlock("FAKE", [Register("STATUS", 0x10, fields={"BUSY": 0})]).decode()
@@ -108,7 +109,7 @@ def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
         "port": FakeSnapshot(model="storport", counters={"submitted": 7}, units=[]),
         "bus": ScsiBus(),
         "verifier": Verifier(loop.clock),
-        "recorder": None,
+        "recorder": Recorder(loop.clock),
         "open_unit": open_unit,
         "open_store": open_store,
         "stop": loop.stop,

@@ -166,5 +166,11 @@ def test_topics_are_known(client: ControlClient) -> None:
     assert 'did you mean "trace"' in refusal(client, "events.subscribe", topics=["tarce"])
 
 
+def test_there_is_no_trace_of_an_adapter_that_does_not_trace(tmp_path: Path) -> None:
+    with serving(tmp_path / "off", recorder=None), ControlClient(tmp_path / "off") as client:
+        assert "[adapter.trace]" in refusal(client, "events.subscribe", topics=["trace"])
+        client.call("events.subscribe")
+
+
 def test_stop_stops(parts: Parts, client: ControlClient) -> None:
     assert client.call("server.stop") == {"stopping": True}

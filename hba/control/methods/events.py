@@ -26,6 +26,8 @@ def _checked(topics: list[str]) -> list[str]:
 
 def subscribe(call: Call, params: Topics) -> object:
     topics = _checked(params.topics)
+    if "trace" in topics and call.parts.recorder is None:
+        raise Refused("the adapter does not trace", "set enabled = true in [adapter.trace] and start it again")
     for topic in topics:
         call.parts.events.subscribe(topic, call.connection.event)
     return {"topics": topics}
