@@ -460,6 +460,8 @@ class PortBase(PortDriver):
             return
         if self.verifier is not None:
             checks.completion(self, request)
+        elif request.srb.srb_status & SRB_STATUS_QUEUE_FROZEN:
+            request.srb.srb_status &= ~SRB_STATUS_QUEUE_FROZEN  # the port's own bit
         request.state = NOTIFIED
         self.finished.append(request)
         self.dpc_pending = True

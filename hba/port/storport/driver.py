@@ -102,6 +102,7 @@ from hba.srb import (
     SRB_STATUS_MASK,
     SRB_STATUS_NO_DEVICE,
     SRB_STATUS_NOT_POWERED,
+    SRB_STATUS_QUEUE_FROZEN,
     SRB_STATUS_SELECTION_TIMEOUT,
     SRB_STATUS_SUCCESS,
     Srb,
@@ -743,6 +744,9 @@ class StorPort(PortBase):
             self.flow.completed(unit)
         srb_status = srb.srb_status
         if srb_status != SRB_STATUS_SUCCESS:
+            srb.srb_status = (
+                srb_status & ~SRB_STATUS_QUEUE_FROZEN
+            )  # not the miniport's to set
             if self._came_back_busy(request, moved):
                 if unit.queue:
                     self.pump(unit)
