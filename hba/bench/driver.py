@@ -170,11 +170,13 @@ class BenchDriver:
             at = self._data_at + slot % room * length
             self._place(slot, cdb, length, FLAG_DIR_TODEVICE if write else FLAG_DIR_TOHOST, at, slot)
 
-    def run(self, seconds: float, depth: int, batch: int | None = None) -> tuple[int, float, array[int]]:
-        """Keep `depth` commands outstanding for `seconds`: (commands, seconds, latencies in ns).
+    def run(
+        self, seconds: float, depth: int, batch: int | None = None, most: int = 1 << 62
+    ) -> tuple[int, float, array[int]]:
+        """Keep `depth` commands outstanding for `seconds`, or until there were `most` of them.
 
-        New ones are submitted when `batch` have ended (default: a quarter of the depth). Raises `GuestError` when a
-        command fails or none ends for 10 s.
+        Returns (commands, seconds, latencies in ns). New ones are submitted when `batch` have ended (default: a quarter
+        of the depth). Raises `GuestError` when a command fails or none ends for 10 s.
         """
         if depth > SLOTS // 2:
             raise ValueError(f"depth is at most {SLOTS // 2}")
@@ -190,7 +192,7 @@ class BenchDriver:
         end = begin + int(seconds * 1e9)
         now = begin
         while True:
-            new = depth - (self._produced - consumed) if now < end else 0
+            new = min(depth - (self._produced - consumed), base + most - self._produced) if now < end else 0
             if new:
                 for index in range(self._produced, self._produced + new):
                     started[index & MASK] = now
