@@ -10,8 +10,10 @@ from hba.scsi.config import LunConfig
 from hba.scsi.disk.disk import Disk, DiskOptions
 from hba.scsi.enclosure.enclosure import Enclosure
 from hba.scsi.optical.cdrom import Cdrom
-from hba.scsi.server import DeviceServer, Identity
+from hba.scsi.passthrough import Device, PassThrough
+from hba.scsi.server import Identity
 from hba.scsi.state import SavedState
+from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 
 _NAMES = {"disk": "VIRTUAL DISK", "cdrom": "VIRTUAL CD-ROM", "enclosure": "VIRTUAL ENCLOSUR"}
@@ -29,12 +31,16 @@ def identity_of(config: LunConfig) -> Identity:
     )
 
 
-def build_unit(config: LunConfig, backend: Backend | None, clock: Clock, directory: Path | None = None) -> DeviceServer:
-    """The logical unit, not yet attached to a bus. It owns `backend` from now on.
+def build_unit(
+    config: LunConfig, backend: Backend | Device | None, clock: Clock, directory: Path | None = None
+) -> LogicalUnit:
+    """The logical unit, not yet attached to a bus. It owns `backend` (or the device passed through) from now on.
 
     `directory`: what a relative `state_file` is relative to. Raises `ConfigError` when the store does not fit the
     configuration, `StorageError` when the saved state cannot be read; the back end is then still the caller's.
     """
+    if backend is not None and not isinstance(backend, Backend):
+        return PassThrough(backend)
     path = None if config.state_file is None else (directory or Path()) / Path(config.state_file).expanduser()
     state = SavedState(path)
     identity = identity_of(config)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hba.dma import DmaBuffer
+from hba.errors import StorageError
 
 DATA_NONE = 0
 DATA_IN = 1  # device to host
@@ -48,6 +49,12 @@ class Task:
         self.cdb = cdb
         self.direction = direction
         self.data = data
+
+    def answered(self, error: StorageError | None) -> None:
+        """What a back end calls that did not finish at once: the unit that has the task ends it."""
+        unit = self.unit
+        if unit is not None:  # aborted meanwhile: it has ended already
+            unit.finish_io(self, error)
 
 
 # Task.response: what the transport, not the device server, has to say

@@ -43,6 +43,7 @@ def test_serial_numbers_of_unnamed_units_differ() -> None:
     units = [
         build_unit(config(storage=MEMORY, target=target), MemoryBackend(1 << 20), VirtualClock()) for target in (0, 1)
     ]
+    assert isinstance(units[0], Disk) and isinstance(units[1], Disk)
     assert units[0].identity.serial != units[1].identity.serial
 
 
@@ -80,6 +81,7 @@ def test_a_store_that_is_too_small() -> None:
 
 def test_the_state_file_is_relative_to_the_configuration(tmp_path: Path) -> None:
     unit = build_unit(config(storage=MEMORY, state_file="lun0.json"), MemoryBackend(1 << 20), VirtualClock(), tmp_path)
+    assert isinstance(unit, Disk)
     assert unit.state.path == tmp_path / "lun0.json"
 
 
@@ -88,3 +90,11 @@ def test_a_state_file_that_is_not_one(tmp_path: Path, content: str) -> None:
     (tmp_path / "x").write_text(content)
     with pytest.raises(StorageError, match="state"):
         build_unit(config(storage=MEMORY, state_file="x"), MemoryBackend(1 << 20), VirtualClock(), tmp_path)
+
+
+def test_a_device_that_takes_commands_is_passed_through() -> None:
+    from hba.scsi.passthrough import PassThrough
+    from tests.scsi.test_passthrough import FakeDevice
+
+    unit = build_unit(config(storage={"kind": "scsi", "path": "/dev/sg0"}), FakeDevice(), VirtualClock())
+    assert isinstance(unit, PassThrough)

@@ -91,8 +91,7 @@ def _fast_read(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
     read = unit.store().read
     size = unit.block_size
     blocks = unit.blocks
-    limit = unit.max_transfer
-    finish = unit.finish_io
+    limit = unit.max_transfer * size
     pending = unit.pending_io
 
     def transfer(task: Task, lba: int, count: int) -> bool:
@@ -100,8 +99,8 @@ def _fast_read(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
         length = count * size
         if (
             data is None
-            or data.length < length
-            or not 0 < count <= limit
+            or data.length != length
+            or not 0 < length <= limit
             or lba + count > blocks
             or task.direction != DATA_IN
         ):
@@ -109,8 +108,7 @@ def _fast_read(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
         unit.reads += 1
         unit.read_blocks += count
         task.transferred = length
-        views = data.views if data.length == length else data.slice(0, length)
-        if read(views, lba * size, partial(finish, task)):
+        if read(data.views, lba * size, task.answered):
             return True
         return pending(task)
 
@@ -121,8 +119,7 @@ def _fast_write(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]
     write = unit.store().write
     size = unit.block_size
     blocks = unit.blocks
-    limit = unit.max_transfer
-    finish = unit.finish_io
+    limit = unit.max_transfer * size
     pending = unit.pending_io
     through = unit.write_through
 
@@ -131,8 +128,8 @@ def _fast_write(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]
         length = count * size
         if (
             data is None
-            or data.length < length
-            or not 0 < count <= limit
+            or data.length != length
+            or not 0 < length <= limit
             or lba + count > blocks
             or task.direction != DATA_OUT
         ):
@@ -140,8 +137,7 @@ def _fast_write(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]
         unit.writes += 1
         unit.written_blocks += count
         task.transferred = length
-        views = data.views if data.length == length else data.slice(0, length)
-        if write(views, lba * size, partial(finish, task), through):
+        if write(data.views, lba * size, task.answered, through):
             return True
         return pending(task)
 

@@ -1,0 +1,185 @@
+"""A logical unit that is a SCSI device of the host: commands go to it as they are, and its answers come back.
+
+Only what belongs to this target is answered here: REPORT LUNS, resets, and a device that has gone.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hba.clock import S
+from hba.errors import StorageError
+from hba.scsi.attention import RESETS
+from hba.scsi.command import VARIABLE_LENGTH
+from hba.scsi.sense import LOGICAL_UNIT_NOT_SUPPORTED, REPORTED_LUNS_DATA_HAS_CHANGED, CheckCondition, fixed_sense
+from hba.scsi.server import CHECK_CONDITION
+from hba.scsi.spc.report_luns import encode_lun
+from hba.scsi.storage_sense import condition_for
+from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
+from hba.scsi.unit import LogicalUnit
+from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
+
+_DIRECTIONS = {DATA_NONE: NO_DATA, DATA_IN: FROM_DEVICE, DATA_OUT: TO_DEVICE}
+_LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # of a CDB, by the group of its operation code (SPC-4)
+_REPORT_LUNS = 0xA0
+_NO_ATTENTION = frozenset((0x03, 0x12, _REPORT_LUNS))
+_SLOW = frozenset((0x04, 0x48, 0x19, 0xA1))  # FORMAT UNIT, SANITIZE, ERASE, BLANK
+TIMEOUT = 60 * S
+SLOW_TIMEOUT = 4 * 3600 * S
+
+
+class Device(Protocol):
+    """What is passed through to; `hba.storage.sg.ScsiPassThrough` is one."""
+
+    gone: bool
+    on_event: Callable[[str], None] | None
+
+    def execute(
+        self,
+        cdb: bytes,
+        direction: int,
+        views: Sequence[memoryview],
+        timeout: int,
+        done: Callable[[ScsiResult], None],
+    ) -> None: ...
+
+    def describe(self) -> dict[str, object]: ...
+
+    def close(self) -> None: ...
+
+
+def cdb_of(raw: bytes) -> bytes:
+    """The CDB without the padding of the field it came in. Empty when it is cut short."""
+    if not raw:
+        return b""
+    if raw[0] == VARIABLE_LENGTH:
+        length = 8 + raw[7] if len(raw) > 7 else 0
+    else:
+        length = _LENGTHS.get(raw[0] >> 5, len(raw))
+    return raw[:length] if 0 < length <= len(raw) else b""
+
+
+class PassThrough(LogicalUnit):
+    """A device of the host as a unit of ours. It owns `device`."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._attentions: list[int] = []
+        self._in_flight: dict[Task, None] = {}
+        self.commands_run = 0
+
+    def execute(self, task: Task) -> bool:
+        cdb = cdb_of(task.cdb)
+        if cdb and self._attentions and cdb[0] not in _NO_ATTENTION:
+            return self._refuse(task, CheckCondition(self._attentions.pop(0)))
+        if cdb and cdb[0] == _REPORT_LUNS and task.cdb[2] in (0, 2):
+            return self._report_luns(task)
+        if self.device.gone:
+            task.response = RESPONSE_NO_TARGET
+            return True
+        views = task.data.views if task.data is not None and task.direction != DATA_NONE else []
+        direction = _DIRECTIONS[task.direction] if views else NO_DATA
+        timeout = SLOW_TIMEOUT if cdb and cdb[0] in _SLOW else TIMEOUT
+        try:
+            self.device.execute(cdb, direction, views, timeout, lambda result: self._done(task, result))
+        except StorageError as error:
+            return self._failed(task, error)
+        self.commands_run += 1
+        task.unit = self
+        self._in_flight[task] = None
+        return False
+
+    def _done(self, task: Task, result: ScsiResult) -> None:
+        if task not in self._in_flight:
+            return
+        del self._in_flight[task]
+        task.unit = None
+        if result.error is not None:
+            self._failed(task, result.error)
+        else:
+            task.status = result.status
+            task.sense = result.sense
+            task.transferred = task.data.length - result.residual if task.data is not None else 0
+        if task.done is not None:
+            task.done(task)
+
+    def _failed(self, task: Task, error: StorageError) -> bool:
+        if error.errno == errno.ENODEV:
+            task.response = RESPONSE_NO_TARGET
+            return True
+        return self._refuse(task, condition_for(error, task.direction == DATA_OUT))
+
+    def _refuse(self, task: Task, condition: CheckCondition) -> bool:
+        task.status = CHECK_CONDITION
+        task.sense = fixed_sense(condition.condition)
+        task.transferred = 0
+        return True
+
+    def _send(self, task: Task, data: bytes, allocation: int) -> bool:
+        if task.data is not None and task.direction == DATA_IN:
+            task.transferred = task.data.write(data[:allocation])
+        return True
+
+    def _report_luns(self, task: Task) -> bool:
+        """The units of this target, not of the one the device has on its host."""
+        numbers = sorted(self.bus.units.get(self.address[0], {})) if self.bus is not None else [self.address[1]]
+        luns = b"".join(encode_lun(number) for number in numbers)
+        if REPORTED_LUNS_DATA_HAS_CHANGED in self._attentions:
+            self._attentions.remove(REPORTED_LUNS_DATA_HAS_CHANGED)
+        return self._send(task, len(luns).to_bytes(4, "big") + bytes(4) + luns, int.from_bytes(task.cdb[6:10], "big"))
+
+    def execute_for_absent_lun(self, task: Task) -> bool:
+        cdb = cdb_of(task.cdb)
+        if cdb and cdb[0] == _REPORT_LUNS:
+            return self._report_luns(task)
+        if cdb and cdb[0] == 0x12 and not cdb[1] & 1:
+            return self._send(task, bytes((0x7F, 0, 6, 2, 31)) + bytes(31), int.from_bytes(cdb[3:5], "big"))
+        if cdb and cdb[0] == 0x03:
+            return self._send(task, fixed_sense(LOGICAL_UNIT_NOT_SUPPORTED), cdb[4])
+        return self._refuse(task, CheckCondition(LOGICAL_UNIT_NOT_SUPPORTED))
+
+    def abort(self, task: Task) -> bool:
+        """The host's kernel goes on with the command; its answer is dropped."""
+        if task not in self._in_flight:
+            return False
+        self._end(task, RESPONSE_ABORTED)
+        return True
+
+    def abort_all(self, response: int) -> None:
+        for task in list(self._in_flight):
+            self._end(task, response)
+
+    def _end(self, task: Task, response: int) -> None:
+        del self._in_flight[task]
+        task.unit = None
+        task.aborted = True
+        task.response = response
+        task.transferred = 0
+        if task.done is not None:
+            task.done(task)
+
+    def reset(self, kind: str) -> None:
+        """Ends the tasks; the device itself is not reset, because it may have other users."""
+        self.abort_all(RESPONSE_RESET)
+        self._attentions = [RESETS[kind]]
+
+    def luns_changed(self) -> None:
+        if REPORTED_LUNS_DATA_HAS_CHANGED not in self._attentions:
+            self._attentions.append(REPORTED_LUNS_DATA_HAS_CHANGED)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "type": "passthrough",
+            "target": self.address[0],
+            "lun": self.address[1],
+            "commands": self.commands_run,
+            "in_flight": len(self._in_flight),
+            "medium": "gone" if self.device.gone else "ready",
+            "storage": self.device.describe(),
+        }
+
+    def close(self) -> None:
+        self.abort_all(RESPONSE_ABORTED)
+        self.device.close()
