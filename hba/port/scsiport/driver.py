@@ -67,6 +67,7 @@ from hba.srb import (
     SRB_FLAGS_NO_QUEUE_FREEZE,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_IO_CONTROL,
+    SRB_STATUS_QUEUE_FROZEN,
     SRB_STATUS_SUCCESS,
     Srb,
 )
@@ -359,6 +360,8 @@ class ScsiPort(PortBase):
                 self.count("double completions")  # OW-02: ignored
                 return
             request.state = NOTIFIED
+            if first.srb_status & SRB_STATUS_QUEUE_FROZEN:
+                first.srb_status &= ~SRB_STATUS_QUEUE_FROZEN  # not the miniport's to set
             self.finished.append(request)
         elif notification_type == NEXT_LU_REQUEST:
             self._next_lu(first, second, third)
