@@ -5,6 +5,7 @@ The only place that knows all of them. What a new adapter type, port model or en
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,11 +178,19 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
     def storage(event: str, target: int, lun: int) -> None:
         events.publish("storage", {"event": event, "target": target, "lun": lun})
 
+    def client(connected: bool) -> None:
+        events.publish("client", {"event": "connected" if connected else "left"})
+        if not connected:
+            # Whatever still refers to the guest's memory in a cycle would keep all of it mapped.
+            parts.loop.call_soon(_collect)
+
     parts.bus.on_change = changed
     parts.bus.on_storage = storage
-    adapter.function.on_client.append(
-        lambda connected: events.publish("client", {"event": "connected" if connected else "left"})
-    )
+    adapter.function.on_client.append(client)
+
+
+def _collect() -> None:
+    gc.collect()
 
 
 def _found(events: EventHub, finding: Finding) -> None:

@@ -115,6 +115,9 @@ RESETS = (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 PASSED_BACK = (SRB_STATUS_SELECTION_TIMEOUT, SRB_STATUS_NO_DEVICE, SRB_STATUS_INVALID_LUN)
 
 
+_NOTHING = Srb()
+
+
 class StorPort(PortBase):
     """One adapter under Storport."""
 
@@ -295,6 +298,7 @@ class StorPort(PortBase):
             request.state = COMPLETED
             srb._port = None
             srb.srb_extension = srb.data_buffer = None
+            request.srb = _NOTHING  # or it would keep the guest's memory mapped
             self._spare = request
             self._spare_buffer = buffer
             completion = srb.completion
