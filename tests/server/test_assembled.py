@@ -1,0 +1,123 @@
+"""A whole adapter in its own process: what only shows when the layers are wired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hba.bench import own_server
+from hba.bench.driver import BenchDriver
+from hba.bench.own_server import OwnServer
+from hba.control.client import ControlClient
+from hba.errors import GuestError
+
+FOREVER = 3600.0
+
+
+@pytest.fixture(params=["scsiport", "storport"])
+def port(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture
+def server(port: str) -> Iterator[OwnServer]:
+    with own_server.start(None, port=port, size=16 << 20) as server:
+        yield server
+
+
+def use(server: OwnServer, commands: int = 100) -> None:
+    """A guest's life: connect, read, leave."""
+    with BenchDriver(server.socket, 1 << 20) as driver:
+        driver.prepare([(False, 0, 4096)], 512)
+        driver.run(FOREVER, 32, most=commands)
+
+
+def left(client: ControlClient) -> None:
+    """Wait until the server has seen its client go, and has done what follows from it."""
+    for event in client.events():
+        if event["data"] == {"event": "left"}:
+            break
+    client.call("ping")
+    client.call("ping")
+
+
+def test_the_guests_memory_is_let_go_when_it_leaves(server: OwnServer) -> None:
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        use(server)
+        left(client)
+        assert client.call("show.dma") == []
+        assert "memfd" not in Path(f"/proc/{server.pid}/maps").read_text()
+
+
+def test_guests_may_come_and_go(server: OwnServer) -> None:
+    fds = Path(f"/proc/{server.pid}/fd")
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        use(server)
+        left(client)
+        before = len(list(fds.iterdir()))
+        for _ in range(5):
+            use(server)
+            left(client)
+        assert len(list(fds.iterdir())) == before
+        counters = client.call("show.counters")
+    assert counters["pci"]["connections"] == 6
+    assert counters["adapter"]["requests"] == counters["adapter"]["completions"]
+
+
+def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["hotplug"])
+        with BenchDriver(server.socket, 1 << 20) as driver:
+            assert driver.capacity()[0] == (16 << 20) // 512
+            client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
+            assert next(client.events())["data"] == {"change": "added", "target": 5, "lun": 0}
+        with BenchDriver(server.socket, 1 << 20, target=5) as driver:
+            assert driver.capacity()[0] == (4 << 20) // 512
+            client.call("lun.remove", target=5)
+            with pytest.raises(GuestError, match="READ CAPACITY"):
+                driver.capacity()
+
+
+def test_requests_are_traced_for_those_who_ask(tmp_path: Path, port: str) -> None:
+    config = tmp_path / "hba.toml"
+    config.write_text(
+        f'[[adapter]]\ntype = "pvscsi"\nport = "{port}"\ntrace = {{ enabled = true }}\n'
+        '[[adapter.lun]]\nstorage = { kind = "memory", size = "1M" }\n'
+    )
+    with own_server.start(config) as server, ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["trace"])
+        use(server, 3)
+        kinds = set()
+        for event in client.events():
+            kinds.add(event["data"]["kind"])
+            if "submit" in kinds and "complete" in kinds:
+                break
+        client.call("events.unsubscribe", topics=["trace"])
+
+
+def test_without_msi_the_adapter_has_no_such_capability(tmp_path: Path) -> None:
+    config = tmp_path / "hba.toml"
+    config.write_text('[[adapter]]\ntype = "pvscsi"\npci = { msi = false }\n')
+    with own_server.start(config) as server:
+        with pytest.raises(GuestError, match="no PCI capability 0x5"):
+            BenchDriver(server.socket, 1 << 20)
+        with ControlClient(server.control) as client:
+            names = {register["name"] for register in client.call("show.regs")["config"]["registers"]}
+    assert "MSI_CONTROL" not in names
+
+
+def test_a_disk_that_shrinks_gives_errors_and_the_server_stays_up(server: OwnServer) -> None:
+    disk = server.folder / "disk.img"
+    with disk.open("r+b") as file:
+        file.truncate(1 << 20)
+    with BenchDriver(server.socket, 1 << 20) as driver:
+        driver.prepare([(False, 8 << 20, 4096)], 512)
+        with pytest.raises(GuestError, match="a command ended"):
+            driver.run(FOREVER, 1, most=4)
+    with ControlClient(server.control) as client:
+        client.call("ping")
