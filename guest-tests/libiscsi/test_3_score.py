@@ -1,0 +1,17 @@
+"""How many tests have passed, over all disks."""
+
+from __future__ import annotations
+
+import pytest
+import tool
+
+AT_LEAST = 140
+
+
+def test_enough_have_passed(score):
+    listed = tool.tests()
+    if score.tests() < len(listed):
+        pytest.skip(f"only {score.tests()} of {len(listed)} tests were selected")
+    passed = score.passed()
+    print(f"{len(passed)} of {len(listed)} tests have passed")
+    assert len(passed) >= AT_LEAST
