@@ -7,6 +7,7 @@ turn of the loop, because the guest's register reads wait in the same loop.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from hba import __version__
+from hba.clock import S
 from hba.control import protocol
 from hba.control.method import Call, Method, Refused
 from hba.control.parts import Parts
@@ -66,8 +68,10 @@ class ControlServer:
         assert self._socket is not None
         try:
             peer, _ = self._socket.accept()
-        except OSError:
-            return  # it left again, or we are out of descriptors; the loop calls us again
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._pause()
+            return  # else it left again before we came
         if len(self._connections) >= protocol.MAX_CLIENTS:
             _send_last(
                 peer, protocol.error(None, protocol.REFUSED, "too many control clients", "close one of the others")
@@ -79,6 +83,18 @@ class ControlServer:
         connection.send(
             {"hba": __version__, "protocol": protocol.PROTOCOL, "adapter": self.parts.name, "pid": os.getpid()}
         )
+
+    def _pause(self) -> None:
+        """No descriptors left: the socket would stay readable, so look away for a while instead of spinning."""
+        listening = self._socket
+        assert listening is not None
+        self.loop.remove_reader(listening.fileno())
+
+        def again() -> None:
+            if self._socket is listening:
+                self.loop.add_reader(listening.fileno(), self._accept)
+
+        self.loop.clock.call_later(S, again)
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -47,6 +47,8 @@ def serve(config: AdapterConfig, directory: Path, report: Report, assemble: Asse
     try:
         _run(config, directory, report, assemble)
     except HbaError as error:
+        if os.environ.get("HBA_DEBUG"):
+            traceback.print_exc(file=sys.stderr)
         report.failed(config.name, str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:

@@ -20,7 +20,8 @@ class Report:
         if self._json:
             self._line({"event": "listening", "adapter": adapter, "socket": socket, "control": control, "pid": pid})
         else:
-            self._text(self._out, f"{adapter}: listening on {socket} (pid {pid})")
+            device = json.dumps({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": socket}})
+            self._text(self._out, f"{adapter}: listening on {socket} (pid {pid})\n  QEMU: -device '{device}'")
 
     def stopped(self, adapter: str) -> None:
         """It ended as it was told to."""
@@ -33,7 +34,7 @@ class Report:
         """It ended by itself; `code` is the exit code that says why (README, "Exit codes")."""
         if self._json:
             self._line({"event": "failed", "adapter": adapter, "message": message, "exit_code": code})
-        self._text(self._err, f"error: adapter {adapter}: {message}")
+        self._text(self._err, "\n".join(f"error: adapter {adapter}: {line}" for line in message.splitlines()))
 
     def _line(self, message: dict[str, object]) -> None:
         self._text(self._out, json.dumps(message))

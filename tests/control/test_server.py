@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import threading
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hba.clock import S, VirtualClock
 from hba.control import protocol
 from hba.control.client import CallRefused, ControlClient
 from hba.control.method import Call, Method, NoParams, Refused
@@ -298,3 +300,30 @@ def test_waiting_for_events_may_end(path: Path) -> None:
         client.call("events.subscribe")
         assert list(client.events(timeout=0.01)) == []
         client.call("ping")
+
+
+def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    loop = EventLoop(clock)
+    server = ControlServer(loop, tmp_path / "c", make_parts(loop), METHODS)
+    server.start()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        highest = os.open("/dev/null", os.O_RDONLY)
+        os.close(highest)
+        clients[0].connect(str(tmp_path / "c"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        loop.run_once(0)
+        assert server._socket is not None
+        assert server._socket.fileno() not in loop._readers
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    clock.advance(2 * S)
+    for _ in range(3):
+        loop.run_once(0)
+    assert json.loads(clients[0].recv(1000))["adapter"] == "fake0"
+    for client in clients:
+        client.close()
+    server.close()
+    loop.close()
