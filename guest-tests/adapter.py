@@ -88,6 +88,16 @@ class Disk:
     def read_only(self) -> bool:
         return self.udev.attributes.asint("ro") == 1
 
+    @property
+    def removable(self) -> bool:
+        return self.udev.attributes.asint("removable") == 1
+
+    @property
+    def generic(self) -> str:
+        """The SCSI generic node (/dev/sg0)."""
+        (name,) = (path.name for path in Path(self._unit.sys_path, "scsi_generic").iterdir())
+        return f"/dev/{name}"
+
     def inquiry(self, name: str) -> str:
         """`vendor`, `model` or `rev` as the kernel keeps it."""
         return self._unit.attributes.asstring(name).strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ from hba.errors import ConfigError
 
 def one_disk(folder: Path, disk: Path, port_model: str) -> str:
     """The text of a configuration with one PVSCSI adapter and one disk; its socket is in `folder`."""
+    return one_adapter(folder, [{"storage": {"kind": "file", "path": str(disk.absolute())}}], port_model)
+
+
+def one_adapter(folder: Path, luns: Sequence[dict[str, Any]], port_model: str) -> str:
+    """The text of a configuration with one PVSCSI adapter, written to `folder`: its socket is there, and the files
+    that the `luns` name by relative paths.
+    """
     lines = {
         "type": "pvscsi",
         # The control socket goes where `hba ls` looks, under this name; several labs may run at once.
         "name": f"lab-{os.getpid()}",
         "socket": str(folder / "adapter.sock"),
         "port": port_model,
-        "lun": [{"storage": {"kind": "file", "path": str(disk.absolute())}}],
+        "lun": list(luns),
     }
     return "[[adapter]]\n" + "".join(f"{key} = {to_toml(value)}\n" for key, value in lines.items())
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from hba.errors import ConfigError, StorageError
 from hba.lab import accelerator, config, disks, image, initramfs, kernel, machine, observe, paths, qemu
@@ -43,7 +43,8 @@ class Options:
     modules: Path | None = None
     append: str = ""  # added to the kernel's command line
     device: Literal["hba", "builtin-pvscsi"] = "hba"
-    config: Path | None = None  # of the HBA server; None: one adapter with one new disk
+    config: Path | None = None  # of the HBA server; None: one adapter with `luns`, or with one new disk
+    luns: tuple[dict[str, Any], ...] = ()  # as `[[adapter.lun]]` has them
     port_model: str = ""  # empty: what the configuration says, or storport
     disk: Path | None = None  # a disk to boot from, instead of the lab's own guest
     # Whether QEMU may send register writes without waiting for them to have happened. Real hardware is as if it waited:
@@ -192,7 +193,9 @@ class Experiment:
     def _server_config(self) -> Path:
         given, port_model = self.options.config, self.options.port_model
         made = self.folder / "config.toml"
-        if given is None:
+        if given is None and self.options.luns:
+            text = config.one_adapter(self.folder, self.options.luns, port_model or "storport")
+        elif given is None:
             text = config.one_disk(self.folder, self._boot_disk() or self._new_disk(), port_model or "storport")
         elif self.options.disk is not None:
             raise ConfigError("--disk makes a configuration of its own; name the disk in that of --config instead")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn
@@ -52,7 +52,7 @@ class Task:
 @click.option("--list-suites", is_flag=True, help="List the suites and stop.")
 @click.option("-k", "select", metavar="EXPRESSION", help="Only the suite's tests whose name matches (pytest's -k).")
 @click.option("--port-model", type=click.Choice(["scsiport", "storport"]), help="Semantics of the port driver.")
-@click.option("--config", type=_PATH, help="Configuration of the HBA server. Default: one adapter, one new disk.")
+@click.option("--config", type=_PATH, help="Configuration of the HBA server. Default: one adapter, its disks new.")
 @click.option("--kernel", default="", metavar="VERSION|FILE", help="Debian kernel such as 6.12 or 6.1, or a vmlinuz.")
 @click.option("--modules", type=_PATH, metavar="DIR", help="The modules of a --kernel FILE.")
 @click.option("--append", default="", metavar="WORDS", help="More words for the kernel's command line.")
@@ -145,6 +145,8 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
 def _launch(options: Options, task: Task) -> int:
     progress = Progress()
     chosen = suite.load(task.suite) if task.suite else None  # a wrong name must not cost a boot
+    if chosen is not None and options.config is None:
+        options = replace(options, luns=chosen.luns)
     with Experiment(options, progress) as experiment:
         if task.keep:
             experiment.keep()

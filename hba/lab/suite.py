@@ -49,6 +49,7 @@ class Suite:
     programs: tuple[str, ...] = ()  # programs the guest must have
     disk_size: int = 0  # the least size of a disk, bytes
     writes: bool = True  # whether it overwrites what the disks hold
+    luns: tuple[dict[str, Any], ...] = ()  # the logical units it is made for, as `[[adapter.lun]]` has them
     from_host: Pattern | None = None
     from_guest: Pattern | None = None
 
@@ -101,6 +102,7 @@ def load(name: str) -> Suite:
             programs=tuple(needs.get("programs", ())),
             disk_size=parse_size(needs.get("disk_size", 0)),
             writes=bool(plain.get("writes", True)),
+            luns=tuple(plain.get("lun", ())),
             from_host=_pattern(plain.get("from_host")),
             from_guest=_pattern(plain.get("from_guest")),
         )
