@@ -239,6 +239,12 @@ class PortBase(PortDriver):
         """For the trace: how the request ended."""
         return describe(request.srb)
 
+    def begin_batch(self) -> None:
+        self.chip.plug()
+
+    def end_batch(self) -> None:
+        self.chip.unplug()
+
     # == interrupts, DPCs ===========================================================================================
 
     def run(self) -> None:

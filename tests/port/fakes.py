@@ -85,15 +85,17 @@ class FakeMiniport(Miniport):
     def hw_start_io(self, srb: Srb) -> bool:
         self.log.append("start")
         self.in_start_io = True
-        self.started.append(srb)
-        self.held.append(srb)
-        if self.next:
-            self.notify_next(srb)
-        if self.on_start is not None:
-            self.on_start(srb)
-        if self.instantly is not None and srb in self.held:
-            self.finish(srb, self.instantly)
-        self.in_start_io = False
+        try:
+            self.started.append(srb)
+            self.held.append(srb)
+            if self.next:
+                self.notify_next(srb)
+            if self.on_start is not None:
+                self.on_start(srb)
+            if self.instantly is not None and srb in self.held:
+                self.finish(srb, self.instantly)
+        finally:
+            self.in_start_io = False
         return self.returns  # type: ignore[no-any-return]
 
     def hw_interrupt(self) -> bool:

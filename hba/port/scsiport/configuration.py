@@ -79,10 +79,14 @@ def configured(port: ScsiPort, info: PortConfigurationInformation) -> None:
         rule = "CF-08" if info.buffer_access_scsi_port_controlled else ""
         why = "although BufferAccessScsiPortControlled promises not to" if rule else ""
         port.mapped_policy = BufferPolicy(rule, why, False, port.offence_of)
-    # Q-15: twice NumberOfRequests. QueueTag is a byte whose FF means untagged, and tag 0 is not given out (Q-14).
-    tags = min(2 * options.number_of_requests, SP_UNTAGGED - 1)
-    port.free_tags = list(range(tags, 0, -1))
+    fill_tags(port)
     port.hold.cancel()
+
+
+def fill_tags(port: ScsiPort) -> None:
+    """Q-15: twice NumberOfRequests. QueueTag is a byte whose FF means untagged, and tag 0 is not given out (Q-14)."""
+    tags = min(2 * port.options.number_of_requests, SP_UNTAGGED - 1)
+    port.free_tags = list(range(tags, 0, -1))
 
 
 def _check_fixed(port: ScsiPort, info: PortConfigurationInformation) -> None:

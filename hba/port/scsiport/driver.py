@@ -210,7 +210,7 @@ class ScsiPort(PortBase):
             return
         flags = srb.srb_flags
         tagged = self.overlap and flags & _MAY_BE_TAGGED and not flags & SRB_FLAGS_DISABLE_DISCONNECT
-        if not (self._may_start_tagged(request) if tagged else self._may_start_untagged(request, unit)):
+        if not (self._may_start_tagged(request, unit) if tagged else self._may_start_untagged(request, unit)):
             return
         if self.adjust:
             self._adjust(srb)
@@ -300,8 +300,12 @@ class ScsiPort(PortBase):
         unit.ready = True
         return False
 
-    def _may_start_tagged(self, request: Request) -> bool:
-        """Q-14: a tag from the pool; without a free one the adapter waits for the next completion."""
+    def _may_start_tagged(self, request: Request, unit: ScsiPortUnit) -> bool:
+        """Q-14: not beside an untagged one. A tag from the pool; without one the adapter waits for a completion."""
+        if unit.untagged is not None:
+            unit.pending_untagged.append(request)
+            unit.holds |= PENDING_UNTAGGED
+            return False
         if self.free_tags:
             return True
         self.gate |= NO_TAG
@@ -538,7 +542,8 @@ class ScsiPort(PortBase):
         return routine
 
     def forget_latches(self) -> None:
-        """The adapter was reset: nothing it said before counts."""
+        """The adapter was reset: nothing it said before counts, and all tags are back."""
+        configuration.fill_tags(self)
         self.next_latched = False
         self.ready_units.clear()
         self.timer_latched = None

@@ -21,7 +21,7 @@ HOLD_NAMES = {
     BUSY_RETRY: "waits to retry a busy request",
     QUEUE_FULL: "queue full",
     NEED_SENSE: "waits for sense data",
-    PENDING_UNTAGGED: "an untagged request waits for the tagged ones to end",
+    PENDING_UNTAGGED: "tagged and untagged requests wait for each other to end",
 }
 
 
@@ -58,7 +58,7 @@ class ScsiPortUnit(PortUnit):
         self.sense_memory: tuple[memoryview, int] | None = None  # where REQUEST SENSE puts its data
         self.need_sense: Request | None = None  # the one that failed with CHECK CONDITION (NEED_SENSE)
         self.sense: Request | None = None  # the port's REQUEST SENSE
-        self.pending_untagged: list[Request] = []
+        self.pending_untagged: list[Request] = []  # must not start beside what is active (PENDING_UNTAGGED)
         self.abort: Request | None = None  # the port's ABORT_COMMAND for a timed-out request
         self.abort_left = -1  # ticks until that is overdue
 
@@ -69,7 +69,10 @@ class ScsiPortUnit(PortUnit):
 
     @ready.setter
     def ready(self, ready: bool) -> None:
-        self.holds = self.holds & ~NOT_READY if ready else self.holds | NOT_READY
+        if not ready:
+            self.holds |= NOT_READY
+        elif self.untagged is None:  # which is alone until it completes (SP-12, Q-14)
+            self.holds &= ~NOT_READY
 
     def unpark(self) -> None:
         self.parked = None
