@@ -69,6 +69,10 @@ class Checker:
         origin = get_origin(kind)
         if origin in (list, tuple) and isinstance(value, list) and _holds_structs(kind):
             return self._sequence(value, kind, path)
+        if origin is list and isinstance(value, dict) and _holds_structs(kind):
+            name = dotted(path)
+            self.note(path, f"expected a list of tables: write [[{name}]] instead of [{name}]")
+            return FAILED
         if origin is dict and isinstance(value, dict):
             return self._mapping(value, kind, path)
         try:

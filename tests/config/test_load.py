@@ -111,7 +111,7 @@ def test_a_name_is_a_file_name(name: str) -> None:
     [
         ("", "adapter: missing; expected a list"),
         ("adapter = []", "adapter: empty"),
-        ('[adapter]\ntype = "pvscsi"', "adapter: expected a list, got a table"),
+        ('[adapter]\ntype = "pvscsi"', "adapter: expected a list of tables: write [[adapter]] instead of [adapter]"),
         ("adapter = [", "not valid TOML"),
         ("[[adapter]]\n", "adapter[0].type: missing"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hba.cli.cdb import cdb_name
-from hba.cli.output import generic, hexadecimal, line, pairs, table
+from hba.cli.output import hexadecimal, line, pairs, table
 
 
 def view(value: dict[str, Any]) -> None:
@@ -49,11 +49,9 @@ def _waiting(ring: dict[str, Any]) -> object:
 
 
 def port(value: dict[str, Any]) -> None:
-    """The adapter's own state first, then the units, then the requests."""
-    line(
-        f"{value.get('model', 'port')}: {'started' if value.get('started') else 'not started'}, "
-        f"{value.get('outstanding', 0)} outstanding"
-    )
+    """The port's own state first, then the units, then the requests."""
+    started = "started" if value.get("started") else "not started"
+    line(f"{value.get('model', 'port')}: {started}, {value.get('outstanding', 0)} outstanding")
     for message in value.get("stuck") or []:
         line(f"stuck: {message}", 4)
     if value.get("last_crash"):
@@ -62,13 +60,48 @@ def port(value: dict[str, Any]) -> None:
     if isinstance(state, dict):
         pairs([(key.replace("_", " "), item) for key, item in state.items()], 4)
     units = value.get("units") or []
-    flat = [{key: item for key, item in unit.items() if key not in ("outstanding", "queued")} for unit in units]
-    for shown, unit in zip(flat, units, strict=True):
-        for key in ("outstanding", "queued"):
-            if isinstance(unit.get(key), list):
-                shown[key] = len(unit[key])
-    generic(flat, 4)
+    table(
+        ("unit", "depth", "outstanding", "queued", "started", "completed", "time left", "blocked by"),
+        [
+            (
+                unit.get("address"),
+                unit.get("depth"),
+                _count(unit.get("outstanding")),
+                _count(unit.get("queued")),
+                unit.get("started"),
+                unit.get("completed"),
+                f"{unit['timeout_left']} s" if unit.get("timeout_left", -1) >= 0 else "-",
+                "; ".join(reasons(unit)) or "-",
+            )
+            for unit in units
+        ],
+        4,
+    )
     requests(units)
+
+
+def reasons(unit: dict[str, Any]) -> list[str]:
+    """Why nothing is started at this unit, in the port's own words."""
+    found: list[str] = []
+    for key in ("blocked", "blocked_by"):
+        value = unit.get(key)
+        if isinstance(value, list):
+            found += map(str, value)
+        elif value:
+            found.append(str(value))
+    if unit.get("frozen"):
+        found.append(f"frozen by {unit.get('frozen_by') or '?'} for {unit.get('frozen_ms')} ms")
+    if unit.get("retrying"):
+        found.append(f"retrying {unit['retrying']}")
+    if unit.get("locked") and not any("lock" in reason.lower() for reason in found):
+        found.append("locked")
+    if unit.get("powered") is False:
+        found.append("not powered")
+    return found
+
+
+def _count(value: Any) -> object:
+    return len(value) if isinstance(value, list) else value
 
 
 def requests(units: list[dict[str, Any]]) -> None:
@@ -83,7 +116,7 @@ def requests(units: list[dict[str, Any]]) -> None:
             "-" if request.get("tag") == 0xFF else request.get("tag"),
         )
         for unit in units
-        for queue in ("outstanding", "queued")
+        for queue in ("outstanding", "queue", "queued")
         for request in _listed(unit.get(queue))
     ]
     table(("unit", "srb", "where", "age", "what", "bytes", "tag"), rows, 4)

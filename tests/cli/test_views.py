@@ -1,0 +1,92 @@
+"""What `hba show` makes of a busy adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hba.cli.views import queues
+
+READ = {"number": 7, "where": "ISSUED", "function": 0, "cdb": "28000000000000000800", "length": 4096, "tag": 3}
+RESET = {"number": 8, "where": "QUEUED", "function": 0x13, "cdb": "", "length": 0, "tag": 0xFF, "age_ms": None}
+
+STORPORT: dict[str, Any] = {
+    "model": "storport",
+    "started": True,
+    "outstanding": 1,
+    "stuck": ["LU 0:1:0 paused since 12 s, never resumed"],
+    "units": [
+        {
+            "address": "0:1:0", "depth": 20, "outstanding": [READ | {"age_ms": 12}], "queued": 1, "queue": [RESET],
+            "started": 9, "completed": 8, "timeout_left": 48, "powered": False, "blocked_by": ["paused", "link down"],
+        }
+    ],
+}  # fmt: skip
+SCSIPORT: dict[str, Any] = {
+    "model": "scsiport",
+    "started": True,
+    "outstanding": 0,
+    "adapter": {"state": "BUSY", "blocked": ["BUSY: no NextRequest since #7"], "queue": [7, 8]},
+    "units": [
+        {
+            "address": "0:0:0", "outstanding": [], "queued": [READ, RESET], "started": 1, "completed": 1,
+            "timeout_left": -1, "blocked": "frozen", "frozen": True, "frozen_by": "#6", "frozen_ms": 250,
+            "retrying": "#5", "locked": True,
+        }
+    ],
+}  # fmt: skip
+RINGS = {
+    "state_page": 0x1000,
+    "request": {"entries": 32, "prod": 5, "cons": 3, "pages": [0x2000, 0x3000]},
+    "completion": {"entries": 128, "prod": 1, "cons": 0xFFFFFFFF, "pages": [0x4000]},
+}
+
+
+def shown(capsys: pytest.CaptureFixture[str], value: dict[str, Any]) -> list[str]:
+    queues.view(value)
+    return capsys.readouterr().out.splitlines()
+
+
+def row(lines: list[str], *starts: str) -> list[str]:
+    (found,) = [line.split() for line in lines if line.split()[: len(starts)] == list(starts)]
+    return found
+
+
+def test_storport(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, {"port": STORPORT})
+    assert "    stuck: LU 0:1:0 paused since 12 s, never resumed" in lines
+    assert row(lines, "0:1:0", "20")[2:8] == ["1", "1", "9", "8", "48", "s"]
+    assert lines[4].endswith("paused; link down; not powered")
+    assert row(lines, "0:1:0", "7") == [
+        "0:1:0",
+        "7",
+        "ISSUED",
+        "12",
+        "ms",
+        "READ(10)",
+        "28000000000000000800",
+        "4096",
+        "3",
+    ]
+    assert row(lines, "0:1:0", "8") == ["0:1:0", "8", "QUEUED", "-", "function", "0x13", "0", "-"]
+
+
+def test_scsiport(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, {"port": SCSIPORT})
+    assert row(lines, "blocked") == ["blocked", "BUSY:", "no", "NextRequest", "since", "#7"]
+    assert row(lines, "0:0:0", "-")[:7] == ["0:0:0", "-", "0", "2", "1", "1", "-"]
+    assert any(line.endswith("frozen; frozen by #6 for 250 ms; retrying #5; locked") for line in lines)
+    assert row(lines, "0:0:0", "7")
+
+
+def test_rings(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, {"adapter": {"type": "x", "rings": RINGS, "ring_fault": "reqProdIdx jumped"}, "port": {}})
+    assert row(lines, "request") == ["request", "32", "5", "3", "2", "0x2000,", "0x3000"]
+    assert row(lines, "completion") == ["completion", "128", "1", "4294967295", "2", "0x4000"]
+    assert "  state page  0x1000" in lines
+    assert "  ring fault  reqProdIdx jumped" in lines
+
+
+def test_no_rings_and_nothing_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, {})[0] == "  rings: not set up"
