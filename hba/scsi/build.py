@@ -31,6 +31,10 @@ def identity_of(config: LunConfig) -> Identity:
     )
 
 
+def _path(name: str | None, directory: Path | None) -> Path | None:
+    return None if name is None else (directory or Path()) / Path(name).expanduser()
+
+
 def build_unit(
     config: LunConfig, backend: Backend | Device | None, clock: Clock, directory: Path | None = None
 ) -> LogicalUnit:
@@ -41,8 +45,7 @@ def build_unit(
     """
     if backend is not None and not isinstance(backend, Backend):
         return PassThrough(backend)
-    path = None if config.state_file is None else (directory or Path()) / Path(config.state_file).expanduser()
-    state = SavedState(path)
+    state = SavedState(_path(config.state_file, directory))
     identity = identity_of(config)
     where = f"lun {config.target}:{config.lun}"
     if config.type == "disk":
@@ -61,6 +64,8 @@ def build_unit(
             thin=config.thin,
             write_cache=config.write_cache,
             rotation_rate=config.rotation_rate,
+            protection=bool(config.protection),
+            protection_file=_path(config.protection_file, directory),
         )
         return Disk(backend, identity, clock, options, state)
     if config.type == "cdrom":

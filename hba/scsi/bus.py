@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
 from hba.scsi.unit import LogicalUnit
 
+REPORT_LUNS_WELL_KNOWN = 0xC101  # SAM-5 "Well known logical unit addressing"
+
 HotPlug = Callable[[str, int, int], None]  # ("added" | "removed", target, lun)
 StorageEvent = Callable[[str, int, int], None]  # (what the back end said, target, lun)
 
@@ -54,19 +56,24 @@ class ScsiBus:
             yield from units.values()
 
     def execute(self, target: int, lun: int, task: Task) -> bool:
-        """Run a task. True: it has ended, the result is in it. False: `task.done(task)` follows, later."""
+        """Run a task. True: it has ended, the result is in it. False: `task.done(task)` follows, later.
+
+        lun: as addressed, below 256; or the first two bytes of the LUN field for the REPORT LUNS well known unit.
+        """
         units = self.units.get(target)
         if units is None:
             task.response = RESPONSE_NO_TARGET
             return True
         unit = units.get(lun)
         if unit is None:
-            return self._no_unit(units, task)
+            return self._no_unit(units, lun, task)
         return unit.execute(task)
 
-    def _no_unit(self, units: dict[int, LogicalUnit], task: Task) -> bool:
+    def _no_unit(self, units: dict[int, LogicalUnit], lun: int, task: Task) -> bool:
         """SPC: a target answers INQUIRY, REPORT LUNS and REQUEST SENSE also for units it does not have."""
         for unit in units.values():
+            if lun == REPORT_LUNS_WELL_KNOWN:
+                return unit.execute_for_well_known_lun(task)
             return unit.execute_for_absent_lun(task)
         task.response = RESPONSE_NO_LUN
         return True

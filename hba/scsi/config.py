@@ -46,6 +46,7 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     write_cache: bool = True  # WCE after a power on; the guest may change it
     rotation_rate: Annotated[int, Meta(ge=0, le=65534)] = 1  # revolutions per minute; 1: solid state, 0: not said
     protection: Annotated[int, Meta(ge=0, le=1)] = 0  # T10 protection information: none, or type 1
+    protection_file: str | None = None  # where it is kept; None: in memory, gone at the end
 
     state_file: str | None = None  # saved mode pages and persistent reservations (APTPL); None: nothing is kept
 
@@ -66,5 +67,7 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("storage: an enclosure has none")
         if self.rotation_rate not in (0, 1) and self.rotation_rate < 0x401:
             raise ValueError(f"rotation_rate: expected 0, 1, or 1025 to 65534, got {self.rotation_rate}")
+        if self.protection_file is not None and not self.protection:
+            raise ValueError("protection_file: needs protection = 1")
         if self.naa and (len(self.naa) != 16 or not all(char in "0123456789abcdefABCDEF" for char in self.naa)):
             raise ValueError(f'naa: expected 16 hex digits, got "{self.naa}"')

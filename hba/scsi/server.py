@@ -30,6 +30,7 @@ from hba.scsi.sense import (
     CheckCondition,
     descriptor_sense,
     fixed_sense,
+    invalid_cdb,
     invalid_parameter,
 )
 from hba.scsi.state import SavedState
@@ -443,6 +444,28 @@ class DeviceServer(LogicalUnit):
         except CheckCondition as condition:
             self._refuse(task, condition)
             return True
+
+    def execute_for_well_known_lun(self, task: Task) -> bool:
+        """The REPORT LUNS well known unit: INQUIRY (device type 1Eh), REPORT LUNS, REQUEST SENSE, TEST UNIT READY."""
+        cdb = task.cdb
+        try:
+            opcode = cdb[0] if cdb else None
+            if opcode not in (0x00, 0x03, 0x12, 0xA0):
+                raise CheckCondition(INVALID_COMMAND_OPERATION_CODE)
+            command = self.commands.find(cdb)
+            command.check(cdb)
+            if opcode == 0xA0:
+                return self._invoke(task, command)
+            if opcode == 0x12:
+                if cdb[1] or cdb[2]:
+                    raise invalid_cdb(1, 0)
+                self.send(task, b"\x1e" + self.inquiry_data()[1:], command.allocation_length(cdb))
+            elif opcode == 0x03:
+                make = descriptor_sense if cdb[1] & 1 else fixed_sense
+                self.send(task, make(NO_SENSE), command.allocation_length(cdb))
+        except CheckCondition as condition:
+            self._refuse(task, condition)
+        return True
 
     # -- task management ---------------------------------------------------------------------------------------------
 

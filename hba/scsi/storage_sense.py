@@ -35,6 +35,14 @@ _UNREACHABLE = frozenset(
 )
 
 
+class SenseError(StorageError):
+    """An error from below that knows its sense data itself."""
+
+    def __init__(self, condition: CheckCondition) -> None:
+        super().__init__(str(condition))
+        self.condition = condition
+
+
 def condition_for(error: StorageError, writing: bool, lba: int | None = None) -> CheckCondition:
     """The condition for an error number; `lba` is where it happened, if that is known.
 
@@ -45,6 +53,8 @@ def condition_for(error: StorageError, writing: bool, lba: int | None = None) ->
     no memory     HARDWARE ERROR, INTERNAL TARGET FAILURE
     all else      MEDIUM ERROR, UNRECOVERED READ ERROR or WRITE ERROR
     """
+    if isinstance(error, SenseError):
+        return error.condition
     code = error.errno
     if code in _SPACE:
         return CheckCondition(SPACE_ALLOCATION_FAILED_WRITE_PROTECT, lba)

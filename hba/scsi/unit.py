@@ -25,6 +25,10 @@ class LogicalUnit(ABC):
     def execute_for_absent_lun(self, task: Task) -> bool:
         """The target's answer to a command for a LUN it does not have (SPC "Incorrect logical unit")."""
 
+    def execute_for_well_known_lun(self, task: Task) -> bool:
+        """The answer of the target's REPORT LUNS well known logical unit (SPC-4), if it has one."""
+        return self.execute_for_absent_lun(task)
+
     @abstractmethod
     def abort(self, task: Task) -> bool:
         """End one task with RESPONSE_ABORTED. False when it is not (or no longer) here."""

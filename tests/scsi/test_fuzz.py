@@ -18,7 +18,7 @@ from hba.storage.memory import MemoryBackend
 from tests.scsi.util import disk, settle
 
 LEGAL = {0x00, 0x02, 0x18, 0x28}
-UNITS = ("disk", "absent", "removable", "read-only", "big blocks", "cdrom", "enclosure")
+UNITS = ("disk", "absent", "removable", "read-only", "big blocks", "protected", "cdrom", "enclosure")
 
 
 def build(kind: str) -> DeviceServer:
@@ -33,6 +33,8 @@ def build(kind: str) -> DeviceServer:
         unit = disk(1 << 18, read_only=True)
     elif kind == "big blocks":
         unit = disk(1 << 18, block_size=4096)
+    elif kind == "protected":
+        unit = disk(1 << 14, protection=True)
     elif kind == "cdrom":
         unit = Cdrom(MemoryBackend(1 << 18), Identity(), VirtualClock())
     else:
@@ -93,7 +95,7 @@ def check(unit: DeviceServer, cdb: bytes, direction: int, size: int, attribute: 
 def test_any_cdb_ends_exactly_once(kind: str) -> None:
     unit = build(kind)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.binary(max_size=32),
         st.sampled_from((DATA_NONE, DATA_IN, DATA_OUT)),
@@ -111,7 +113,7 @@ def test_any_cdb_ends_exactly_once(kind: str) -> None:
 def test_declared_commands_survive_every_field(kind: str) -> None:
     unit = build(kind)
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=120, deadline=None)
     @given(
         near_misses(kind),
         st.sampled_from((DATA_NONE, DATA_IN, DATA_OUT, DATA_OUT)),
@@ -135,7 +137,7 @@ def test_parameter_lists_survive_every_content(kind: str) -> None:
         "5f04030000000000001800",
     ]  # fmt: skip
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.sampled_from(takers),
         st.one_of(

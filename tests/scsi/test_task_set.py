@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hba.scsi import sense
-from hba.scsi.bus import ScsiBus
+from hba.scsi.bus import REPORT_LUNS_WELL_KNOWN, ScsiBus
 from hba.scsi.disk.disk import Disk
 from hba.scsi.task import (
     ACA,
@@ -270,3 +270,22 @@ def test_bus_task_management() -> None:
     assert bus.reset_unit(2, 0) and bus.reset_target(2)
     bus.reset_bus()
     assert run(unit, TUR).condition == sense.BUS_RESET_OCCURRED
+
+
+def test_the_report_luns_well_known_unit() -> None:
+    bus = ScsiBus()
+    bus.attach(0, 0, disk())
+
+    def ask(cdb: str, room: int = 0) -> Task:
+        task = make_task(cdb, room)
+        assert bus.execute(0, REPORT_LUNS_WELL_KNOWN, task)
+        return task
+
+    inquiry = ask("120000002400", 36)
+    assert inquiry.data is not None and inquiry.data.read(0, 1) == b"\x1e"
+    luns = ask("a0000200000000000100", 256)
+    assert luns.data is not None and luns.transferred == 24
+    assert ask(TUR).status == 0
+    assert ask("030000001200", 18).transferred == 18
+    assert sense.condition_of(ask(read10(0, 1), 512).sense) == sense.INVALID_COMMAND_OPERATION_CODE
+    assert sense.condition_of(ask("120100002400", 36).sense) == sense.INVALID_FIELD_IN_CDB

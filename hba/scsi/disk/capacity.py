@@ -35,6 +35,7 @@ def read_capacity16(unit: Disk, task: Task) -> bytes:
     data = bytearray(32)
     data[0:8] = max(unit.blocks - 1, 0).to_bytes(8, "big")
     data[8:12] = unit.block_size.to_bytes(4, "big")
+    data[12] = 0x01 if unit.protection_enabled else 0x00  # PROT_EN, P_TYPE 0: type 1
     data[13] = unit.exponent
     if unit.thin:
         data[14] = 0xC0  # LBPME; LBPRZ: unmapped blocks read as zeros

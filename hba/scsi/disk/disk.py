@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 from hba.clock import Clock
@@ -18,6 +19,7 @@ from hba.scsi.disk import (
     format,
     log_pages,
     mode_pages,
+    protection,
     provisioning,
     rw,
     sanitize,
@@ -73,11 +75,15 @@ class DiskOptions:
         thin: bool = True,
         write_cache: bool = True,
         rotation_rate: int = 1,
+        protection: bool = False,
+        protection_file: Path | None = None,
     ) -> None:
         """
         block_size           bytes in a logical block
         physical_block_size  bytes in a physical one; 0: as the logical one
         rotation_rate        revolutions per minute; 1: non-rotating (SBC-4 MEDIUM ROTATION RATE)
+        protection           T10 protection information, type 1
+        protection_file      where it is kept; None: in memory, gone at the end
         """
         self.block_size = block_size
         self.physical_block_size = max(physical_block_size, block_size)
@@ -86,6 +92,8 @@ class DiskOptions:
         self.thin = thin
         self.write_cache = write_cache
         self.rotation_rate = rotation_rate
+        self.protection = protection
+        self.protection_file = protection_file
 
 
 class Disk(MediumUnit):
@@ -110,6 +118,8 @@ class Disk(MediumUnit):
         self.physical_block_size = options.physical_block_size
         self.thin = options.thin
         self.commands = THIN_COMMANDS if options.thin else BLOCK_COMMANDS
+        if options.protection:
+            self.commands = CommandTable(self.commands, protection.commands, format.protected)
         self.background: Background | None = None
         self.sanitize_failed = False
         self.sanitize_may_leave = False  # the SANITIZE that failed said AUSE
@@ -126,10 +136,22 @@ class Disk(MediumUnit):
     # -- what it is -------------------------------------------------------------------------------------------------
 
     def inquiry_data(self) -> bytes:
-        return standard_data(self.device_type, self.removable, self.identity, self.versions, third_party_copy=True)
+        return standard_data(
+            self.device_type,
+            self.removable,
+            self.identity,
+            self.versions,
+            third_party_copy=True,
+            protect=self.options.protection,
+        )
 
     def vpd_pages(self) -> dict[int, Callable[[], bytes]]:
         return vpd.pages(self)
+
+    @property
+    def protection_enabled(self) -> bool:
+        """The medium is formatted with protection information."""
+        return isinstance(self.backend, protection.ProtectedStore) and self.backend.enabled
 
     @property
     def exponent(self) -> int:
@@ -167,7 +189,7 @@ class Disk(MediumUnit):
     # -- state ------------------------------------------------------------------------------------------------------
 
     def fast_path(self, slow: Run) -> list[Run]:
-        return rw.fast_path(self, slow)
+        return [slow] * 256 if self.protection_enabled else rw.fast_path(self, slow)
 
     def error_lba(self, task: Task) -> int | None:
         return rw.lba_of(task.cdb)
@@ -199,6 +221,11 @@ class Disk(MediumUnit):
             self.stopped = False
         self.mode_changed()
 
+    def attach_backend(self, backend: Backend | None) -> None:
+        if backend is not None and self.options.protection and not isinstance(backend, protection.ProtectedStore):
+            backend = protection.ProtectedStore(backend, self.block_size, self.options.protection_file)
+        super().attach_backend(backend)
+
     def run_in_background(self, background: Background) -> None:
         """FORMAT UNIT and SANITIZE: the unit is busy with itself until it calls back."""
         self.background = background
@@ -221,6 +248,7 @@ class Disk(MediumUnit):
             **super().describe(),
             "physical_block_size": self.physical_block_size,
             "thin": self.thin,
+            "protection": 1 if self.protection_enabled else 0,
             "write_cache": not self.write_through,
         }
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, CommandTable
 from hba.scsi.disk.background import Background
+from hba.scsi.disk.protection import ProtectedStore
 from hba.scsi.disk.provisioning import filling
 from hba.scsi.disk.wipe import zeroing
 from hba.scsi.sense import (
@@ -23,23 +24,27 @@ if TYPE_CHECKING:
     from hba.scsi.server import Steps
 
 commands = CommandTable()
+protected = CommandTable()  # of a disk with protection information
 
+_NO_INFORMATION, _TYPE_1 = 0, 2  # FMTPINFO
 _LONGLIST, _FMTDATA = 0x20, 0x10
 _FOV, _DPRY, _IP, _IMMED = 0x80, 0x40, 0x08, 0x02
 
 
-@commands.add(
-    "04 3f 00 0000 00",
-    "FORMAT UNIT",
-    medium=True,
-    access=CONFLICTS,
-    exclusive=True,
-    timeout=(60, 3600),
-)
+_OPTIONS = {"medium": True, "access": CONFLICTS, "exclusive": True, "timeout": (60, 3600)}
+
+
+@protected.add("04 ff 00 0000 00", "FORMAT UNIT", **_OPTIONS)
+@commands.add("04 3f 00 0000 00", "FORMAT UNIT", **_OPTIONS)
 def format_unit(unit: Disk, task: Task) -> bool | None:
-    """No protection information, no defect lists: there are no defects to list. CMPLST is accepted, DEFECT LIST
-    FORMAT must be short block or long block or zero."""
+    """No defect lists: there are no defects to list; CMPLST and DEFECT LIST FORMAT make no difference.
+
+    FMTPINFO 00b formats without, 10b with protection information of type 1 (PROTECTION FIELD USAGE 0).
+    """
     cdb = task.cdb
+    information = cdb[1] >> 6
+    if information not in (_NO_INFORMATION, _TYPE_1):
+        raise invalid_cdb(1, 7)
     unit.check_writable()
     pattern = bytes(unit.block_size)
     immediate = False
@@ -49,6 +54,9 @@ def format_unit(unit: Disk, task: Task) -> bool | None:
         raise invalid_cdb(1, 5)
 
     def steps(background: Background) -> Steps:
+        store = unit.store()
+        if isinstance(store, ProtectedStore):
+            store.enabled = information == _TYPE_1
         if any(pattern):
             yield from filling(unit, pattern, 0, unit.blocks)
         else:

@@ -89,7 +89,8 @@ def _comparing_one(unit: Disk, block: bytes, lba: int, count: int) -> Steps:
     unit.verified_blocks += count
 
 
-def _verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
+def verify_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
+    """VERIFY whatever the CDB's size; `byte` is where it says how many blocks."""
     mode = task.cdb[1] >> 1 & 0x03
     if mode not in (_NONE, _ALL, _ONE):
         raise invalid_cdb(1, 2)
@@ -108,19 +109,19 @@ def _verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | 
 @commands.add("2f 16 ffffffff 00 ffff 00", "VERIFY(10)", medium=True, access=READS, timeout=(1, 60))
 def verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
-    return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
+    return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
 @commands.add("af 16 ffffffff ffffffff 00 00", "VERIFY(12)", medium=True, access=READS, timeout=(1, 60))
 def verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
-    return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
+    return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
 @commands.add("8f 16 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", medium=True, access=READS, timeout=(1, 60))
 def verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
-    return _verify(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
+    return verify_blocks(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
 
 
 def _write_and_verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:

@@ -23,7 +23,9 @@ def pages(unit: Disk) -> dict[int, Callable[[], bytes]]:
     result: dict[int, Callable[[], bytes]] = {
         0x80: lambda: vpd.unit_serial_number(unit.identity),
         0x83: lambda: vpd.device_identification(unit.identity),
-        0x86: lambda: vpd.extended_inquiry(volatile_cache=True),
+        0x86: lambda: vpd.extended_inquiry(
+            volatile_cache=True, protection_types=0 if unit.options.protection else None
+        ),
         0x8F: third_party_copy_page,
         0xB0: lambda: block_limits(unit),
         0xB1: lambda: block_device_characteristics(unit),

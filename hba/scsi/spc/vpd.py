@@ -47,7 +47,7 @@ def extended_inquiry(*, volatile_cache: bool, protection_types: int | None = Non
     """Page 86h. `protection_types`: the SPT field, when protection information is supported."""
     body = bytearray(60)
     if protection_types is not None:
-        body[0] = protection_types << 3 | 0x07  # GRD_CHK, APP_CHK, REF_CHK
+        body[0] = protection_types << 3 | 0x05  # GRD_CHK, REF_CHK; application tags are the initiator's
     body[1] = 0x20 | 0x07  # UASK_SUP; HEADSUP, ORDSUP, SIMPSUP
     body[2] = 0x01 if volatile_cache else 0x00  # V_SUP
     body[3] = 0x01  # LUICLR: unit attentions of all initiators are cleared one by one

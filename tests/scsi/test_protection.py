@@ -1,0 +1,193 @@
+"""T10 protection information, type 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hba.scsi import sense
+from hba.scsi.disk.disk import Disk
+from hba.scsi.disk.protection import ProtectedStore, guard_of
+from hba.storage.memory import MemoryBackend
+from tests.scsi.util import Deferred, be, disk, make_task, read10, read16, run, write10, write16
+
+PI = 8
+
+
+def protected(size: int = 1 << 18, **options: object) -> Disk:
+    return disk(size, protection=True, **options)
+
+
+def store(unit: Disk) -> ProtectedStore:
+    backend = unit.backend
+    assert isinstance(backend, ProtectedStore)
+    return backend
+
+
+def mixed(lba: int, *blocks: bytes, guard: int | None = None, tag: int = 0x55, reference: int | None = None) -> bytes:
+    result = b""
+    for index, block in enumerate(blocks):
+        crc = guard_of(block) if guard is None else guard
+        ref = lba + index if reference is None else reference
+        result += block + crc.to_bytes(2, "big") + tag.to_bytes(2, "big") + ref.to_bytes(4, "big")
+    return result
+
+
+def test_the_guard_is_the_standards() -> None:
+    """Test vectors of SBC-4, "CRC test cases": 32 bytes of zeros, of FFh, counting up, counting down."""
+    assert guard_of(bytes(32)) == 0x0000
+    assert guard_of(b"\xff" * 32) == 0xA293
+    assert guard_of(bytes(range(32))) == 0x0224
+    assert guard_of(bytes([0xFF] * 2 + [0] * 30)) == 0x21B8
+
+
+def test_it_is_announced() -> None:
+    unit = protected()
+    assert run(unit, "120000006000", 96).data[5] & 0x01
+    assert run(unit, "9e10" + "00" * 8 + "000000200000", 32).data[12] == 0x01
+    assert run(unit, "12018600ff00", 255).data[4] == 0x05
+    usage = run(unit, "a30c0128000000000040" + "0000", 64).data[4:]
+    assert usage[1] == 0xF8
+    plain = disk()
+    assert not run(plain, "120000006000", 96).data[5] & 0x01
+    assert run(plain, read10(0, 1, 0x20), 520).condition == sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize(("write", "read"), [(write10, read10), (write16, read16)])
+def test_what_was_written_without_gets_it(write: object, read: object) -> None:
+    assert callable(write) and callable(read)
+    unit = protected()
+    block = bytes(range(256)) * 2
+    assert run(unit, write(3, 2), out=block * 2).status == 0
+    assert run(unit, read(3, 2), 1024).data == block * 2
+    assert run(unit, read(3, 2, 0x20), 1040).data == mixed(3, block, block, tag=0)
+
+
+def test_what_was_written_with_it_is_kept() -> None:
+    unit = protected()
+    data = mixed(7, b"a" * 512, b"b" * 512, tag=0x1234)
+    assert run(unit, write10(7, 2, 0x20), out=data).status == 0
+    assert run(unit, read10(7, 2, 0x60), 1040).data == data
+    assert run(unit, read10(7, 2), 1024).data == b"a" * 512 + b"b" * 512
+
+
+@pytest.mark.parametrize(
+    ("field", "guard_checked", "reference_checked"),
+    [(1, True, True), (2, False, True), (3, False, False), (4, True, False), (5, True, True)],
+)
+def test_what_is_checked_on_writing(field: int, guard_checked: bool, reference_checked: bool) -> None:
+    unit = protected()
+    flags = field << 5
+    wrong_guard = run(unit, write10(0, 1, flags), out=mixed(0, b"x" * 512, guard=1))
+    assert wrong_guard.condition == (sense.GUARD_CHECK_FAILED if guard_checked else 0)
+    wrong_reference = run(unit, write10(1, 1, flags), out=mixed(1, b"x" * 512, reference=9))
+    assert wrong_reference.condition == (sense.REFERENCE_TAG_CHECK_FAILED if reference_checked else 0)
+    if reference_checked:
+        assert int.from_bytes(wrong_reference.sense[3:7], "big") == 1
+        assert run(unit, read10(1, 1), 512).data == bytes(512)
+
+
+def test_what_is_checked_on_reading() -> None:
+    unit = protected()
+    run(unit, write10(0, 1, 0x60), out=mixed(0, b"x" * 512, guard=1))
+    for cdb, room in ((read10(0, 1), 512), (read10(0, 1, 0x20), 520), (read10(0, 1, 0x80), 520), (read16(0, 1), 512)):
+        result = run(unit, cdb, room)
+        assert result.condition == sense.GUARD_CHECK_FAILED and result.transferred == 0
+    assert run(unit, read10(0, 1, 0x40), 520).status == 0
+    assert run(unit, read10(0, 1, 0x60), 520).status == 0
+    assert run(unit, f"2f20{be(0, 4)}00000100").condition == sense.GUARD_CHECK_FAILED
+    assert run(unit, f"2f60{be(0, 4)}00000100").status == 0
+    assert run(unit, f"2f22{be(0, 4)}00000100", out=bytes(520)).condition == sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize("field", [6, 7])
+def test_reserved_values(field: int) -> None:
+    unit = protected()
+    assert run(unit, read10(0, 1, field << 5), 520).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, write10(0, 1, field << 5), out=bytes(520)).condition == sense.INVALID_FIELD_IN_CDB
+
+
+def test_silent_damage_is_found() -> None:
+    unit = protected()
+    run(unit, write10(0, 8), out=b"x" * 4096)
+    inner = store(unit).inner
+    assert isinstance(inner, MemoryBackend)
+    inner.write([memoryview(b"!")], 3 * 512 + 100, lambda error: None)
+    result = run(unit, read10(0, 8), 4096)
+    assert result.condition == sense.GUARD_CHECK_FAILED
+    assert int.from_bytes(result.sense[3:7], "big") == 3
+
+
+def test_what_was_never_written_is_not_checked() -> None:
+    unit = protected()
+    assert run(unit, read10(0, 1, 0x20), 520).data == bytes(512) + b"\xff" * 8
+    run(unit, write10(0, 1), out=b"x" * 512)
+    unmap = bytes((0, 22, 0, 16, 0, 0, 0, 0)) + bytes(8) + (1).to_bytes(4, "big") + bytes(4)
+    assert run(unit, "42000000000000001800", out=unmap).status == 0
+    assert run(unit, read10(0, 1, 0x20), 520).data == bytes(512) + b"\xff" * 8
+
+
+def test_other_writers_keep_it_right() -> None:
+    unit = protected()
+    assert run(unit, f"9300{be(0, 8)}{be(4, 4)}0000", out=b"s" * 512).status == 0
+    assert run(unit, f"8900{be(1, 8)}000000010000", out=b"s" * 512 + b"n" * 512).status == 0
+    assert run(unit, f"8b00{be(2, 8)}{be(1, 4)}0000", out=b"\x80" * 512).status == 0
+    assert run(unit, f"9c00{be(3, 8)}0000{be(1, 2)}0000", out=b"t" * 512).status == 0
+    data = run(unit, read10(0, 4, 0x20), 4 * 520).data
+    assert data == mixed(0, b"s" * 512, b"n" * 512, bytes((ord("s") | 0x80,)) * 512, b"t" * 512, tag=0)
+
+
+def test_too_little_data() -> None:
+    unit = protected()
+    assert run(unit, write10(0, 1, 0x20), out=bytes(519)).condition == sense.INVALID_FIELD_IN_CDB
+    short = run(unit, read10(0, 1, 0x20), 100)
+    assert (short.transferred, short.task.overrun) == (100, 420)
+
+
+def test_formatting_switches_it_off_and_on() -> None:
+    unit = protected()
+    assert run(unit, "040000000000").status == 0
+    assert run(unit, "9e10" + "00" * 8 + "000000200000", 32).data[12] == 0
+    assert run(unit, read10(0, 1, 0x20), 520).condition == sense.INVALID_FIELD_IN_CDB
+    assert run(unit, read10(0, 1), 512).status == 0
+    assert run(unit, "048000000000").status == 0
+    assert run(unit, "9e10" + "00" * 8 + "000000200000", 32).data[12] == 1
+    assert run(unit, "04c000000000").condition == sense.INVALID_FIELD_IN_CDB
+    assert run(disk(), "048000000000").condition == sense.INVALID_FIELD_IN_CDB
+
+
+def test_it_can_be_kept_in_a_file(tmp_path: Path) -> None:
+    data, path = MemoryBackend(1 << 18), tmp_path / "pi"
+    unit = disk(backend=data, protection=True, protection_file=path)
+    run(unit, write10(0, 1, 0x20), out=mixed(0, b"k" * 512, tag=0x77))
+    run(unit, "35000000000000000000")
+    again = disk(backend=data, protection=True, protection_file=path)
+    assert run(again, read10(0, 1, 0x20), 520).data == mixed(0, b"k" * 512, tag=0x77)
+
+
+def test_resizing_keeps_what_is_below() -> None:
+    unit = protected()
+    run(unit, write10(0, 1, 0x20), out=mixed(0, b"k" * 512))
+    unit.resize(1 << 19)
+    run(unit, "000000000000")
+    assert run(unit, read10(0, 1, 0x20), 520).data == mixed(0, b"k" * 512)
+    assert run(unit, write10(1023, 1), out=b"l" * 512).status == 0
+    assert run(unit, read10(1023, 1, 0x20), 520).data == mixed(1023, b"l" * 512, tag=0)
+
+
+def test_with_a_store_that_answers_later() -> None:
+    backend = Deferred(1 << 18)
+    unit = disk(backend=backend, protection=True)
+    ended: list[object] = []
+    write = make_task(write10(0, 1), out=b"x" * 512)
+    write.done = ended.append
+    assert not unit.execute(write)
+    backend.finish()
+    backend.memory.write([memoryview(b"!")], 0, lambda error: None)
+    read = make_task(read10(0, 1), 512)
+    read.done = ended.append
+    assert not unit.execute(read)
+    backend.finish()
+    assert ended == [write, read]
+    assert sense.condition_of(read.sense) == sense.GUARD_CHECK_FAILED
