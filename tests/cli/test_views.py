@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hba.cli.views import queues
+from hba.cli.views import irq, queues
 
 READ = {"number": 7, "where": "ISSUED", "function": 0, "cdb": "28000000000000000800", "length": 4096, "tag": 3}
 RESET = {"number": 8, "where": "QUEUED", "function": 0x13, "cdb": "", "length": 0, "tag": 0xFF, "age_ms": None}
@@ -90,3 +90,11 @@ def test_rings(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_rings_and_nothing_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, {})[0] == "  rings: not set up"
+
+
+def test_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
+    index = {"index": 2, "name": "msix", "vectors": 8, "connected": [0, 1, 2, 5], "masked": [], "pending": [7]}
+    irq.view({"mode": "msix", "line": False, "sent": {"msix": 12}, "indexes": [index | {"resample": False}]})
+    lines = capsys.readouterr().out.splitlines()
+    assert row(lines, "mode") == ["mode", "msix"]
+    assert row(lines, "msix") == ["msix", "8", "12", "0-2,", "5", "-", "7", "no"]
