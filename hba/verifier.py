@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from hba.clock import Clock
 from hba.rules import RULES
-from hba.rules.rule import VIOLATION
+from hba.rules.rule import NOTE, VIOLATION, WARNING
 
 LEVELS = ("off", "report", "strict")
+SEVERITIES = ("off", NOTE, WARNING, VIOLATION)  # of an override
 KEPT = 1000  # findings kept for `hba show verifier`; counters go on beyond
 
 
@@ -54,6 +55,9 @@ class Verifier:
         unknown = sorted(set(self.overrides) - set(RULES))
         if unknown:
             raise ValueError(f"no such rule: {', '.join(unknown)}")
+        wrong = sorted({severity for severity in self.overrides.values() if severity not in SEVERITIES})
+        if wrong:
+            raise ValueError(f"an override is one of {', '.join(SEVERITIES)}, not {', '.join(wrong)}")
         self.counts: Counter[str] = Counter()  # by rule ID
         self.severities: Counter[str] = Counter()
         self.findings: deque[Finding] = deque(maxlen=KEPT)

@@ -28,6 +28,12 @@ class PortDriver(ABC):
     @abstractmethod
     def submit(self, srb: Srb) -> None: ...
 
+    def begin_batch(self) -> None:  # noqa: B027 - doing nothing is a fine way to do it
+        """Several requests are about to be submitted: the adapter's chip may execute them together."""
+
+    def end_batch(self) -> None:  # noqa: B027
+        """No more for now."""
+
     @abstractmethod
     def reset_adapter(self) -> None:
         """The guest reset the HBA itself: everything outstanding and queued completes with BUS_RESET before this

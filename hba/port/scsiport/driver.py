@@ -352,7 +352,7 @@ class ScsiPort(PortBase):
     # == from the miniport =========================================================================================
 
     def notification(self, notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
-        """ScsiPortNotification: latched here, acted on in the DPC (SP-09)."""
+        """ScsiPortNotification: latched here, acted on in the DPC (SP-09), so their order does not matter (SP-08)."""
         if self.careful and self.callback != NO_CALLBACK:
             self._watch_notification(notification_type, first, second, third)
         if notification_type == REQUEST_COMPLETE:

@@ -43,7 +43,8 @@ def handle(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
 
 
 def _busy(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
-    """ER-06: parked on its unit and retried on the tick; after the last retry frozen and failed."""
+    """ER-06: parked on its unit and retried on the tick; after the last retry frozen and failed. Whether the adapter
+    takes other requests meanwhile is the miniport's NextRequest, here as always (ER-07)."""
     srb = request.srb
     if srb.srb_flags & SRB_FLAGS_BYPASS_FROZEN_QUEUE:
         return False
