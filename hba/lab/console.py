@@ -25,6 +25,7 @@ def attach(guest: Guest, path: Path) -> None:
     """
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line, _raw_terminal():
         line.connect(str(path))
+        _write(_last_line(guest))
         sources = [line.fileno(), sys.stdin.fileno()]
         while True:
             ready, _, _ = select.select(sources, [], [], 0.5)
@@ -48,6 +49,14 @@ def attach(guest: Guest, path: Path) -> None:
     guest.wait(10)
 
 
+def _last_line(guest: Guest) -> bytes:
+    """What the guest has printed since its last line's end: a prompt, most likely, that came before us."""
+    try:
+        return guest.sockets.console_log.read_bytes()[-500:].rpartition(b"\n")[2]
+    except OSError:
+        return b""
+
+
 def _receive(line: socket.socket) -> bytes:
     try:
         return line.recv(65536)
@@ -68,7 +77,7 @@ def _raw_terminal() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
+    tty.setraw(sys.stdin, termios.TCSADRAIN)  # what has been typed already is the guest's too
     try:
         yield
     finally:

@@ -47,9 +47,8 @@ class Options:
     luns: tuple[dict[str, Any], ...] = ()  # as `[[adapter.lun]]` has them
     port_model: str = ""  # empty: what the configuration says, or storport
     disk: Path | None = None  # a disk to boot from, instead of the lab's own guest
-    # Whether QEMU may send register writes without waiting for them to have happened. Real hardware is as if it waited:
-    # Linux's vmw_pvscsi looks for what PVSCSI_CMD_CONFIG put into its memory right after the write, then frees it.
-    posted_writes: bool = False
+    # Whether QEMU may send register writes without waiting for them, where the server lets it (it does not by default).
+    posted_writes: bool = True
     console: bool = False  # a shell on the serial console
     qemu_arguments: tuple[str, ...] = ()
     boot_timeout: float = 240.0
@@ -231,10 +230,12 @@ class Experiment:
 
 
 def _console_filter(update: Callable[[str], None]) -> Callable[[str], None]:
-    """Console lines as progress: without the kernel's time stamps, at most a few."""
+    """Console lines as progress: without the kernel's time stamps, and nothing that would steer our terminal."""
 
     def show(line: str) -> None:
-        update(re.sub(r"^\[ *[0-9.]+\] ", "", line))
+        line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)
+        line = re.sub(r"^\[ *[0-9.]+\] ", "", line)
+        update("".join(filter(str.isprintable, line)))
 
     return show
 

@@ -63,8 +63,8 @@ class Task:
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["hba", "builtin-pvscsi"]), default="hba", show_default=True,
               help="Our HBA, or QEMU's own PVSCSI model to compare with.")  # fmt: skip
-@click.option("--posted-writes/--no-posted-writes", default=False, show_default=True,
-              help="Whether register writes may be sent without waiting for the answer.")  # fmt: skip
+@click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
+              help="Whether QEMU may post register writes, where the server lets it.")  # fmt: skip
 @click.option("--junit", type=_PATH, metavar="FILE", help="Write the suite's results as JUnit XML.")
 @click.option("--fail-on", type=click.Choice(["violation", "warning", "never"]), default="never", show_default=True,
               help="Fail when the verifier found this (or worse), too.")  # fmt: skip
@@ -216,7 +216,7 @@ def _tell_where(experiment: Experiment, progress: Progress) -> None:
     progress.say(f"monitor   {experiment.guest.sockets.monitor} (QMP)")
     progress.say(f"console   {experiment.guest.sockets.serial}")
     for adapter in experiment.adapters:
-        progress.say(f"adapter   {adapter.name}: hba show --adapter {adapter.name} (control socket {adapter.control})")
+        progress.say(f"adapter   {adapter.name}: `hba show {adapter.name}` (control socket {adapter.control})")
     progress.say(f"processes QEMU {experiment.guest.pid}")
 
 

@@ -106,7 +106,7 @@ def command_line(
         *("-object", f"memory-backend-memfd,id=mem,size={memory_mib}M,share=on"),
         *("-machine", f"{profile.machine},memory-backend=mem"),
         *("-chardev", f"socket,id=qmp,path={_escaped(sockets.monitor)},server=on,wait=off"),
-        *("-mon", "chardev=qmp,mode=control"),
+        *("-qmp", "chardev:qmp"),
         "-chardev",
         f"socket,id=serial,path={_escaped(sockets.serial)},server=on,wait=off,logfile={_escaped(sockets.console_log)}",
         *("-serial", "chardev:serial"),

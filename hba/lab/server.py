@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hba.config.load import load
 from hba.errors import HbaError
 from hba.lab import process
 
@@ -34,8 +35,6 @@ class Server:
     """`hba serve CONFIG --json`, running until `stop`."""
 
     def __init__(self, config: Path, folder: Path, env: Mapping[str, str] | None = None) -> None:
-        from hba.config.load import load
-
         self._expected = len(load(config).adapters)  # a wrong configuration ends here, with its own error
         self._output = folder / "server.out"
         self.log = folder / "server.log"

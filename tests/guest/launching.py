@@ -19,7 +19,7 @@ _MARK = "HBA_TEST_MARK"
 class Launch:
     """One run of the launch command, its children recognisable by an environment variable of their own."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, terminal: int | None = None) -> None:
         self._mark = uuid.uuid4().hex
         # Sockets need short paths; pytest's folders are long ones.
         self.temporary = Path(tempfile.mkdtemp(prefix="hbat-"))
@@ -34,9 +34,9 @@ class Launch:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hba.lab.launch", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=output if terminal is None else terminal,
+                stderr=subprocess.STDOUT if terminal is None else terminal,
                 env=environment,
                 start_new_session=True,
             )
