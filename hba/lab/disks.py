@@ -77,6 +77,30 @@ def check_pattern(path: Path, seed: str, offset: int, size: int) -> str | None:
     return f"{path}: byte {offset + wrong} is not what the guest wrote ({state} there)"
 
 
+def allocated(path: Path, offset: int, size: int) -> int:
+    """How many bytes of this stretch of the (sparse) file take up space."""
+    total, position, end = 0, offset, offset + size
+    with path.open("rb") as file:
+        while position < end:
+            try:
+                first = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                    break
+                raise
+            position = os.lseek(file.fileno(), first, os.SEEK_HOLE)
+            total += max(0, min(position, end) - min(first, end))
+    return total
+
+
+def check_discarded(path: Path, offset: int, size: int, keeps: int) -> str | None:
+    """What is wrong when more than `keeps` bytes of a stretch take up space in the file, or None."""
+    found = allocated(path, offset, size)
+    if found <= keeps:
+        return None
+    return f"{path}: {found} of the {size} bytes from {offset} on still take up space, at most {keeps} were expected"
+
+
 def holds_data(path: Path) -> bool:
     """Whether anything was ever written to the (sparse) file."""
     with path.open("rb") as file:

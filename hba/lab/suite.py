@@ -15,6 +15,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ class Pattern:
 
 
 @dataclass(frozen=True)
+class Discarded:
+    """A stretch of every disk that the guest discards: after the suite, at most `keeps` bytes of it are in the file."""
+
+    where: Pattern
+    keeps: int
+
+
+@dataclass(frozen=True)
 class Suite:
     """What `suite.toml` says."""
 
@@ -52,6 +61,7 @@ class Suite:
     luns: tuple[dict[str, Any], ...] = ()  # the logical units it is made for, as `[[adapter.lun]]` has them
     from_host: Pattern | None = None
     from_guest: Pattern | None = None
+    discarded: tuple[Discarded, ...] = ()
 
 
 @dataclass
@@ -105,14 +115,21 @@ def load(name: str) -> Suite:
             luns=tuple(plain.get("lun", ())),
             from_host=_pattern(plain.get("from_host")),
             from_guest=_pattern(plain.get("from_guest")),
+            discarded=tuple(_discarded(table) for table in plain.get("discarded", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: {type(error).__name__}: {error}") from error
 
 
 def _pattern(table: Any) -> Pattern | None:
-    if table is None:
-        return None
+    return None if table is None else _stretch(table)
+
+
+def _discarded(table: Any) -> Discarded:
+    return Discarded(_stretch(table), parse_size(table.get("keeps", 0)))
+
+
+def _stretch(table: Any) -> Pattern:
     where = Pattern(parse_size(table["offset"]), parse_size(table["size"]))
     if where.offset % pattern.BLOCK or where.size % pattern.BLOCK or not where.size:
         raise ValueError(f"offset and size of a pattern are multiples of {pattern.BLOCK}")
@@ -213,22 +230,25 @@ class Run:
         }
 
     def _host_half(self, outcome: Outcome) -> None:
-        """Look in the files for what the guest wrote. The device must have brought it there: the guest flushed."""
-        where = self._suite.from_guest
-        if where is None:
-            return
-        suite = ElementTree.SubElement(outcome.junit, "testsuite", name="host")
+        """Look in the files for what the guest wrote and discarded. The device must have done it: the guest flushed."""
+        added: list[Case] = []
         for disk in self._experiment.disks:
-            case = Case(f"host: what the guest wrote is in the file of target {disk.target} lun {disk.lun}", "passed")
-            started = time.monotonic()
-            if disk.read_only:
-                case.outcome, case.message = "skipped", "the disk is read-only"
-            elif disk.file is None:
-                case.outcome, case.message = "skipped", "the disk is not a raw file of the host"
-            elif why := disks.check_pattern(disk.file, self._seed_of(disk, "guest"), where.offset, where.size):
-                case.outcome, case.message = "failed", why
-            case.seconds = time.monotonic() - started
-            outcome.cases.append(case)
+            unit = f"target {disk.target} lun {disk.lun}"
+            if (where := self._suite.from_guest) is not None:
+                check = partial(
+                    disks.check_pattern, seed=self._seed_of(disk, "guest"), offset=where.offset, size=where.size
+                )
+                added.append(_host_case(f"what the guest wrote is in the file of {unit}", disk, check))
+            for number, gone in enumerate(self._suite.discarded, 1):
+                check = partial(disks.check_discarded, offset=gone.where.offset, size=gone.where.size, keeps=gone.keeps)
+                added.append(
+                    _host_case(f"what the guest discarded is not in the file of {unit} ({number})", disk, check)
+                )
+        if not added:
+            return
+        outcome.cases += added
+        suite = ElementTree.SubElement(outcome.junit, "testsuite", name="host")
+        for case in added:
             element = ElementTree.SubElement(
                 suite, "testcase", classname="host", name=case.name, time=f"{case.seconds:.3f}"
             )
@@ -236,7 +256,6 @@ class Run:
                 ElementTree.SubElement(element, "failure", message=case.message)
             elif case.outcome == "skipped":
                 ElementTree.SubElement(element, "skipped", message=case.message)
-        added = outcome.cases[-len(self._experiment.disks) :]
         suite.set("tests", str(len(added)))
         suite.set("failures", str(sum(case.outcome == "failed" for case in added)))
         suite.set("skipped", str(sum(case.outcome == "skipped" for case in added)))
@@ -258,6 +277,20 @@ class Run:
                 suite.insert(0, properties)
             for name, value in facts.items():
                 ElementTree.SubElement(properties, "property", name=name, value=value)
+
+
+def _host_case(name: str, disk: disks.Disk, check: Callable[[Path], str | None]) -> Case:
+    """One look at the file of a disk; `check` says what is wrong, or None."""
+    case = Case(f"host: {name}", "passed")
+    started = time.monotonic()
+    if disk.read_only:
+        case.outcome, case.message = "skipped", "the disk is read-only"
+    elif disk.file is None:
+        case.outcome, case.message = "skipped", "the disk is not a raw file of the host"
+    elif why := check(disk.file):
+        case.outcome, case.message = "failed", why
+    case.seconds = time.monotonic() - started
+    return case
 
 
 def write_junit(outcome: Outcome, path: Path) -> None:

@@ -78,3 +78,18 @@ def test_the_pattern_is_the_same_for_ever() -> None:
 
 
 KNOWN = "6dee0042d479e340"
+
+
+def test_how_much_of_a_stretch_takes_up_space(disk: Path) -> None:
+    with disk.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"x" * MIB)
+        os.fsync(file.fileno())
+    assert disks.allocated(disk, 0, 8 * MIB) == MIB
+    assert disks.allocated(disk, 0, 2 * MIB) == 0
+    assert disks.allocated(disk, 2 * MIB + 4096, 4096) == 4096
+    assert disks.allocated(disk, 2 * MIB + MIB // 2, 4 * MIB) == MIB // 2
+    assert disks.allocated(disk, 4 * MIB, 4 * MIB) == 0
+    assert disks.check_discarded(disk, 0, 8 * MIB, keeps=MIB) is None
+    wrong = disks.check_discarded(disk, 0, 8 * MIB, keeps=MIB - 1)
+    assert wrong is not None and f"{MIB} of the {8 * MIB} bytes" in wrong

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hba.config.load import load
 from hba.errors import ConfigError, GuestError
-from hba.lab import paths, suite, verdict
+from hba.lab import config, paths, suite, verdict
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome
+from hba.storage.config import FileStorage, parse_size
 
 REPORT = b"""<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="4">
 <testcase classname="s.test_1_driver" name="test_good" time="0.5"/>
@@ -27,9 +29,23 @@ def test_every_suite_is_described(name: str) -> None:
     loaded = suite.load(name)
     assert loaded.title and loaded.timeout > 0
     assert list(loaded.folder.glob("test_*.py"))
-    for pattern in (loaded.from_host, loaded.from_guest):
+    for pattern in (loaded.from_host, loaded.from_guest, *(gone.where for gone in loaded.discarded)):
         if pattern is not None:
             assert pattern.offset + pattern.size <= loaded.disk_size
+
+
+@pytest.mark.parametrize("name", suite.names())
+def test_the_disks_a_suite_brings_can_be_made(tmp_path: Path, name: str) -> None:
+    loaded = suite.load(name)
+    if not loaded.luns:
+        return
+    file = tmp_path / "config.toml"
+    file.write_text(config.one_adapter(tmp_path, loaded.luns, "storport"))
+    (adapter,) = load(file).adapters
+    for unit in adapter.lun:
+        assert isinstance(unit.storage, FileStorage)
+        assert Path(unit.storage.path).name == unit.storage.path, "the file is not in the experiment's folder"
+        assert parse_size(unit.storage.size or 0) >= loaded.disk_size
 
 
 def test_a_suite_that_is_not_there() -> None:
