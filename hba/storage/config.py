@@ -11,6 +11,7 @@ storage = { kind = "overlay", base = { kind = "file", path = "golden.img" } }
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import msgspec
 
@@ -66,7 +67,7 @@ class FileStorage(msgspec.Struct, tag_field="kind", tag="file", forbid_unknown_f
     create: bool = False
     read_only: bool = False
     direct: bool = False
-    inline_writes: bool = False
+    inline_writes: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -3,7 +3,7 @@
 Data moves straight between the descriptor and the given views. What the kernel can do without waiting is done at
 once (RWF_NOWAIT: the page cache has it); everything else goes to the worker pool. Whether a file system offers
 RWF_NOWAIT is learned from its first answer and not asked again: ext4, for one, has it for buffered reads but not for
-buffered writes.
+buffered writes. There `inline.py` says which writes may run in the loop all the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from os import preadv, pwritev
 from pathlib import Path
+from time import monotonic_ns
 
 from hba.clock import S, Timer
 from hba.errors import StorageError
@@ -21,6 +22,7 @@ from hba.loop import EventLoop
 from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
+from hba.storage.inline import InlineWrites
 from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 
@@ -46,6 +48,9 @@ class DescriptorBackend(CountingBackend):
         self._read_flags = NEVER
         self._write_flags = NEVER
         self._at_once = False  # nothing blocks here: the store is in memory
+        self._inline: InlineWrites | None = None  # for a file system without NOWAIT; None: such writes go to workers
+        self._changing = 0  # writes, discards, zeroes in workers; each may hold the file's lock for long
+        self.inline_writes = 0  # writes done in the loop by `_inline`'s leave
         self.in_flight = 0  # calls in workers; `close` waits for them
         self._changes = 0  # completed writes, discards, zeroes
         self._stable = -1  # value of `_changes` that the last good flush covered
@@ -55,15 +60,20 @@ class DescriptorBackend(CountingBackend):
         self._checking = False
         self._closed = False
 
-    def _start(self, fd: int, size: int, direct: bool, inline_writes: bool) -> None:
-        """Take over `fd`. `direct`: it was opened with O_DIRECT, where NOWAIT still waits for the device."""
+    def _start(self, fd: int, size: int, direct: bool, inline_writes: str = "never") -> None:
+        """Take over `fd`. `direct`: it was opened with O_DIRECT, where NOWAIT still waits for the device.
+
+        `inline_writes`: "never", "always" or "auto" (see `hba.storage.inline`).
+        """
         self._fd = fd
         self.size = size
         if self._at_once:
             self._read_flags = self._write_flags = 0
         elif not direct:
             self._read_flags = os.RWF_NOWAIT
-            self._write_flags = 0 if inline_writes else os.RWF_NOWAIT
+            self._write_flags = 0 if inline_writes == "always" else os.RWF_NOWAIT
+            if inline_writes == "auto":
+                self._inline = InlineWrites()
         self._timer = self._loop.clock.call_later(WATCH, self._watch)
 
     # -- data -------------------------------------------------------------------------------------------------
@@ -119,8 +129,22 @@ class DescriptorBackend(CountingBackend):
                 self._changes += 1
                 self.bytes_written += length
                 return True
+        elif not fua and self._inline is not None and not self._changing:
+            begin = monotonic_ns()
+            if self._inline.permits(offset, length, begin):
+                try:
+                    count = pwritev(self._fd, views, offset)
+                except OSError as problem:
+                    self._not_at_once(problem, "write", offset, views, 0)
+                self._inline.took(begin, monotonic_ns())
+                if count == length:
+                    self._changes += 1
+                    self.inline_writes += 1
+                    self.bytes_written += length
+                    return True
         # A part that is done already is written once more with FUA, because it is not stable yet.
         rest, start = (skip(views, count), offset + count) if count and not fua else (views, offset)
+        self._changing += 1
         self._submit(partial(self._write_blocking, rest, start, fua), partial(self._write_done, done, offset, length))
         return False
 
@@ -142,6 +166,7 @@ class DescriptorBackend(CountingBackend):
 
     def _write_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
         self.in_flight -= 1
+        self._changing -= 1
         self._changes += 1  # also after an error: part of it may have been written
         if error is None:
             self.bytes_written += length
@@ -184,6 +209,7 @@ class DescriptorBackend(CountingBackend):
             self.discards += 1
         if length == 0:
             return True
+        self._changing += 1
         self._submit(
             partial(work or self._zero_blocking, offset, length), partial(self._erase_done, done, what, offset, length)
         )
@@ -191,6 +217,7 @@ class DescriptorBackend(CountingBackend):
 
     def _erase_done(self, done: Done, what: str, offset: int, length: int, error: StorageError | None) -> None:
         self.in_flight -= 1
+        self._changing -= 1
         self._changes += 1
         done(None if error is None else self._explain(error, what, offset, length))
 
@@ -314,4 +341,6 @@ class DescriptorBackend(CountingBackend):
             "direct": self._cached_fd >= 0,
             "can_discard": self.can_discard,
             "in_workers": self.in_flight,
+            "inline_writes": self.inline_writes,
+            "slow_inline_writes": 0 if self._inline is None else self._inline.slow,
         }

@@ -21,8 +21,9 @@ class FileBackend(DescriptorBackend):
     `create`         make the file when it is missing; needs `size`.
     `direct`         O_DIRECT: past the page cache, every transfer in a worker. Guest pages are aligned; what is not
                      goes through the page cache.
-    `inline_writes`  write in the event loop even where the file system cannot promise not to wait. Faster, but a
-                     writer that the kernel throttles then holds up the guest's register accesses too.
+    `inline_writes`  whether to write in the event loop where the file system cannot promise not to wait (ext4):
+                     "auto" while nothing speaks for a wait (see `hba.storage.inline`), "never", or "always", which
+                     lets a writer that the kernel throttles hold up the guest's register accesses too.
     Raises `StorageError` that says why the file cannot be used and what to do.
     """
 
@@ -38,7 +39,7 @@ class FileBackend(DescriptorBackend):
         read_only: bool = False,
         create: bool = False,
         direct: bool = False,
-        inline_writes: bool = False,
+        inline_writes: str = "auto",
     ) -> None:
         super().__init__(Path(path), loop, workers)
         self.read_only = read_only
@@ -64,6 +65,8 @@ class FileBackend(DescriptorBackend):
         self.physical_block_size = 4096 if information.st_blksize >= 4096 else SECTOR
         self._at_once = linux.lives_in_memory(fd) and not direct
         self.can_discard = not read_only and _punches_holes(fd, information.st_size)
+        if inline_writes == "auto" and not linux.writes_to_page_cache(fd):
+            inline_writes = "never"
         self._start(fd, information.st_size, direct, inline_writes)
 
     # -- opening ----------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class HostBackend(DescriptorBackend):
         except StorageError:
             os.close(fd)
             raise
-        self._start(fd, size, direct, inline_writes=False)
+        self._start(fd, size, direct)
         self._watch_udev = watch_devices(loop, self._device_event)
 
     def _open(self, extra: int) -> int:

@@ -17,6 +17,7 @@ FALLOC_FL_ZERO_RANGE = 0x10
 
 TMPFS_MAGIC = 0x01021994
 RAMFS_MAGIC = 0x858458F6
+EXT4_MAGIC = 0xEF53  # ext2 and ext3, too
 
 _FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,12 +41,24 @@ def zero_range(fd: int, offset: int, length: int) -> None:
     fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
 
 
-def lives_in_memory(fd: int) -> bool:
-    """The file is on tmpfs or ramfs: no call on it waits for a device, none of it outlives the machine."""
+def file_system(fd: int) -> int:
+    """The magic number of the file system `fd` is on (f_type of statfs(2)); 0 when it does not say."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs: f_type is its first word
     if _libc.fstatfs(fd, buffer) != 0:
-        return False
-    return int.from_bytes(buffer.raw[:4], "little") in (TMPFS_MAGIC, RAMFS_MAGIC)
+        return 0
+    return int.from_bytes(buffer.raw[:4], "little")
+
+
+def lives_in_memory(fd: int) -> bool:
+    """The file is on tmpfs or ramfs: no call on it waits for a device, none of it outlives the machine."""
+    return file_system(fd) in (TMPFS_MAGIC, RAMFS_MAGIC)
+
+
+def writes_to_page_cache(fd: int) -> bool:
+    """A buffered write is a copy into memory of this machine (no server, no other process has to answer it), but the
+    file system has no RWF_NOWAIT to say so for a single write. Others have it (XFS, Btrfs) or are no such thing
+    (network file systems, FUSE)."""
+    return file_system(fd) == EXT4_MAGIC
 
 
 def lock_file(fd: int, exclusive: bool) -> bool:

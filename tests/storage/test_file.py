@@ -29,7 +29,9 @@ def make(path: Path, size: int = SIZE) -> Path:
     return path
 
 
-@pytest.mark.parametrize("options", [{}, {"direct": True}, {"inline_writes": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"direct": True}, {"inline_writes": "always"}, {"inline_writes": "never"}], ids=str
+)
 def test_behaves_like_a_bytearray(options: dict[str, bool], tmp_path: Path) -> None:
     @settings(max_examples=30, deadline=None)
     @given(operations(SIZE))
