@@ -40,6 +40,8 @@ class Chip:
         self.completed: deque[Task] = deque()
         self.asserted = False
         self._enabled = True
+        self._plugged = False
+        self._queue: list[tuple[int, int, Task]] = []  # started while plugged
         self.on_interrupt: Callable[[], None] | None = None
         self._own_memory: list[tuple[int, memoryview]] = []
         self._done = self._task_done  # bound once: the hot path sets it on every task
@@ -53,6 +55,9 @@ class Chip:
         task.done = self._done
         active = self.active
         active[task] = None
+        if self._plugged:
+            self._queue.append((target, lun, task))
+            return False
         if not self.bus.execute(target, lun, task):
             return False
         del active[task]
@@ -63,19 +68,55 @@ class Chip:
             self.windows.end(task)
         return True
 
+    def plug(self) -> None:
+        """More commands are about to be started: keep them, and execute them one after the other at `unplug`."""
+        self._plugged = True
+
+    def unplug(self) -> None:
+        """Execute what was started since `plug`; one interrupt for all that end at once."""
+        self._plugged = False
+        if self._queue:
+            self._execute_queue()
+
+    def _execute_queue(self) -> None:
+        # One tight loop: the same few functions again and again cost half of what they cost in between others.
+        queue, self._queue = self._queue, []
+        execute, active, windows = self.bus.execute, self.active, self.windows
+        ended = self.completed.append
+        for target, lun, task in queue:
+            if execute(target, lun, task) and task in active:
+                del active[task]
+                if windows is not None:
+                    windows.end(task)
+                data = task.data
+                if data is not None and task.direction == DATA_IN:
+                    data.commit(task.transferred)
+                ended(task)
+        if self.completed:
+            self.raise_interrupt()
+
     def abort(self, task: Task) -> bool:
         """End one command with RESPONSE_ABORTED; it comes back through `completed`. False: it is not here."""
+        self._settle()
         return task in self.active and self.bus.abort(task)
+
+    def _settle(self) -> None:
+        """Nothing is kept back while commands are aborted or reset."""
+        if self._queue:
+            self._execute_queue()
 
     def reset_unit(self, target: int, lun: int) -> bool:
         """False when there is no such unit. The commands come back through `completed` with RESPONSE_RESET."""
+        self._settle()
         return self.bus.reset_unit(target, lun)
 
     def reset_target(self, target: int) -> bool:
+        self._settle()
         return self.bus.reset_target(target)
 
     def reset_bus(self) -> None:
         """Every command the chip has comes back with RESPONSE_RESET, also one the bus no longer knows."""
+        self._settle()
         self.bus.reset_bus()
         for task in list(self.active):
             task.response = RESPONSE_RESET

@@ -195,3 +195,26 @@ def test_MB_13_direction_lifetime_and_fixed_windows() -> None:
     windows.clear_fixed()
     windows.begin(Task(b"", DATA_IN, DmaBuffer([(0x9100, 0x100)], [], 0x100)))
     assert len(reports) == 4
+
+
+def test_plugged_commands_run_together_with_one_interrupt(chip: Chip) -> None:
+    raised: list[int] = []
+    chip.on_interrupt = lambda: raised.append(len(chip.completed))
+    tasks = [read_task() for _ in range(3)]
+    chip.plug()
+    assert [chip.start(0, 0, task) for task in tasks] == [False] * 3
+    assert [task.transferred for task in tasks] == [0] * 3
+    chip.unplug()
+    assert raised == [3]
+    assert list(chip.completed) == tasks
+    assert not chip.active
+
+
+def test_a_reset_finds_plugged_commands_executed(chip: Chip) -> None:
+    task = read_task()
+    chip.plug()
+    chip.start(0, 0, task)
+    chip.reset_bus()
+    assert list(chip.completed) == [task]
+    chip.unplug()
+    assert list(chip.completed) == [task]

@@ -263,7 +263,14 @@ class PvscsiAdapter(Adapter):
                 self.watch.taking(rings, rings.request_cons, pending)
             if not pending:
                 return
-            self._take(rings, pending)
+            if pending == 1:
+                self._take(rings, 1)
+            else:
+                self.port.begin_batch()
+                try:
+                    self._take(rings, pending)
+                finally:
+                    self.port.end_batch()
             if self.rings is not rings:
                 return
             state.store(REQ_CONS_IDX, rings.request_cons)

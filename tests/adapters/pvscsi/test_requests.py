@@ -348,3 +348,18 @@ def test_any_sequence_of_register_accesses_is_survived(accesses: list[tuple[int,
         driver.turn()
     finally:
         driver.close()
+
+
+def test_several_requests_are_submitted_as_a_batch_one_is_not(driver: Driver) -> None:
+    seen: list[str] = []
+    driver.port.begin_batch = lambda: seen.append("begin")  # type: ignore[method-assign]
+    driver.port.end_batch = lambda: seen.append("end")  # type: ignore[method-assign]
+    driver.port.at_once = lambda srb: seen.append("srb")
+    driver.put(context=1)
+    driver.kick()
+    assert seen == ["srb"]
+    driver.put(context=2)
+    driver.put(context=3)
+    driver.kick()
+    assert seen == ["srb", "begin", "srb", "srb", "end"]
+    assert len(driver.completions()) == 3
