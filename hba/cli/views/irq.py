@@ -14,7 +14,7 @@ def view(value: Any) -> None:
     rest = dict(value)
     indexes = rest.pop("indexes")
     sent = rest.pop("sent", {})
-    pairs([(key, item) for key, item in rest.items()])
+    pairs(rest.items())
     table(
         ("interrupt", "vectors", "sent", "connected", "masked", "pending", "resampled"),
         [
