@@ -123,6 +123,7 @@ class DmaMiniport(Miniport):
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
             config.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX
             config.number_of_physical_breaks = MAXIMUM_ELEMENTS
+            config.initial_lun_queue_depth = config.max_ios_per_lun  # the chip has no limit below the port's
             self._stor: StorPortServices | None = cast(StorPortServices, self.port)
         else:
             config.map_buffers = False
