@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -219,8 +220,11 @@ class NbdBackend(CountingBackend):
         self._scheduled = False
         if self._handle is None:
             return
-        dead = self._dead()
         finished, self._finished = self._finished, []
+        # The server is about to leave, and waits for us to go first (proto.md, NBD_ESHUTDOWN).
+        if any(code == errno.ESHUTDOWN for _, code in finished):
+            self._hang_up()
+        dead = self._dead()
         for request, code in finished:
             if code and dead:
                 continue  # it did not fail, its connection did: it stays pending and is sent again
@@ -232,6 +236,19 @@ class NbdBackend(CountingBackend):
             self._connection_lost()
         else:
             self._watch()
+
+    def _hang_up(self) -> None:
+        """End the connection without a word that could wait: what is under way will be sent again on the next one."""
+        with socket.socket(fileno=os.dup(self._fd)) as connection:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+        while not self._dead():
+            try:
+                self._handle.aio_notify_read()  # reads what had come before, then the end
+            except self._nbd.Error:
+                pass
 
     def _complete(self, request: _Request, code: int) -> None:
         if code:

@@ -59,6 +59,14 @@ class Server:
             finally:
                 probe.close()
 
+    def ask_to_end(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+
+    def wait(self) -> None:
+        assert self._process is not None
+        self._process.wait()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -225,6 +233,26 @@ def test_a_size_that_changed_meanwhile_is_told(server: Server, disk: Path, loop:
     server.start()
     until(loop, lambda: bool(events))
     assert (events, backend.size) == (["resized"], 2 * SIZE)
+    backend.close()
+
+
+def test_a_server_that_says_it_shuts_down_has_left(server: Server, loop: EventLoop) -> None:
+    """nbdkit told to end answers every command with ESHUTDOWN until its client goes."""
+    backend = NbdBackend(server.uri, loop, hold=30)
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * 4096)
+    server.ask_to_end()
+    data = memoryview(bytearray(4096))
+    ended: list[object] = []
+    assert not backend.read([data], 0, ended.append)
+    until(loop, lambda: backend.describe()["state"] != "connected")
+    assert ended == []
+    server.wait()
+    server.start()
+    until(loop, lambda: bool(ended))
+    assert ended == [None]
+    assert bytes(data) == b"x" * 4096
+    assert backend.reconnects == 1
     backend.close()
 
 
