@@ -229,8 +229,10 @@ class PortBase(PortDriver):
             srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
         if self.verifier is not None or self.trace is not None:
             self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
+        # The address is not valid any more; and these end reference cycles, which would wait for the collector.
         srb._port = None
-        srb.data_buffer = None  # the address is not valid any more (and this ends a reference cycle)
+        srb.data_buffer = None
+        request.guard = None
         completion = srb.completion
         if completion is not None:
             completion(srb)

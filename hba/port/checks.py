@@ -34,6 +34,17 @@ def completion(port: PortBase, request: Request) -> None:
     """Judge the SRB as the miniport left it, at RequestComplete. Sets right what the port must not pass on."""
     srb = request.srb
     srb_status = srb.srb_status
+    windows = port.chip.windows
+    if windows is not None:
+        request.moved = windows.transferred(srb)
+    if (
+        srb_status == s.SRB_STATUS_SUCCESS
+        and srb.scsi_status == s.SCSISTAT_GOOD
+        and srb.data_transfer_length == request.length_at_issue
+        and srb.sense_info_buffer_length <= request.sense_at_issue
+        and (request.moved == 0 or request.moved == srb.data_transfer_length)
+    ):
+        return  # the ordinary success: nothing below would find anything
     if srb_status & s.SRB_STATUS_QUEUE_FROZEN:
         srb.srb_status = srb_status = srb_status & ~s.SRB_STATUS_QUEUE_FROZEN
         port.offence("Q-13", "the miniport set SRB_STATUS_QUEUE_FROZEN; the bit was cleared", request)
@@ -69,9 +80,6 @@ def _length(port: PortBase, request: Request, base: int) -> None:
         srb.data_transfer_length = asked
         port.offence("OW-06", f"DataTransferLength raised from {asked} to {said}; set back", request)
         return
-    windows = port.chip.windows
-    if windows is not None:
-        request.moved = windows.transferred(srb)
     moved = request.moved  # 0: nobody watched, or there was no data phase
     if base == s.SRB_STATUS_SUCCESS:
         if said == 0 and asked and srb.cdb and srb.cdb[0] in READ_WRITE:

@@ -123,13 +123,15 @@ class GuardedSrb(Srb):
 
     _request: Request
     _policy: GuardPolicy
-    _invalid: frozenset[str]
+    _invalid: frozenset[str] = _NEXT  # what it is for EXECUTE_SCSI
 
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
         state = self.__dict__
         state["_request"] = request
         state["_policy"] = policy
-        state["_invalid"] = INVALID.get(request.srb.function, _NEXT)
+        function = request.srb.function
+        if function:
+            state["_invalid"] = INVALID.get(function, _NEXT)
 
     def _read_extension(self) -> Any:
         request = self._request

@@ -43,9 +43,12 @@ class Request:
 
     def story(self) -> tuple[str, ...]:
         """What happened to it so far, one line each."""
+        events = list(self.history or ())
+        if self.issued_at:
+            events.append((self.issued_at, "start_io", None))
+            events.sort(key=lambda event: event[0])
         return tuple(
-            f"{time / S:.6f} {what}" + (f" {detail}" if detail is not None else "")
-            for time, what, detail in self.history or ()
+            f"{time / S:.6f} {what}" + (f" {detail}" if detail is not None else "") for time, what, detail in events
         )
 
 

@@ -34,8 +34,8 @@ from hba.miniport.services import (
 )
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
-from hba.port.context import DIRQL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
+from hba.port.context import DIRQL, LEGAL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
 from hba.port.scsiport import (
     configuration,
     control,
@@ -124,7 +124,8 @@ class ScsiPort(PortBase):
         self.fixed_by_extension: tuple[object, ...] | None = None  # CF-09
         self.overlap = False  # tagged queuing or MultipleRequestPerLu (CF-13)
         self.mapped = False
-        self.careful = True  # verifier, trace, or anything else the short cut in `submit` must not pass by
+        self.watched = self.verifier is not None or trace is not None
+        self.careful = True  # stopped, or something the short cuts in `submit` and `dpc` would pass by
         self.max_length = 0
         self.max_segments = 0
         self.adjust = False  # some option changes SRBs on the way down (CF-13, ER-05)
@@ -161,7 +162,11 @@ class ScsiPort(PortBase):
         self.numbers = request.number = self.numbers + 1
         unit.queue.last_key = srb.queue_sort_key
         unit.holds = NOT_READY
-        self._start(request, unit, srb)
+        if self.watched:
+            self.note(request, "submit", describe(srb) if self.trace is not None else None)
+            self._start_watched(request, unit, srb, True)
+        else:
+            self._start(request, unit, srb)
         if (self.dpc_pending or self.interrupt_pending) and not self.running:
             self.run()
 
@@ -202,8 +207,6 @@ class ScsiPort(PortBase):
         srb = request.srb
         if unit.holds & ~NOT_READY and not self._may_start(request, unit):
             return
-        if self.trace is not None:
-            self.note(request, "driver_start_io.enter")
         if srb.function and control.answered_here(self, request):
             unit.ready = True
             self.pull(unit)
@@ -217,7 +220,7 @@ class ScsiPort(PortBase):
         if srb.srb_flags & SRB_FLAGS_DISABLE_DISCONNECT:
             self.disconnect_owner = request
             self.gate |= DISCONNECT  # SP-14
-        if tagged and self.verifier is None and self.trace is None:
+        if tagged and not self.watched and not srb.function:
             self._start(request, unit, srb)
         else:
             self._start_watched(request, unit, srb, bool(tagged))
@@ -254,6 +257,9 @@ class ScsiPort(PortBase):
 
     def _start_watched(self, request: Request, unit: ScsiPortUnit, srb: Srb, tagged: bool) -> None:
         """hw_start_io, synchronised with the interrupt (SP-04, SP-05), with verifier or trace or untagged."""
+        trace = self.trace
+        if trace is not None:
+            trace.add("driver_start_io.enter", request.number, None)
         if tagged:
             request.tag = srb.queue_tag = self.free_tags.pop()
         else:
@@ -271,10 +277,9 @@ class ScsiPort(PortBase):
         self.gate |= BUSY  # SP-02
         self.busy_with = request
         given = self.issue(request)
-        since = 0
-        if self.verifier is not None or self.trace is not None:
-            self.note(request, "start_io.enter")
-            since = self.begin_watch()
+        if trace is not None:
+            trace.add("start_io.enter", request.number, None)
+        self.charged = 0
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
         self.callback, self.irql = START_IO, DIRQL
         returned: object = True
@@ -285,10 +290,11 @@ class ScsiPort(PortBase):
             errors.start_io_failed(self, request)
         finally:
             if self.verifier is not None:
-                self.end_watch(since)
+                self.end_watch(request.issued_at)
                 self._check_polled(request)
             self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL
-            self.note(request, "start_io.exit")
+            if trace is not None:
+                trace.add("start_io.exit", request.number, None)
         if returned is not True:
             self._start_io_returned(request, returned)
 
@@ -353,7 +359,7 @@ class ScsiPort(PortBase):
 
     def notification(self, notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
         """ScsiPortNotification: latched here, acted on in the DPC (SP-09), so their order does not matter (SP-08)."""
-        if self.careful and self.callback != NO_CALLBACK:
+        if self.watched and self.callback != NO_CALLBACK:
             self._watch_notification(notification_type, first, second, third)
         if notification_type == REQUEST_COMPLETE:
             if self.verifier is not None:
@@ -397,16 +403,16 @@ class ScsiPort(PortBase):
         self.rare_latched = True
 
     def _watch_notification(self, notification_type: int, first: Any, second: Any, third: Any) -> None:
-        name = NOTIFICATION_NAMES.get(notification_type, str(notification_type))
+        if self.verifier is not None and self.callback not in LEGAL.get(notification_type, ()):
+            self.check_place(notification_type)
         if notification_type == REQUEST_COMPLETE:
             request = getattr(first, "_request", None) or getattr(first, "_port", None)
-            self.note(request if isinstance(request, Request) else None, "notification", name)
+            if isinstance(request, Request):
+                self.note(request, "notification", "RequestComplete")
         elif self.trace is not None:
-            self.trace.add(
-                "notification", 0, [name, first, second, third] if notification_type == NEXT_LU_REQUEST else name
-            )
-        if self.verifier is not None:
-            self.check_place(notification_type)
+            name = NOTIFICATION_NAMES.get(notification_type, str(notification_type))
+            lu = notification_type == NEXT_LU_REQUEST
+            self.trace.add("notification", 0, [name, first, second, third] if lu else name)
 
     def _next_lu(self, path: int, target: int, lun: int) -> None:
         """SP-11: NextRequest, and this unit may get another one."""
@@ -466,6 +472,8 @@ class ScsiPort(PortBase):
                 continue
             self.outstanding -= 1
             self.free_tags.append(request.tag)
+            if self.watched:
+                self._watch_retirement(request)
             if unit.holds or self.gate & NO_TAG:
                 self._unit_free(unit)
             elif unit.queue.entries:
@@ -479,6 +487,12 @@ class ScsiPort(PortBase):
             self.start_packets()
         if self.enable_latched is not None:
             interrupts.run_deferred(self)
+
+    def _watch_retirement(self, request: Request) -> None:
+        request.guard = None
+        if self.chip.windows is not None:
+            self.chip.windows.close(request.srb)
+        self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
 
     def _rare_in_dpc(self) -> None:
         self.rare_latched = False
@@ -575,13 +589,7 @@ class ScsiPort(PortBase):
         super().start()
         limits = self.limits
         self.max_length, self.max_segments = limits.max_length, limits.max_segments
-        self.careful = (
-            self.verifier is not None
-            or self.trace is not None
-            or self.adjust
-            or not self.overlap
-            or bool(limits.alignment_mask)
-        )
+        self.careful = self.adjust or not self.overlap or bool(limits.alignment_mask)
 
     def stop(self) -> None:
         self.careful = True

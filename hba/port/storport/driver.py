@@ -68,6 +68,7 @@ from hba.port.storport.units import (
     HOLDING,
     LINK_DOWN,
     LOCKED,
+    NOT_BUILT,
     REFUSED,
     STARTED,
     WATCHED,
@@ -256,7 +257,7 @@ class StorPort(PortBase):
             request.unit = unit
             buffer = self._spare_buffer
         request.state = ISSUED
-        request.stage = STARTED
+        request.stage = NOT_BUILT
         self.numbers = request.number = self.numbers + 1
         srb._port = request
         request.length_at_issue = srb.data_transfer_length
@@ -278,6 +279,7 @@ class StorPort(PortBase):
                 self._hold_built(request)
             elif request.state == ISSUED:
                 self.callback = START_IO
+                request.stage = STARTED
                 miniport.hw_start_io(srb)
         except Exception as error:
             self._crashed_with(error, request, srb)
@@ -748,9 +750,7 @@ class StorPort(PortBase):
             self.flow.completed(unit)
         srb_status = srb.srb_status
         if srb_status != SRB_STATUS_SUCCESS:
-            srb.srb_status = (
-                srb_status & ~SRB_STATUS_QUEUE_FROZEN
-            )  # not the miniport's to set
+            srb.srb_status = srb_status & ~SRB_STATUS_QUEUE_FROZEN  # not the miniport's to set
             if self._came_back_busy(request, moved):
                 if unit.queue:
                     self.pump(unit)
@@ -818,7 +818,7 @@ class StorPort(PortBase):
     def drop_queues(self) -> list[Request]:
         queued = self.take_queues()
         self.flow.reset()
-        self.resets.forget()
+        queued += self.resets.forget()
         self.timer.cancel()
         self.waiting.clear()
         self.dpcs.clear()

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hba.clock import MS, S, Timer
-from hba.port.request import NOTIFIED, QUEUED, Request
+from hba.port.request import ISSUED, NOTIFIED, QUEUED, Request
 from hba.port.storport.units import (
     BUSY,
     FRESH,
@@ -23,7 +23,9 @@ from hba.port.storport.units import (
     NOT_BUILT,
     PAUSED,
     QUEUE_FULL,
+    REFUSED,
     RETRYING,
+    STARTED,
     StorUnit,
 )
 from hba.srb import (
@@ -142,26 +144,30 @@ class Flow:
         return True
 
     def _outstanding(self, unit: StorUnit | None) -> int:
-        """What the miniport still owes: not what it has notified already."""
-        port = self.port
-        count = port.outstanding if unit is None else len(unit.active)
-        return count - sum(1 for request in port.finished if unit is None or unit is request.unit)
+        """What the miniport still owes: started and not notified. What was only built waits itself for the gate."""
+        units = self.port.stor_units() if unit is None else [unit]
+        return sum(
+            1
+            for one in units
+            for request in one.active
+            if request.state == ISSUED and request.stage in (STARTED, REFUSED)
+        )
 
     def completed(self, unit: StorUnit) -> None:
         """A request of `unit` has completed while a gate was closed: count down."""
         port = self.port
         if port.gates & BUSY:
             self.busy_left -= 1
-            if self.busy_left <= 0 or not port.outstanding:
+            if self.busy_left <= 0 or not self._outstanding(None):
                 port.open(BUSY)
         gates = unit.gates
         if gates & BUSY:
             unit.busy_left -= 1
-            if unit.busy_left <= 0 or not unit.active:
+            if unit.busy_left <= 0 or not self._outstanding(unit):
                 port.open(BUSY, unit)
         if gates & QUEUE_FULL:
             unit.full_left -= 1
-            if unit.full_left <= 0 or not unit.active:
+            if unit.full_left <= 0 or not self._outstanding(unit):
                 port.open(QUEUE_FULL, unit)
 
     # -- depth (QD-01 to QD-04) --------------------------------------------------------------------------------
@@ -206,10 +212,11 @@ class Flow:
             port.count("busy retries exhausted")
             return False
         self.requeue(request)
-        if full and unit.active:
+        outstanding = self._outstanding(unit)
+        if full and outstanding:
             # QD-09: some of the outstanding ones must come back first. At least one.
             share = port.stor_options.queue_full_wait_io_percentage
-            unit.full_left = max(1, (len(unit.active) * share + 99) // 100)
+            unit.full_left = max(1, (outstanding * share + 99) // 100)
             port.close(QUEUE_FULL, unit)
         else:
             self._pause_for_retry(unit)

@@ -52,8 +52,9 @@ class Resets:
         self.hold_timer: Timer | None = None
         self.owed: list[Request] = []  # outstanding when a reset was detected (ER-14)
 
-    def forget(self) -> None:
-        """The adapter itself is reset or stopped."""
+    def forget(self) -> list[Request]:
+        """The adapter itself is reset or stopped. Returns the aborts from above that waited for a recovery."""
+        waiting = [abort for recovery in self.recoveries for abort in recovery.waiting]
         for recovery in self.recoveries:
             recovery.cancel()
         self.recoveries.clear()
@@ -61,6 +62,7 @@ class Resets:
             self.hold_timer.cancel()
             self.hold_timer = None
         self.owed.clear()
+        return waiting
 
     # -- time-outs ---------------------------------------------------------------------------------------------
 
@@ -132,7 +134,11 @@ class Resets:
         taken = False
         for unit in self._scope(srb):
             taken |= self._leftovers(
-                [other for other in unit.active if other.state == ISSUED and other.stage == STARTED],
+                [
+                    other
+                    for other in unit.active
+                    if other.state == ISSUED and other.stage == STARTED and other.srb.function not in FUNCTIONS
+                ],
                 "RS-02",
                 f"still outstanding on {unit.name} when its reset had completed",
             )
