@@ -25,6 +25,7 @@ from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
 
 _PATH = click.Path(path_type=Path)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -80,7 +81,7 @@ def main(**given: Any) -> NoReturn:
     With --suite, run it and print the verdict; without, give the guest's console (Ctrl-] leaves it).
     Arguments after `--` go to QEMU.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, _interrupt)
     try:
         if given["list_suites"]:
@@ -98,6 +99,9 @@ def main(**given: Any) -> NoReturn:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    # Cleaning up has begun and takes a few seconds at most; a second Ctrl-C must not leave half of it undone.
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)
     raise Interrupted(number)
 
 
