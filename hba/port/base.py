@@ -1,4 +1,6 @@
-"""What both port models have in common: the upper edge, SRB ownership, interrupts and DPCs, time-outs, findings.
+"""What both port models have in common: the upper edge, interrupts and DPCs, time-outs, the life of the adapter.
+
+The parts below it: `hba.port.watch` (calling the miniport, findings), `hba.port.ownership` (who has an SRB).
 
 One rule shapes all of it: **no callback is ever entered from inside another** (unless a model says so). What a
 miniport tells the port (`notification`) and what its chip raises (`interrupt`) while a callback runs is only noted;
@@ -23,11 +25,10 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from hba.clock import MS, US, S, Timer
+from hba.clock import MS, S
 from hba.errors import ConfigError
 from hba.loop import EventLoop
 from hba.miniport.base import (
@@ -41,8 +42,6 @@ from hba.miniport.base import (
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.windows import DmaWindows
-from hba.port import checks
-from hba.port.buffers import ForbiddenAccess, MappedBuffer, OpaqueBuffer, physical_address
 from hba.port.config import PortConfig
 from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
 from hba.port.context import (
@@ -51,17 +50,11 @@ from hba.port.context import (
     FIND_ADAPTER,
     INITIALIZE,
     INTERRUPT,
-    IRQL_NAMES,
-    LEGAL,
-    MISPLACED_RULE,
     NO_CALLBACK,
     PASSIVE_LEVEL,
-    caller,
-    raised_at,
 )
-from hba.port.driver import PortDriver
-from hba.port.guard import GuardedSrb, GuardPolicy
-from hba.port.memory import EXTENSION_BASE, SENSE_BASE, SENSE_SLOT, PortMemory
+from hba.port.guard import GuardPolicy
+from hba.port.ownership import Ownership
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, STATE_NAMES, Request, describe
 from hba.port.transfers import TransferLimits, shape
 from hba.port.units import ALL, PortUnit
@@ -77,21 +70,14 @@ from hba.srb import (
     Srb,
 )
 from hba.trace.recorder import Recorder
-from hba.verifier import RuleViolation, Verifier
+from hba.verifier import Verifier
 
-T = TypeVar("T")
 log = logging.getLogger("hba.port")
 
-# IN-03: how long a miniport may hold the processor
-STALL_NOTE = 1 * MS  # HwScsiTimer page: stall at most 1 ms outside initialisation
-STALL_LIMIT = 100 * MS  # 0xF1 parameter 0x1001 / 0x2001
-ISR_NOTE = 50 * US  # from here on deferral is recommended
-CALLBACK_LIMIT = 500 * MS  # 0xF1 parameter 0x1002
-INITIALIZE_LIMIT = 5 * S  # likewise, for HwInitialize
 CONTROL_TYPES = 5  # HwAdapterControl: MaxControlType
 
 
-class PortBase(PortDriver):
+class PortBase(Ownership):
     """See the module. Attributes are public to the modules of this package only."""
 
     def __init__(
@@ -103,45 +89,17 @@ class PortBase(PortDriver):
         verifier: Verifier | None = None,
         trace: Recorder | None = None,
     ) -> None:
-        self.loop = loop
-        self.clock = loop.clock
-        self.miniport = miniport
-        self.chip = chip
+        super().__init__(loop, miniport, chip, config, verifier, trace)
         self.isr: Callable[[], bool] = miniport.hw_interrupt  # Storport's message signalled one is another
-        self.options = config
-        # `verifier` off is None: nothing may hold one that is switched off.
-        self.verifier = verifier if verifier is not None and verifier.level != "off" else None
-        self.trace = trace
-        self.info = PortConfigurationInformation()
-        self.memory = PortMemory(chip)
         self.limits = TransferLimits()
-
-        self.units: dict[int, PortUnit] = {}  # by hba.port.units.unit_key
-        self.outstanding = 0  # what the miniport owns, all units
-        self.finished: deque[Request] = deque()  # to go up in the next DPC
         self.started = False
-
-        # what runs now
-        self.running = False  # `run` is on the stack
-        self.callback = NO_CALLBACK
-        self.irql = PASSIVE_LEVEL
-        self.current: Request | None = None  # the one hw_build_io or hw_start_io was called with
-        self.charged = 0  # ns the current callback stalled
-
-        # what is to be done after it
-        self.dpc_pending = False
         self.interrupt_pending = False
-        self.interrupts_held = False  # deferred, or a storm: not delivered for now
+        self.interrupts_held = False  # deferred: not delivered for now
         self.interrupts_in_a_row = 0
         self.served = 0  # interrupts served, for `shared_interrupt_every`
-
-        self.tick_timer: Timer | None = None
         self.numbers = 0
-        self.counters: dict[str, int] = {}  # rare events by name
-        self.last_crash = ""
         self.control_types: list[bool] = []
         self.reported_stuck: set[tuple[str, str]] = set()
-        self.guard_policy: GuardPolicy | None = None
 
     # == the upper edge ===========================================================================================
 
@@ -265,11 +223,6 @@ class PortBase(PortDriver):
         finally:
             self.running = False
 
-    def run_later(self) -> None:
-        """Something was latched: if no callback is running that `run` follows, it comes on its own."""
-        if self.callback == NO_CALLBACK and not self.running:
-            self.loop.call_soon(self.run)
-
     def on_interrupt(self) -> None:
         """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
         self.interrupt_pending = True
@@ -344,223 +297,6 @@ class PortBase(PortDriver):
         if mine:
             self.finding("IN-01", "hw_interrupt claimed an interrupt of another device on the shared line")
 
-    # == calling the miniport =======================================================================================
-
-    def call(self, callback: int, irql: int, default: T, routine: Callable[..., T], *arguments: Any) -> T:
-        """Run a callback of the miniport; `default` when it raises. (hw_start_io and hw_interrupt have their own,
-        inlined, because they are hot.)"""
-        outer, outer_irql = self.callback, self.irql
-        self.callback, self.irql = callback, irql
-        name = CALLBACK_NAMES[callback]
-        if self.trace is not None:
-            self.trace.add(f"{name}.enter", 0, None)
-        since = self.begin_watch() if self.verifier is not None else 0
-        try:
-            return routine(*arguments)
-        except Exception as error:
-            self.crashed(error, None)
-            return default
-        finally:
-            if self.verifier is not None:
-                self.end_watch(since)
-            self.callback, self.irql = outer, outer_irql
-            if self.trace is not None:
-                self.trace.add(f"{name}.exit", 0, None)
-
-    def crashed(self, error: Exception, request: Request | None) -> None:
-        """A callback raised: contained, reported, counted. The caller decides what becomes of the request."""
-        self.count("miniport exceptions")
-        if isinstance(error, (RuleViolation, ForbiddenAccess)) and self.verifier is not None:
-            return  # the finding is there already; the exception only ended the callback
-        where = raised_at(error.__traceback__)
-        crash = f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}"
-        if crash not in self.last_crash:  # a miniport that crashes on every request says so once
-            log.error("the miniport's %s (%s)", crash, where)
-        self.last_crash = f"{crash} ({where})"
-        self.finding("BC-01", crash, request, where=where)
-
-    def begin_watch(self) -> int:
-        self.charged = 0
-        return self.clock.now()
-
-    def end_watch(self, since: int) -> None:
-        """IN-03: how long the callback took, in stalls and on the clock."""
-        callback = self.callback
-        stalled = self.charged
-        self.charged = 0
-        taken = self.clock.now() - since + stalled
-        if callback == FIND_ADAPTER:
-            return
-        limit = INITIALIZE_LIMIT if callback == INITIALIZE else CALLBACK_LIMIT
-        name = CALLBACK_NAMES[callback]
-        if taken > limit:
-            self.finding(
-                "IN-03", f"{name} took {taken / MS:.1f} ms, the limit is {limit // MS} ms", microseconds=taken // US
-            )
-        elif callback == INTERRUPT and stalled > ISR_NOTE:
-            # Only stalls count here: how long the host's Python takes says nothing about 50 us on a processor.
-            self.finding("IN-03", f"{name} stalled {stalled // US} us; from 50 us on, defer the work", severity="note")
-
-    def stall_execution(self, microseconds: int) -> None:
-        """ScsiPortStallExecution: no real waiting, the callback's account is charged (IN-03)."""
-        stall = max(0, microseconds) * US
-        self.charged += stall
-        self.count("stalls")
-        if self.verifier is None:
-            return
-        if stall > STALL_LIMIT:
-            self.offence("IN-03", f"stall of {microseconds} us; more than 100000 us is forbidden")
-        elif stall > STALL_NOTE and self.callback not in (FIND_ADAPTER, INITIALIZE):
-            self.finding("IN-03", f"stall of {microseconds} us; at most 1000 us", where=caller(), severity="warning")
-
-    # == ownership ==================================================================================================
-
-    def issue(self, request: Request) -> Srb:
-        """The miniport is about to get the request; what it gets as `srb`. Sets counters and the time-out (ER-09)."""
-        unit = request.unit
-        assert unit is not None
-        srb = request.srb
-        request.state = ISSUED
-        request.length_at_issue = srb.data_transfer_length
-        active = unit.active
-        if not active:
-            unit.timeout_left = srb.time_out_value or self.options.default_timeout
-        active[request] = None
-        unit.started += 1
-        self.outstanding += 1
-        if self.tick_timer is None:
-            self.arm_tick()
-        if self.verifier is None and self.trace is None:
-            return srb
-        request.issued_at = self.clock.now()
-        if self.verifier is None:
-            return srb
-        request.sense_at_issue = srb.sense_info_buffer_length
-        if self.chip.windows is not None:
-            self.chip.windows.open(srb)
-        assert self.guard_policy is not None
-        guard = request.guard = GuardedSrb(request, self.guard_policy)
-        return guard
-
-    def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
-        """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""
-        request: Request | None
-        if type(srb) is GuardedSrb:
-            request = srb._request
-        elif isinstance(srb, Srb):
-            request = srb._port
-        else:
-            self.offence(rule, f"{srb!r} is no SRB")
-            return None
-        if request is None or request.state != ISSUED:
-            state = "not the port's" if request is None else STATE_NAMES[request.state]
-            self.count("double completions" if rule == "OW-02" else "stale SRBs")
-            self.offence(rule, f"{self.doing()} an SRB the miniport does not own ({state})", request)
-            return None
-        return request
-
-    def request_complete(self, srb: Any) -> None:
-        """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
-        request = srb._port if self.verifier is None and isinstance(srb, Srb) else self.request_of(srb)
-        if request is None or request.state != ISSUED:
-            if self.verifier is None:
-                self.count("double completions")  # OW-02: ignored
-            return
-        if self.verifier is not None:
-            checks.completion(self, request)
-        elif request.srb.srb_status & SRB_STATUS_QUEUE_FROZEN:
-            request.srb.srb_status &= ~SRB_STATUS_QUEUE_FROZEN  # Q-13: the port's own bit
-        request.state = NOTIFIED
-        self.finished.append(request)
-        self.dpc_pending = True
-        if self.callback == NO_CALLBACK and not self.running:
-            self.run_later()
-
-    def release(self, request: Request) -> bool:
-        """Undo `issue`: the miniport has given the request back or lost it. Restarts the unit's time-out (ER-09).
-        False: it was never issued, or is released already."""
-        unit = request.unit
-        if unit is None:
-            return False
-        active = unit.active
-        if active.pop(request, self) is self:
-            return False
-        self.outstanding -= 1
-        unit.completed += 1
-        if active:
-            oldest = next(iter(active)).srb
-            unit.timeout_left = oldest.time_out_value or self.options.default_timeout
-        else:
-            unit.timeout_left = -1
-        if self.chip.windows is not None:
-            self.chip.windows.close(request.srb)
-        return True
-
-    def take_back(self, request: Request, srb_status: int) -> None:
-        """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
-        request.srb.srb_status = srb_status
-        request.state = NOTIFIED
-        self.finished.append(request)
-        self.dpc_pending = True
-
-    def matching(self, path: int, target: int, lun: int) -> list[Request]:
-        """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
-        return [
-            request
-            for unit in self.units.values()
-            if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
-            for request in unit.active
-            if request.state == ISSUED
-        ]
-
-    # == services both models give =================================================================================
-
-    def get_physical_address(self, srb: Any, virtual_address: Any) -> tuple[int, int] | None:
-        """CF-04, MB-12: an address is good if it lies in the data of a live SRB that is named, its extension, its
-        sense buffer or the uncached extension."""
-        rule = "CF-04" if self.model == "scsiport" else "MB-12"
-        request: Request | None
-        if isinstance(virtual_address, (OpaqueBuffer, MappedBuffer)):
-            request = virtual_address.request
-            if self.verifier is not None:
-                named = srb._request if type(srb) is GuardedSrb else getattr(srb, "_port", None)
-                if named is not request or request.state != ISSUED:
-                    self.offence(rule, "get_physical_address of a data buffer without its live SRB", request)
-            mdl = request.srb.mdl
-            found = physical_address(request, mdl, virtual_address.offset) if mdl is not None else None
-            if found is None:
-                self.offence(rule, f"get_physical_address beyond the data buffer ({virtual_address!r})", request)
-            return found
-        if isinstance(virtual_address, memoryview):
-            found = self.memory.physical_address(virtual_address)
-            if found is not None:
-                return found
-        elif srb is not None and virtual_address is not None:
-            request = self.request_of(srb, rule)
-            if request is not None:
-                if virtual_address is request.srb.srb_extension:
-                    size = max(1, self.info.srb_extension_size)
-                    return EXTENSION_BASE + request.number * ((size + 15) & ~15), size
-                if virtual_address is request.srb.sense_info_buffer:
-                    return SENSE_BASE + request.number * SENSE_SLOT, request.srb.sense_info_buffer_length
-        self.offence(rule, f"get_physical_address of {virtual_address!r}, which is no address the port gave out")
-        return None
-
-    def get_logical_unit(self, path_id: int, target_id: int, lun: int) -> Any:
-        unit = self.units.get(path_id << 16 | target_id << 8 | lun)
-        return unit.extension if unit is not None else None
-
-    def log_error(self, srb: Any, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int) -> None:
-        """ER-02. OW-01: not with an SRB that was completed already."""
-        self.count("errors logged")
-        request = None
-        if srb is not None:
-            request = self.request_of(srb, "OW-01")
-            if request is not None:
-                request.logged = True
-        if self.verifier is not None or self.trace is not None:
-            self.note(request, "log_error", f"{path_id}:{target_id}:{lun} code {error_code:#06x} id {unique_id}")
-
     # == time =======================================================================================================
 
     def arm_tick(self) -> None:
@@ -598,75 +334,6 @@ class PortBase(PortDriver):
                     unit.timeout_left = -1
                     expired.append(unit)
         return expired
-
-    # == findings, history, trace ===================================================================================
-
-    def note(self, request: Request | None, what: str, detail: object = None) -> None:
-        """For the trace, and for the history of the SRB (verifier), which is put into words only when it is needed."""
-        if self.trace is not None:
-            self.trace.add(what, request.number if request is not None else 0, detail)
-        if self.verifier is not None and request is not None:
-            history = request.history
-            if history is None:
-                history = request.history = []
-            if len(history) < 64:
-                history.append((self.clock.now(), what, detail))
-
-    def finding(
-        self,
-        rule: str,
-        message: str,
-        request: Request | None = None,
-        where: str = "",
-        severity: str | None = None,
-        **details: object,
-    ) -> bool:
-        """Report to the verifier, if there is one. True when level strict asks to raise it into the offender."""
-        verifier = self.verifier
-        if verifier is None:
-            return False
-        found = verifier.report(
-            rule,
-            message,
-            severity=severity,
-            where=where,
-            srb=f"#{request.number} {describe(request.srb)}" if request is not None else "",
-            history=request.story() if request is not None else (),
-            callback=CALLBACK_NAMES[self.callback],
-            irql=IRQL_NAMES.get(self.irql, str(self.irql)),
-            **details,
-        )
-        if self.trace is not None and found is not None:
-            self.trace.add("finding", request.number if request is not None else 0, f"{rule} {message}")
-        return found is not None and verifier.strict and found.severity == "violation"
-
-    def offence(self, rule: str, message: str, request: Request | None = None, severity: str | None = None) -> None:
-        """A finding the miniport commits right now, by a call: with its source line, raised into it when strict."""
-        verifier = self.verifier
-        if verifier is not None and self.finding(rule, message, request, where=caller(), severity=severity):
-            raise RuleViolation(verifier.findings[-1])
-
-    def offence_of(self, rule: str, message: str, request: Request) -> None:
-        """The same, in the shape buffers and guards call."""
-        self.offence(rule, message, request)
-
-    def check_place(self, notification: int) -> None:
-        """The legality matrix: a notification from a callback that has no business with it is a warning."""
-        legal = LEGAL.get(notification)
-        if legal is not None and self.callback not in legal and self.callback <= 9:
-            rule = MISPLACED_RULE[notification]
-            # IN-04 names its only callbacks; the rest of the matrix is incomplete in the documents.
-            self.offence(
-                rule,
-                f"notification {notification} from {CALLBACK_NAMES[self.callback]}",
-                severity=None if rule == "IN-04" else "warning",
-            )
-
-    def count(self, what: str) -> None:
-        self.counters[what] = self.counters.get(what, 0) + 1
-
-    def doing(self) -> str:
-        return f"{CALLBACK_NAMES[self.callback]} passed"
 
     def report_stuck(self) -> None:
         """Each reason why a queue stands still for too long, once."""
