@@ -79,14 +79,12 @@ def cited() -> set[str]:
 APPLICABLE = [rule_id for rule_id, rule in RULES.items() if NOT_APPLICABLE not in rule.held]
 
 
-@pytest.mark.parametrize("rule_id", APPLICABLE)
-def test_a_test_is_named_after_it(rule_id: str, tested: set[str]) -> None:
-    assert rule_id in tested
+def test_a_test_is_named_after_each(tested: set[str]) -> None:
+    assert sorted(set(APPLICABLE) - tested) == []
 
 
-@pytest.mark.parametrize("rule_id", APPLICABLE)
-def test_the_code_cites_it(rule_id: str, cited: set[str]) -> None:
-    assert rule_id in cited
+def test_the_code_cites_each(cited: set[str]) -> None:
+    assert sorted(set(APPLICABLE) - cited) == []
 
 
 def test_the_document_is_current() -> None:
@@ -103,13 +101,12 @@ def test_explain_tells_everything() -> None:
     assert explain_json("OW-02")["counterpart"] == RULES["OW-02"].counterpart
 
 
-@pytest.mark.parametrize("rule_id", RULES)
-def test_every_rule_can_be_explained(rule_id: str) -> None:
-    assert rule_id in explain(rule_id)
+def test_every_rule_can_be_explained() -> None:
+    assert all(explain(rule_id).startswith(rule_id) for rule_id in RULES)
 
 
 def test_an_unknown_rule_names_similar_ones() -> None:
     with pytest.raises(HbaError, match=r"did you mean .*SP-0"):
         find_rule("SP-0")
-    with pytest.raises(HbaError, match="there are .*SP-"):
+    with pytest.raises(HbaError, match=r"there are .*SP-"):
         find_rule("whatever else")
