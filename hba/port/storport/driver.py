@@ -743,6 +743,8 @@ class StorPort(PortBase):
         if srb.function in RESETS and self.resets.check_scope(request):
             self.finished.append(request)  # behind what the reset left over, which has just been taken back
             return
+        if srb.function in RESETS:
+            self.resets.let_go(request)
         windows = self.chip.windows
         moved = windows.transferred(srb) if windows is not None else 0
         self.release(request)

@@ -51,6 +51,7 @@ class Resets:
         self.recoveries: list[Recovery] = []
         self.hold_timer: Timer | None = None
         self.owed: list[Request] = []  # outstanding when a reset was detected (ER-14)
+        self.holders: list[tuple[object, list[StorUnit]]] = []  # who holds which units with RESETTING
 
     def forget(self) -> list[Request]:
         """The adapter itself is reset or stopped. Returns the aborts from above that waited for a recovery."""
@@ -62,7 +63,23 @@ class Resets:
             self.hold_timer.cancel()
             self.hold_timer = None
         self.owed.clear()
+        self.holders.clear()
         return waiting
+
+    def hold_units(self, holder: object, units: list[StorUnit]) -> None:
+        """Nothing is started on `units` while `holder` (a reset request or a recovery) is at work."""
+        self.holders.append((holder, units))
+        for unit in units:
+            self.port.close(RESETTING, unit)
+
+    def let_go(self, holder: object) -> None:
+        """Units nobody else holds go on."""
+        mine = [unit for one, units in self.holders if one is holder for unit in units]
+        self.holders = [(one, units) for one, units in self.holders if one is not holder]
+        for unit in mine:
+            if not any(unit in units for _, units in self.holders):
+                self.port.open(RESETTING, unit)
+            self.rearm(unit)
 
     # -- time-outs ---------------------------------------------------------------------------------------------
 
@@ -112,6 +129,7 @@ class Resets:
         scope = self._scope(srb)
         for queued in port.take_queues(lambda unit: unit in scope):
             port.answer(queued, SRB_STATUS_BUS_RESET)
+        self.hold_units(request, scope)
         port.dispatch(request)
 
     def _scope(self, srb: Srb) -> list[StorUnit]:
@@ -227,10 +245,16 @@ class Resets:
             return
         unit = victim.unit
         assert isinstance(unit, StorUnit)
-        if victim.state == QUEUED:
+        if victim in unit.queue:
             unit.queue.remove(victim)
             port.answer(victim, SRB_STATUS_ABORTED)
             port.answer(request, SRB_STATUS_SUCCESS)
+        elif victim in unit.built:
+            unit.built.remove(victim)  # the miniport has not started it, so it has nothing to abort
+            port.take_back(victim, SRB_STATUS_ABORTED)
+            port.answer(request, SRB_STATUS_SUCCESS)
+        elif victim.state != ISSUED:
+            port.answer(request, SRB_STATUS_ABORT_FAILED)  # an abort that waits for a recovery
         elif self.miniport_aborts():
             request.srb.next_srb = victim.srb
             port.dispatch(request)
@@ -289,10 +313,9 @@ class Recovery:
 
     def _take_step(self) -> None:
         port, step = self.port, self.step
-        for unit in port.stor_units():
-            if self.covers(unit) and unit not in self.closed:
-                self.closed.append(unit)
-                port.close(RESETTING, unit)
+        more = [unit for unit in port.stor_units() if self.covers(unit) and unit not in self.closed]
+        self.closed += more
+        self.resets.hold_units(self, more)
         if port.watched:
             port.note(self.victim, "recovery", STEP_NAMES[step])
         if step == BUS:
@@ -339,9 +362,7 @@ class Recovery:
         self.over = True
         if self in self.resets.recoveries:
             self.resets.recoveries.remove(self)
-        for unit in self.closed:
-            port.open(RESETTING, unit)
-            self.resets.rearm(unit)
+        self.resets.let_go(self)
         if port.watched:
             port.note(self.victim, "recovery", "done" if worked else "failed")
         for abort in self.waiting:
