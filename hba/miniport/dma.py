@@ -26,6 +26,7 @@ from hba.miniport.base import (
 )
 from hba.miniport.config import (
     SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    STOR_ADAPTER_FEATURE_ABORT_COMMAND,
     STOR_MAP_NON_READ_WRITE_BUFFERS,
     STOR_SYNCHRONIZE_FULL_DUPLEX,
     PortConfigurationInformation,
@@ -123,6 +124,7 @@ class DmaMiniport(Miniport):
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
             config.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX
             config.number_of_physical_breaks = MAXIMUM_ELEMENTS
+            config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND  # the chip can, so the port may ask (ST-14)
             config.initial_lun_queue_depth = config.max_ios_per_lun  # the chip has no limit below the port's
             self._stor: StorPortServices | None = cast(StorPortServices, self.port)
         else:

@@ -19,6 +19,7 @@ from hba.miniport.base import (
     Miniport,
 )
 from hba.miniport.config import (
+    STOR_ADAPTER_FEATURE_ABORT_COMMAND,
     STOR_MAP_NON_READ_WRITE_BUFFERS,
     STOR_SYNCHRONIZE_FULL_DUPLEX,
     PortConfigurationInformation,
@@ -98,6 +99,7 @@ class GoodMiniport(Miniport):
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
             config.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX  # ST-09
             config.number_of_physical_breaks = 256  # elements (MB-14)
+            config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND  # ABORT_COMMAND is welcome (ST-14)
         else:
             config.map_buffers = False  # data are moved by DMA only (CF-02)
             config.number_of_physical_breaks = 255  # breaks between elements (CF-06)
