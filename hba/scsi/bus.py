@@ -21,6 +21,7 @@ class ScsiBus:
 
     def __init__(self) -> None:
         self.units: dict[int, dict[int, LogicalUnit]] = {}
+        self.withdrawn: dict[tuple[int, int], LogicalUnit] = {}  # away with their stores; see `withdraw`
         self.on_change: HotPlug | None = None
         self.on_storage: StorageEvent | None = None
 
@@ -29,6 +30,9 @@ class ScsiBus:
         units = self.units.setdefault(target, {})
         if lun in units:
             raise ValueError(f"there is already a unit at {target}:{lun}")
+        waiting = self.withdrawn.pop((target, lun), None)
+        if waiting is not None and waiting is not unit:
+            waiting.close()  # its place is taken
         units[lun] = unit
         unit.bus = self
         unit.address = (target, lun)
@@ -50,6 +54,24 @@ class ScsiBus:
         if self.on_change is not None:
             self.on_change("removed", target, lun)
         return unit
+
+    def withdraw(self, target: int, lun: int) -> None:
+        """As `detach`, for a unit whose store has gone: it goes on reporting about it, until `restore` or `close`."""
+        unit = self.detach(target, lun)
+        unit.bus = self
+        self.withdrawn[target, lun] = unit
+
+    def restore(self, target: int, lun: int) -> None:
+        """Bring a withdrawn unit back, as after power on."""
+        unit = self.withdrawn.pop((target, lun))
+        unit.reset("power-on")
+        self.attach(target, lun, unit)
+
+    def close(self) -> None:
+        """Close every unit, also the withdrawn ones."""
+        for unit in [*self, *self.withdrawn.values()]:
+            unit.close()
+        self.withdrawn.clear()
 
     def __iter__(self) -> Iterator[LogicalUnit]:
         for units in self.units.values():

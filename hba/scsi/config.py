@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from hba.storage.config import StorageConfig
+from hba.storage.config import HostStorage, ScsiStorage, StorageConfig
 
 DISK, CDROM, ENCLOSURE = "disk", "cdrom", "enclosure"
 
@@ -48,7 +48,17 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     protection: Annotated[int, Meta(ge=0, le=1)] = 0  # T10 protection information: none, or type 1
     protection_file: str | None = None  # where it is kept; None: in memory, gone at the end
 
+    # when the store disappears: "keep" answers NOT READY until it is back, "remove" tells the guest that the unit was
+    # unplugged, and plugs it in again when the store is back. None: "remove" for devices of the host, else "keep"
+    on_gone: Literal["keep", "remove"] | None = None
+
     state_file: str | None = None  # saved mode pages and persistent reservations (APTPL); None: nothing is kept
+
+    @property
+    def leaves_with_store(self) -> bool:
+        if self.on_gone is not None:
+            return self.on_gone == "remove"
+        return isinstance(self.storage, HostStorage | ScsiStorage)
 
     def __post_init__(self) -> None:
         if self.type == DISK and self.block_size not in (512, 4096):

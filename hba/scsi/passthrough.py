@@ -43,7 +43,7 @@ class Device(Protocol):
         views: Sequence[memoryview],
         timeout: int,
         done: Callable[[ScsiResult], None],
-    ) -> None: ...
+    ) -> Callable[[], None]: ...
 
     def describe(self) -> dict[str, object]: ...
 
@@ -66,8 +66,9 @@ class PassThrough(LogicalUnit):
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        device.on_event = self._on_event
         self._attentions: list[int] = []
-        self._in_flight: dict[Task, None] = {}
+        self._in_flight: dict[Task, Callable[[], None]] = {}  # and what withdraws it
         self.commands_run = 0
 
     def execute(self, task: Task) -> bool:
@@ -83,12 +84,12 @@ class PassThrough(LogicalUnit):
         direction = _DIRECTIONS[task.direction] if views else NO_DATA
         timeout = SLOW_TIMEOUT if cdb and cdb[0] in _SLOW else TIMEOUT
         try:
-            self.device.execute(cdb, direction, views, timeout, lambda result: self._done(task, result))
+            withdraw = self.device.execute(cdb, direction, views, timeout, lambda result: self._done(task, result))
         except StorageError as error:
             return self._failed(task, error)
         self.commands_run += 1
         task.unit = self
-        self._in_flight[task] = None
+        self._in_flight[task] = withdraw
         return False
 
     def _done(self, task: Task, result: ScsiResult) -> None:
@@ -130,6 +131,10 @@ class PassThrough(LogicalUnit):
             self._attentions.remove(REPORTED_LUNS_DATA_HAS_CHANGED)
         return self._send(task, len(luns).to_bytes(4, "big") + bytes(4) + luns, int.from_bytes(task.cdb[6:10], "big"))
 
+    def _on_event(self, event: str) -> None:
+        if self.bus is not None and self.bus.on_storage is not None:
+            self.bus.on_storage(event, *self.address)
+
     def execute_for_absent_lun(self, task: Task) -> bool:
         cdb = cdb_of(task.cdb)
         if cdb and cdb[0] == _REPORT_LUNS:
@@ -141,7 +146,7 @@ class PassThrough(LogicalUnit):
         return self._refuse(task, CheckCondition(LOGICAL_UNIT_NOT_SUPPORTED))
 
     def abort(self, task: Task) -> bool:
-        """The host's kernel goes on with the command; its answer is dropped."""
+        """The host's kernel goes on with the command; its answer and its data are dropped."""
         if task not in self._in_flight:
             return False
         self._end(task, RESPONSE_ABORTED)
@@ -152,7 +157,7 @@ class PassThrough(LogicalUnit):
             self._end(task, response)
 
     def _end(self, task: Task, response: int) -> None:
-        del self._in_flight[task]
+        self._in_flight.pop(task)()
         task.unit = None
         task.aborted = True
         task.response = response
@@ -182,4 +187,5 @@ class PassThrough(LogicalUnit):
 
     def close(self) -> None:
         self.abort_all(RESPONSE_ABORTED)
+        self.device.on_event = None
         self.device.close()

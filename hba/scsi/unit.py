@@ -16,6 +16,7 @@ class LogicalUnit(ABC):
 
     bus: ScsiBus | None = None
     address: tuple[int, int] = (0, 0)  # target, lun
+    leaves_with_store = False  # a store that has gone takes the unit off the bus until it is back
 
     @abstractmethod
     def execute(self, task: Task) -> bool:

@@ -6,6 +6,7 @@ The only place that knows all of them. What a new adapter type, port model or en
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +26,16 @@ from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
-from hba.storage.config import StorageConfig
+from hba.storage.config import ScsiStorage, StorageConfig
 from hba.storage.open import open_backend
+from hba.storage.sg import ScsiPassThrough
 from hba.storage.workers import WorkerPool
 from hba.trace.recorder import Event, Recorder
 from hba.verifier import Finding, Verifier
 from hba.vfio_user.device import Device
 from hba.vfio_user.server import NativeEngine
+
+log = logging.getLogger(__name__)
 
 MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 
@@ -54,8 +58,7 @@ class Assembled:
         """Nobody may connect any more; end all requests; flush and close the storage."""
         self._engine.close()
         self._adapter.stop()
-        for unit in list(self.parts.bus):
-            unit.close()
+        self.parts.bus.close()
         self._workers.shutdown()
 
 
@@ -75,14 +78,22 @@ class Assembler:
         def store(storage: StorageConfig) -> Backend:
             return open_backend(storage, loop, workers, directory)
 
+        def medium(storage: StorageConfig | None) -> Backend | None:
+            return None if storage is None else store(storage)
+
+        def passed_through(storage: ScsiStorage) -> ScsiPassThrough:
+            return ScsiPassThrough(Path(storage.path), loop, workers, read_only=storage.read_only)
+
         def unit(lun: LunConfig) -> LogicalUnit:
-            backend = None if lun.storage is None else store(lun.storage)
+            backend = passed_through(lun.storage) if isinstance(lun.storage, ScsiStorage) else medium(lun.storage)
             try:
-                return build_unit(lun, backend, loop.clock, directory)
+                made = build_unit(lun, backend, loop.clock, directory)
             except BaseException:
                 if backend is not None:
                     backend.close()
                 raise
+            made.leaves_with_store = lun.leaves_with_store
+            return made
 
         try:
             for lun in config.lun:
@@ -95,8 +106,7 @@ class Assembler:
             adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
-            for opened in list(bus):
-                opened.close()
+            bus.close()
             workers.shutdown()
             raise
         parts = Parts(
@@ -177,6 +187,10 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
 
     def storage(event: str, target: int, lun: int) -> None:
         events.publish("storage", {"event": event, "target": target, "lun": lun})
+        log.warning("storage of unit %d:%d: %s", target, lun, event)
+        if event in ("gone", "back"):
+            # Later: a back end that reports is in the middle of its own work.
+            parts.loop.call_soon(lambda: _follow_store(parts.bus, event, target, lun))
 
     def client(connected: bool) -> None:
         events.publish("client", {"event": "connected" if connected else "left"})
@@ -187,6 +201,16 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
     parts.bus.on_change = changed
     parts.bus.on_storage = storage
     adapter.function.on_client.append(client)
+
+
+def _follow_store(bus: ScsiBus, event: str, target: int, lun: int) -> None:
+    """Unplug a unit with its store, and plug it in again with it."""
+    unit = bus.units.get(target, {}).get(lun)
+    if event == "back":
+        if (target, lun) in bus.withdrawn:
+            bus.restore(target, lun)
+    elif unit is not None and unit.leaves_with_store:
+        bus.withdraw(target, lun)
 
 
 def _collect() -> None:

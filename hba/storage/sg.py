@@ -20,7 +20,7 @@ from hba.clock import MS
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage.udev import DeviceWatch, watch_devices
-from hba.storage.vectors import length_of
+from hba.storage.vectors import cut, length_of
 from hba.storage.workers import WorkerPool
 
 SG_IO = 0x2285
@@ -37,7 +37,6 @@ DRIVER_SENSE = 0x08  # driver_status: there is sense data, which is no error of 
 
 MAX_SENSE = 252  # bytes; SPC-5 4.4.1: sense data is not longer
 MAX_CDB = 252
-MAX_IOVECS = 1024  # UIO_MAXIOV
 
 # Commands that change nothing, by operation code: what a device opened read-only is given (SPC-5, SBC-4, MMC-6).
 _READS = frozenset(
@@ -74,12 +73,6 @@ class SgIoHeader(ctypes.Structure):
         ("duration", ctypes.c_uint),
         ("info", ctypes.c_uint),
     ]
-
-
-class IoVector(ctypes.Structure):
-    """struct sg_iovec"""
-
-    _fields_ = [("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t)]
 
 
 Ioctl = Callable[[int, SgIoHeader], None]
@@ -169,11 +162,12 @@ class ScsiPassThrough:
         views: Sequence[memoryview],
         timeout: int,
         done: Callable[[ScsiResult], None],
-    ) -> None:
+    ) -> Callable[[], None]:
         """Send `cdb`; `done` gets the result later, in the loop's thread.
 
-        `direction`: NO_DATA, TO_DEVICE or FROM_DEVICE; `views` is the data, in place. `timeout` in ns: then the
-        kernel aborts the command. Raises `StorageError` for what cannot be sent at all.
+        `direction`: NO_DATA, TO_DEVICE or FROM_DEVICE; `views` is the data. `timeout` in ns: then the kernel aborts
+        the command. Returns what withdraws the command: the kernel cannot be told, but `views` are neither read nor
+        written any more, and the result says ECANCELED. Raises `StorageError` for what cannot be sent at all.
         """
         if self._closed or self.gone:
             raise StorageError(f"{self.path}: the device has {'been closed' if self._closed else 'gone'}", errno.ENODEV)
@@ -188,12 +182,20 @@ class ScsiPassThrough:
             self._in_flight -= 1
             done(self._result(call, error))
 
-        self._workers.submit(lambda: self._ioctl(self._fd, call.header), finished)
+        self._workers.submit(lambda: self._run(call), finished)
         self._in_flight += 1
+        return call.cancel
+
+    def _run(self, call: _Call) -> None:
+        """In a worker."""
+        if not call.cancelled:
+            self._ioctl(self._fd, call.prepare())
 
     def _result(self, call: _Call, error: StorageError | None) -> ScsiResult:
         header = call.header
-        if error is None and header.host_status != DID_OK:
+        if call.cancelled or (header is None and error is None):
+            return ScsiResult(0, b"", call.length, StorageError(f"{self.path}: withdrawn", errno.ECANCELED))
+        if header is not None and error is None and header.host_status != DID_OK:
             code, why = {
                 DID_NO_CONNECT: (errno.ENODEV, "the device has gone"),
                 DID_BUS_BUSY: (errno.EBUSY, "the bus stayed busy"),
@@ -201,15 +203,16 @@ class ScsiPassThrough:
                 DID_TRANSPORT_DISRUPTED: (errno.EBUSY, "the connection to the device was disturbed"),
             }.get(header.host_status, (errno.EIO, f"host status 0x{header.host_status:02x}"))
             error = StorageError(f"{self.path}: {why}", code)
-        elif error is None and header.driver_status & 0x0F not in (0, DRIVER_SENSE):
+        elif header is not None and error is None and header.driver_status & 0x0F not in (0, DRIVER_SENSE):
             error = StorageError(f"{self.path}: driver status 0x{header.driver_status:02x}", errno.EIO)
-        if error is not None:
+        if error is not None or header is None:
+            error = error if error is not None else StorageError(f"{self.path}: not sent", errno.EIO)
             self.errors += 1
             if error.errno in (errno.ENODEV, errno.ENXIO) and not self._closed:
                 self._set_gone()
             return ScsiResult(0, b"", call.length, error)
-        call.finish()
         residual = min(max(0, header.resid), call.length)
+        call.finish(call.length - residual)
         self.bytes += call.length - residual
         return ScsiResult(header.status, bytes(call.sense.raw[: header.sb_len_wr]), residual)
 
@@ -244,44 +247,57 @@ class ScsiPassThrough:
 
 
 class _Call:
-    """The header of one command, and everything its pointers point to, kept alive until it is answered."""
+    """The header of one command, and everything its pointers point to, kept alive until it is answered.
+
+    The data goes through a buffer of our own. In place it would be faster, but there is no way to take a command back
+    from the kernel: after an abort the guest uses its memory again, and the device must not write there any more.
+    """
 
     def __init__(self, cdb: bytes, direction: int, views: Sequence[memoryview], timeout: int) -> None:
         self.length = 0 if direction == NO_DATA else length_of(views)
+        self.cancelled = False
+        self.header: SgIoHeader | None = None
         self.sense = ctypes.create_string_buffer(MAX_SENSE)
+        self._direction = direction if self.length else NO_DATA
         self._cdb = ctypes.create_string_buffer(cdb, len(cdb))
         self._views = views
-        self._copy: memoryview | None = None
-        if self.length == 0:
-            views, direction = [], NO_DATA
-        elif len(views) > MAX_IOVECS or any(view.readonly for view in views):
-            # ctypes gives no address of memory that is read-only in Python, and the kernel takes no longer list.
-            self._copy = memoryview(bytearray(b"".join(views)))
-            views = [self._copy]
-        self._from_device = direction == FROM_DEVICE
-        self._data = [(ctypes.c_char * len(view)).from_buffer(view) for view in views]
-        self._vector = (IoVector * len(self._data))(
-            *(IoVector(ctypes.addressof(part), len(part)) for part in self._data)
-        )
+        self._timeout = timeout
+        self._buffer = bytearray()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._views = ()
+
+    def prepare(self) -> SgIoHeader:
+        """In the worker, so that commands that wait for their turn have no buffers yet."""
+        length = self.length
+        if self._direction == TO_DEVICE:
+            self._buffer = bytearray(b"".join(self._views))
+            length = len(self._buffer)  # 0 when it was withdrawn this moment; then nobody cares for the outcome
+        elif self._direction == FROM_DEVICE:
+            self._buffer = bytearray(length)
+        data = (ctypes.c_char * length).from_buffer(self._buffer) if length else None
         self.header = SgIoHeader(
             interface_id=INTERFACE,
-            dxfer_direction=direction,
-            cmd_len=len(cdb),
+            dxfer_direction=self._direction if length else NO_DATA,
+            cmd_len=len(self._cdb),
             mx_sb_len=MAX_SENSE,
-            iovec_count=len(self._data),
-            dxfer_len=self.length,
-            dxferp=ctypes.addressof(self._vector) if self._data else None,
+            dxfer_len=length,
+            dxferp=None if data is None else ctypes.addressof(data),
             cmdp=ctypes.addressof(self._cdb),
             sbp=ctypes.addressof(self.sense),
-            timeout=max(1, min(timeout // MS, 0xFFFFFFFF)),
+            timeout=max(1, min(self._timeout // MS, 0xFFFFFFFF)),
         )
+        return self.header
 
-    def finish(self) -> None:
-        if self._copy is not None and self._from_device:
+    def finish(self, count: int) -> None:
+        """In the loop's thread: the `count` bytes that came go where they belong."""
+        if self._direction == FROM_DEVICE:
             start = 0
-            for view in self._views:
-                view[:] = self._copy[start : start + len(view)]
-                start += len(view)
+            with memoryview(self._buffer) as data:
+                for view in cut(self._views, 0, count):
+                    view[:] = data[start : start + len(view)]
+                    start += len(view)
 
 
 def _sg_io(fd: int, header: SgIoHeader) -> None:

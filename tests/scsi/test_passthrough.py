@@ -25,6 +25,7 @@ class FakeDevice:
         self.sent: list[tuple[bytes, int, Sequence[memoryview], Callable[[ScsiResult], None]]] = []
         self.refuse: StorageError | None = None
         self.closed = False
+        self.withdrawn: list[bytes] = []
 
     def execute(
         self,
@@ -33,10 +34,11 @@ class FakeDevice:
         views: Sequence[memoryview],
         timeout: int,
         done: Callable[[ScsiResult], None],
-    ) -> None:
+    ) -> Callable[[], None]:
         if self.refuse is not None:
             raise self.refuse
         self.sent.append((cdb, direction, views, done))
+        return lambda: self.withdrawn.append(cdb)
 
     def describe(self) -> dict[str, object]:
         return {"kind": "scsi"}
