@@ -120,10 +120,12 @@ def test_results_are_kept_unless_they_are_not_wanted() -> None:
     unit = disk(backend=backend)
     status = "840001" + "00" * 7 + "0000000c0000"
     assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB
-    assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)], usage=3).status == 0
-    assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB
+    for usage in (2, 3):
+        assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)], usage=usage).status == 0
+        assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB
     assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)] * 2).status == 0
     assert run(unit, status, 12).data == bytes.fromhex("000000080100020000000000")
+    assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB  # told once
     backend.fail_next = StorageError("broken", errno.EIO)
     assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)]).condition == sense.COPY_THIRD_PARTY_FAILURE
     assert run(unit, status, 12).data[4] == 0x02

@@ -46,7 +46,7 @@ KEPT_RESULTS = 16
 _HEADER = 16
 _TARGET_LENGTH = 32
 _SEGMENT_LENGTH = 28
-_DISCARD = 3  # LIST ID USAGE: no result is kept
+_UNKEPT = (0b10, 0b11)  # LIST ID USAGE: results may be discarded, and: there is no list identifier
 _SOURCE_COUNTS = 0x00
 
 Segment = tuple["Disk", int, "Disk", int, int]  # source, LBA, destination, LBA, bytes
@@ -81,7 +81,7 @@ def extended_copy(unit: Disk, task: Task) -> Steps | None:
     targets = _targets(unit, data[_HEADER:end])
     segments = _segments(targets, data[end : end + segments_length], end)
     usage = data[1] >> 3 & 0x03
-    key = None if usage == _DISCARD else (task.initiator, data[0])
+    key = None if usage in _UNKEPT else (task.initiator, data[0])
     return _copying(unit, segments, key)
 
 
@@ -201,7 +201,8 @@ def _copying_segment(source: Disk, source_lba: int, destination: Disk, destinati
     "84 00 ff 00000000000000 ffffffff 00 00", "RECEIVE COPY RESULTS, COPY STATUS", service=True, allocation=(10, 4)
 )
 def copy_status(unit: Disk, task: Task) -> bytes:
-    result = unit.copy_results.get((task.initiator, task.cdb[2]))
+    """Once told, the status of a copy is forgotten: its list identifier is free again."""
+    result = unit.copy_results.pop((task.initiator, task.cdb[2]), None)
     if result is None:
         raise invalid_cdb(2)
     good, segments = result

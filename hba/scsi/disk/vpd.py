@@ -16,7 +16,7 @@ MAX_ATOMIC_BYTES = 1 << 20  # one WRITE ATOMIC
 MAX_COMPARE_BLOCKS = 255  # one COMPARE AND WRITE: the field has one byte
 MAX_UNMAP_BLOCKS = 1 << 20  # all descriptors of one UNMAP
 MAX_UNMAP_DESCRIPTORS = 256
-MAX_WRITE_SAME_BLOCKS = 1 << 18
+MAX_WRITE_SAME_BLOCKS = 0xFFFF  # what WRITE SAME(10) can say: both forms have the same limit
 
 
 def pages(unit: Disk) -> dict[int, Callable[[], bytes]]:
