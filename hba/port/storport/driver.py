@@ -47,6 +47,7 @@ from hba.port.context import (
     SYNCHRONIZED,
     TIMER,
 )
+from hba.port.guard import GuardedSrb
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
 from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
 from hba.port.storport.extended import StorageRequestBlock
@@ -76,6 +77,7 @@ from hba.port.storport.units import (
     gate_names,
 )
 from hba.port.units import PortUnit
+from hba.port.watch import CALLBACK_LIMIT
 from hba.srb import (
     SCSISTAT_BUSY,
     SCSISTAT_QUEUE_FULL,
@@ -161,6 +163,8 @@ class StorPort(PortBase):
         self._plain_mapping = False
         self._total_sense = options.total_sense_data_bytes
         # for `submit`
+        self._locks_before = 0
+        self._start_irql = DISPATCH_LEVEL
         self._spare: Request | None = None  # of the last request that ended at once; nobody else has it
         self._spare_buffer: OpaqueBuffer
         self._max_length = 0
@@ -168,7 +172,8 @@ class StorPort(PortBase):
 
     def _base_gates(self) -> int:
         """Gates that hold nothing, but keep requests off the short way of `submit`."""
-        return (CAPPED if self.stor_options.io_latency_cap else 0) | (WATCHED if self.watched else 0)
+        careful = self.trace is not None or self.stor_options.interleave
+        return (CAPPED if self.stor_options.io_latency_cap else 0) | (WATCHED if careful else 0)
 
     # == configuration ============================================================================================
 
@@ -186,6 +191,7 @@ class StorPort(PortBase):
         apply_options(options, info)
         half = info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX
         self.locks = Locks(self, LockTable(half, info.virtual_device))
+        self._start_irql = self.irql_of(START_IO)
         self.max_io = max(1, info.max_number_of_io)
         self.mapper = Mapper(self, info.map_buffers)
         # The common case in one test on the hot path: value 2, an address that is there but not to be touched.
@@ -227,7 +233,7 @@ class StorPort(PortBase):
 
     def submit(self, srb: Srb) -> None:
         """The common case, in one function because every guest request pays for it: a command for a unit that nothing
-        holds, nobody watching, often complete before hw_start_io returns (ST-12). It does what `PortBase.submit`,
+        holds, not traced, often complete before hw_start_io returns (ST-12). It does what `PortBase.submit`,
         `issue`, `dispatch`, `run` and `retire` do; anything out of the ordinary is left to them.
         """
         unit: Any = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
@@ -271,19 +277,31 @@ class StorPort(PortBase):
         unit.started += 1
         self.outstanding += 1
         miniport = self.miniport
+        verified = self.verifier is not None
+        handed = self._watch(request) if verified else srb
         self.callback = BUILD_IO
         try:
-            if not miniport.hw_build_io(srb):
+            if not miniport.hw_build_io(handed):
                 request.stage = REFUSED
-            elif (self.gates | unit.gates) & HOLDING:
-                self._hold_built(request)
-            elif request.state == ISSUED:
-                self.callback = START_IO
-                request.stage = STARTED
-                miniport.hw_start_io(srb)
+                if verified:
+                    self._watch_built(request)
+            else:
+                if verified:
+                    self._watch_built(request)
+                if (self.gates | unit.gates) & HOLDING:
+                    self._hold_built(request)
+                elif request.state == ISSUED:
+                    self.callback = START_IO
+                    request.stage = STARTED
+                    if not miniport.hw_start_io(handed) and verified:
+                        self._refused_to_start(request)
+                elif verified:
+                    self._complete_already(request)
         except Exception as error:
-            self._crashed_with(error, request, srb)
+            self._crashed_with(error, request, handed)
         finally:
+            if verified:
+                self._watch_over(request)
             self.callback = NO_CALLBACK
         finished = self.finished
         if (
@@ -300,9 +318,12 @@ class StorPort(PortBase):
             request.state = COMPLETED
             srb._port = None
             srb.srb_extension = srb.data_buffer = None
-            request.srb = _NOTHING  # or it would keep the guest's memory mapped
-            self._spare = request
-            self._spare_buffer = buffer
+            if verified:
+                self._close_window(request)
+            else:
+                request.srb = _NOTHING  # or it would keep the guest's memory mapped
+                self._spare = request
+                self._spare_buffer = buffer
             completion = srb.completion
             if completion is not None:
                 self.running = True
@@ -316,6 +337,73 @@ class StorPort(PortBase):
                 self.arm_tick()
         if self.dpc_pending or self.interrupt_pending:
             self.run()
+
+    # -- the verifier's part of it --------------------------------------------------------------------------------
+
+    def _watch(self, request: Request) -> GuardedSrb:
+        """Before BuildIo: what the miniport gets, and what is compared afterwards."""
+        srb = request.srb
+        now = request.issued_at = self.clock.now()
+        request.history = [(now, "submit", None)]
+        request.sense_at_issue = srb.sense_info_buffer_length
+        windows = self.chip.windows
+        if windows is not None:
+            windows.open(srb)
+        assert self.guard_policy is not None
+        guard = request.guard = GuardedSrb(request, self.guard_policy)
+        self.irql, self.current, self.charged = DISPATCH_LEVEL, request, 0
+        self._locks_before = self.locks.taken
+        if self.writes is not None and self.writes.due():
+            self.writes.begin()
+        return guard
+
+    def _watch_built(self, request: Request) -> None:
+        """After BuildIo: locks, IRQL, time and write set (LK-03, LK-05, IN-03, ST-04). Then StartIo's IRQL."""
+        locks = self.locks
+        if self.charged or locks.held or self.irql != DISPATCH_LEVEL:
+            self.end_watch(request.issued_at)
+        writes = self.writes
+        if writes is not None and writes.watching:
+            found = writes.end(request.number)
+            if found and self._locks_before == locks.taken:
+                self._races(request, found)
+        self.irql = self._start_irql
+        self.in_start_io += 1
+
+    def _watch_over(self, request: Request) -> None:
+        """After StartIo (or BuildIo, when there was none)."""
+        self.in_start_io = 0
+        wrong_irql = self.callback == START_IO and self.irql != self._start_irql
+        too_long = self.clock.now() - request.issued_at > CALLBACK_LIMIT
+        if self.charged or self.locks.held or wrong_irql or too_long:
+            self.end_watch(request.issued_at)
+        self.irql = PASSIVE_LEVEL
+        self.current = None
+
+    def _close_window(self, request: Request) -> None:
+        """The request is complete: no DMA for it any more."""
+        windows = self.chip.windows
+        if windows is not None:
+            windows.close(request.srb)
+        request.guard = None
+
+    def _refused_to_start(self, request: Request) -> None:
+        if request.state == ISSUED:
+            # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
+            self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
+
+    def _complete_already(self, request: Request) -> None:
+        """ST-05: whoever completes in BuildIo says FALSE."""
+        self.finding("ST-05", "hw_build_io returned TRUE for an SRB it had completed", request)
+
+    def _races(self, request: Request, found: list[tuple[str, int]]) -> None:
+        for name, first in found:
+            self.finding(
+                "ST-04",
+                f"{name} is written without a lock by the BuildIo of several requests (#{first}, "
+                f"#{request.number}), which may run at once",
+                request,
+            )
 
     def enqueue(self, request: Request) -> None:
         unit: Any = request.unit
@@ -592,7 +680,7 @@ class StorPort(PortBase):
             self.trace.add("build_io.enter", request.number, None)
         since = self.begin_watch()
         writes, taken = self.writes, self.locks.taken
-        if writes is not None:
+        if writes is not None and writes.due():
             writes.begin()
         wanted = False
         try:
@@ -604,19 +692,14 @@ class StorPort(PortBase):
                 self.end_watch(since)
             if self.trace is not None:
                 self.trace.add("build_io.exit", request.number, wanted)
-        if writes is not None and taken == self.locks.taken:
-            for name, first in writes.end(request.number):
-                self.finding(
-                    "ST-04",
-                    f"{name} is written without a lock by the BuildIo of several requests (#{first}, "
-                    f"#{request.number}), which may run at once",
-                    request,
-                )
+        if writes is not None and writes.watching:
+            found = writes.end(request.number)
+            if taken == self.locks.taken:
+                self._races(request, found)
         if not wanted:
             request.stage = REFUSED
         elif request.state != ISSUED:
-            # ST-05: whoever completes in BuildIo says FALSE.
-            self.finding("ST-05", "hw_build_io returned TRUE for an SRB it had completed", request)
+            self._complete_already(request)
             return False
         return wanted
 
@@ -641,9 +724,8 @@ class StorPort(PortBase):
             if self.trace is not None:
                 self.trace.add("start_io.exit", request.number, bool(started))
             self.callback, self.irql, self.current = outer
-        if not started and request.state == ISSUED:
-            # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
-            self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
+        if not started:
+            self._refused_to_start(request)
 
     def end_watch(self, since: int) -> None:
         super().end_watch(since)

@@ -20,13 +20,15 @@ from hba.miniport.services import (
     DpcRoutine,
     LockHandle,
 )
-from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, LEGAL, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.request import ISSUED, NOTIFIED
 from hba.port.storport.units import StorUnit
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
 
+COMPLETES_HERE = LEGAL[n.REQUEST_COMPLETE]
+COMPLETED_FROM = [f"RequestComplete from {name}" for name in CALLBACK_NAMES]
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
 POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
 EXTENDED_FUNCTIONS = ("AllocatePool", "FreePool", "GetSystemAddress", "InitializePerfOpts", "AcquireMSISpinLock")
@@ -49,7 +51,13 @@ class StorPortServicesOf:
     def notification(self, notification_type: int, *arguments: Any) -> Any:
         port = self._port
         if notification_type == n.REQUEST_COMPLETE:
-            if not port.watched:
+            if port.verifier is not None and port.trace is None:
+                # Only what needs looking at: an unusual place, or a reset (RS-04).
+                if port.current is None or port.callback not in COMPLETES_HERE:
+                    port.noted(notification_type, arguments)
+                elif port.current.history is not None:
+                    port.current.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
+            elif not port.watched:
                 request = arguments[0]._port
                 if request is not None and request.state == ISSUED and port.callback:
                     request.state = NOTIFIED
