@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "Show the inside of a running adapter.",
     "lun": "List, add, remove and change the logical units of a running adapter.",
     "events": "Follow what happens in a running adapter.",
+    "trace": "Print the recorded trace of an adapter.",
     "explain": "Explain a rule of the port drivers by its ID.",
     "doctor": "Say what this machine has and lacks for guests.",
     "bench": "Measure an adapter beside a plain loop on the same file.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from hba.clock import Clock
@@ -28,9 +29,17 @@ class Recorder:
         self.clock = clock
         self.events: deque[Event] = deque(maxlen=keep)
         self.subscribers: list[Callable[[Event], None]] = []
+        self.recorded = 0  # in all; the oldest kept one is number `recorded - len(events)`
 
     def add(self, kind: str, srb: int = 0, detail: object = None) -> None:
         event = Event(self.clock.now(), kind, srb, detail)
         self.events.append(event)
+        self.recorded += 1
         for subscriber in self.subscribers:
             subscriber(event)
+
+    def since(self, number: int, limit: int) -> tuple[int, list[Event]]:
+        """Up to `limit` events from number `number` on, or from the oldest kept; with the number of the first."""
+        first = self.recorded - len(self.events)
+        start = min(max(number, first), self.recorded)
+        return start, list(islice(self.events, start - first, start - first + limit))

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from hba.control.method import Method
-from hba.control.methods import events, lun, server, show, verifier
+from hba.control.methods import events, lun, server, show, trace, verifier
 
-METHODS: tuple[Method, ...] = (*server.METHODS, *show.METHODS, *lun.METHODS, *verifier.METHODS, *events.METHODS)
+METHODS: tuple[Method, ...] = (
+    *server.METHODS,
+    *show.METHODS,
+    *lun.METHODS,
+    *verifier.METHODS,
+    *events.METHODS,
+    *trace.METHODS,
+)
