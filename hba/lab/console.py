@@ -26,6 +26,7 @@ def attach(guest: Guest, path: Path) -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line, _raw_terminal():
         line.connect(str(path))
         _write(_last_line(guest))
+        on_terminal = sys.stdin.isatty()
         sources = [line.fileno(), sys.stdin.fileno()]
         while True:
             ready, _, _ = select.select(sources, [], [], 0.5)
@@ -35,11 +36,11 @@ def attach(guest: Guest, path: Path) -> None:
                     break
                 _write(data)
             if sys.stdin.fileno() in ready:
-                typed = os.read(sys.stdin.fileno(), 4096)
-                if not typed:
-                    sources.remove(sys.stdin.fileno())
-                elif LEAVE in typed:
+                typed = _typed()
+                if LEAVE in typed or (not typed and on_terminal):  # or the terminal has been closed
                     return
+                elif not typed:
+                    sources.remove(sys.stdin.fileno())
                 else:
                     line.sendall(typed)
             if not ready:
@@ -53,6 +54,13 @@ def _last_line(guest: Guest) -> bytes:
     """What the guest has printed since its last line's end: a prompt, most likely, that came before us."""
     try:
         return guest.sockets.console_log.read_bytes()[-500:].rpartition(b"\n")[2]
+    except OSError:
+        return b""
+
+
+def _typed() -> bytes:
+    try:
+        return os.read(sys.stdin.fileno(), 4096)
     except OSError:
         return b""
 

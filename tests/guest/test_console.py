@@ -60,9 +60,14 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 def test_a_shell_until_the_user_leaves(terminal: Terminal) -> None:
     terminal.expect(b"Ctrl-] leaves it")
     terminal.expect(b"root@guest")
-    terminal.type(b"lsscsi; sleep 1000\r")
+    terminal.type(b"lsscsi\r")
     terminal.expect(b"/dev/sda")
+    terminal.expect(b"root@guest")
+    # In two pieces each, to tell what is printed from what is typed.
+    terminal.type(b'sh -c \'trap "echo cau""ght; exit" INT; echo wai""ting; sleep 1000\'\r')
+    terminal.expect(b"waiting")
     terminal.type(b"\x03")  # Ctrl-C is the guest's
+    terminal.expect(b"caught")
     terminal.expect(b"root@guest")
     terminal.type(b"echo sum $((40 + 2))\r")
     terminal.expect(b"sum 42")
