@@ -24,6 +24,7 @@ class FileBackend(DescriptorBackend):
     `inline_writes`  whether to write in the event loop where the file system cannot promise not to wait (ext4):
                      "auto" while nothing speaks for a wait (see `hba.storage.inline`), "never", or "always", which
                      lets a writer that the kernel throttles hold up the guest's register accesses too.
+    `unnamed`        the caller deletes the file while it is open: that is no news.
     Raises `StorageError` that says why the file cannot be used and what to do.
     """
 
@@ -40,9 +41,13 @@ class FileBackend(DescriptorBackend):
         create: bool = False,
         direct: bool = False,
         inline_writes: str = "auto",
+        unnamed: bool = False,
     ) -> None:
         super().__init__(Path(path), loop, workers)
         self.read_only = read_only
+        self.deleted = False  # by others, while we have it open
+        self._links = 1
+        self._unnamed = unnamed
         # O_NONBLOCK: opening a FIFO by mistake must not wait for its other end. It means nothing to a regular file.
         flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR)
         fd, made = self._open(flags, create and not read_only, size)
@@ -164,7 +169,16 @@ class FileBackend(DescriptorBackend):
             return True, length
 
     def _measure(self) -> int:
-        return os.fstat(self._fd).st_size // SECTOR * SECTOR
+        information = os.fstat(self._fd)
+        self._links = information.st_nlink
+        return information.st_size // SECTOR * SECTOR
+
+    def _checked(self, found: list[int], error: StorageError | None) -> None:
+        super()._checked(found, error)
+        if self._links == 0 and not (self.deleted or self._unnamed or self._closed):
+            # It works until it is closed, and then it is lost: no error for the guest, but somebody must be told.
+            self.deleted = True
+            self._tell(f"error: {self.path} was deleted; its content is lost when the unit is removed or we end")
 
     def resize(self, size: int) -> None:
         if size <= 0 or size % SECTOR:
@@ -181,7 +195,8 @@ class FileBackend(DescriptorBackend):
         self.size = size
 
     def describe(self) -> dict[str, object]:
-        return super().describe() | {"locked": self.locked}
+        state = {"state": "deleted"} if self.deleted and not self._closed else {}
+        return super().describe() | state | {"locked": self.locked}
 
 
 def _punches_holes(fd: int, size: int) -> bool:

@@ -209,7 +209,7 @@ def open_overlay(
         ) from None
     try:
         os.truncate(handle, base.size)
-        return OverlayBackend(base, FileBackend(name, loop, workers))
+        return OverlayBackend(base, FileBackend(name, loop, workers, unnamed=True))
     except OSError as problem:
         raise StorageError(
             f"cannot make a temporary overlay of {base.size} bytes in {where}: {problem.strerror}", problem.errno or 0
