@@ -529,7 +529,11 @@ class ScsiPort(PortBase):
                 self._unit_free(unit)
                 return
             if srb.function in control.ABOUT_OTHERS:
+                # It counted as outstanding, so others may have waited for it; the unit's turn it did not take.
                 control.done(self, request)
+                if unit.holds & PENDING_UNTAGGED and not unit.active:
+                    errors.retry_untagged(self, unit)
+                self.pull(unit)
             else:
                 self._unit_free(unit)
         self.complete_up(request)

@@ -19,6 +19,7 @@ from hba.srb import (
     SRB_FLAGS_DISABLE_DISCONNECT,
     SRB_FLAGS_NO_QUEUE_FREEZE,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
+    SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_FLUSH_QUEUE,
     SRB_FUNCTION_LOCK_QUEUE,
@@ -311,6 +312,27 @@ def test_Q_14_untagged_waits_until_the_tagged_ones_are_done(rig: Make, verifier:
     assert r.started(untagged) and untagged.queue_tag == SP_UNTAGGED
     r.finish(untagged)
     assert r.started(later)
+
+
+def test_Q_14_untagged_waits_for_an_abort_as_well(rig: Make) -> None:
+    r = rig()
+    victim = r.command()
+    abort = r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=victim)
+    untagged = r.command(srb_flags=0)
+    r.finish(victim)
+    assert not r.started(untagged)
+    r.finish(abort)
+    assert r.started(untagged)
+
+
+def test_SP_13_an_abort_counts_until_it_is_done(rig: Make) -> None:
+    r = rig(next="next", tagged=False)
+    victim = r.command()
+    abort = r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=victim)
+    waiting = r.command()
+    r.finish(victim)
+    r.finish(abort)
+    assert r.started(waiting)
 
 
 def test_Q_14_disable_disconnect_is_never_tagged(rig: Make) -> None:
