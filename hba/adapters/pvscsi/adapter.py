@@ -396,6 +396,7 @@ class PvscsiAdapter(Adapter):
             self._done.append((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
         else:
             self._done.append(self._unsuccessful(srb, context, sense_address, sense_length))
+        srb.mdl = None  # whoever still keeps the SRB shall not keep the guest's memory mapped with it
         if not self._batching and not self._flush_pending:
             self._flush_pending = True
             self.loop.call_soon(self._flush_late)
