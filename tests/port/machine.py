@@ -60,6 +60,10 @@ FLAGS = st.sampled_from(
 )
 
 
+# What a reset ends: commands, and the aborts of them.
+_RESETTABLE = (SRB_FUNCTION_EXECUTE_SCSI, SRB_FUNCTION_ABORT_COMMAND)
+
+
 class PortMachine(RuleBasedStateMachine):
     """Subclasses say which port: `make_rig`, `depth`, and `owed_next` for a model that needs NextRequest."""
 
@@ -143,7 +147,7 @@ class PortMachine(RuleBasedStateMachine):
         """A reset: the miniport completes what it has in its scope first."""
         lun = reset.lun if reset.function == SRB_FUNCTION_RESET_LOGICAL_UNIT else None
         for srb in list(self.rig.miniport.held):
-            if srb is not reset and srb.function == SRB_FUNCTION_EXECUTE_SCSI and lun in (None, srb.lun):
+            if srb is not reset and srb.function in _RESETTABLE and lun in (None, srb.lun):
                 self.rig.hardware(lambda srb=srb: self.rig.miniport.finish(srb, SRB_STATUS_BUS_RESET))  # type: ignore[misc]
 
     @rule(data=st.data())

@@ -263,7 +263,11 @@ def test_BC_01_a_callback_that_raises_is_contained(rig: Make) -> None:
 def test_BC_01_in_the_interrupt_routine(rig: Make) -> None:
     r = rig()
     r.command()
-    r.hardware(lambda: None if int("x") else None)
+
+    def crash() -> None:
+        raise ValueError("oops")
+
+    r.hardware(crash)
     assert r.rules == ["BC-01"]
     r.finish()
     assert len(r.done) == 1
