@@ -70,6 +70,7 @@ class PortMachine(RuleBasedStateMachine):
     verifier: ClassVar[str] = "report"
     max_depth: ClassVar[int] = 256  # requests of one unit at the miniport
     max_outstanding: ClassVar[int] = 1000
+    autosense: ClassVar[bool] = True  # the miniport brings sense data with a CHECK CONDITION
 
     def make_rig(self) -> Rig:
         raise NotImplementedError
@@ -134,6 +135,8 @@ class PortMachine(RuleBasedStateMachine):
             return
         srb = held[data.draw(st.integers(0, len(held) - 1))]
         status, scsi_status = outcome
+        if not self.autosense:
+            status &= ~SRB_STATUS_AUTOSENSE_VALID
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             status, scsi_status = SRB_STATUS_SUCCESS, 0
             if srb.function == SRB_FUNCTION_ABORT_COMMAND and srb.next_srb in held:

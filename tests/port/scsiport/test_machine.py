@@ -60,13 +60,10 @@ class OneAtATime(ScsiPortMachine):
 
 
 class PortSense(ScsiPortMachine):
-    """Without auto-sense: the fake says AUTOSENSE_VALID all the same, so only invariants count, not findings."""
+    """The port fetches the sense data itself (ER-03)."""
 
     info: ClassVar[dict[str, Any]] = {"tagged_queuing": True}
-
-    def make_rig(self) -> Rig:
-        self.crashed = True
-        return super().make_rig()
+    autosense = False
 
 
 for machine in (Tagged, TaggedUnwatched, OneAtATime, PortSense):
