@@ -78,6 +78,7 @@ IDENTITY = Identity(
     vendor=0x15AD, device=0x07C0, subsystem_vendor=0x15AD, subsystem=0x07C0, revision=0x02, class_code=0x010000
 )
 MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
+BATCH = 16  # requests that are executed, completed and announced together
 RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
 
 SRB_HEAD, SRB_ORDERED = SRB_HEAD_OF_QUEUE_TAG_REQUEST, SRB_ORDERED_QUEUE_TAG_REQUEST
@@ -263,14 +264,12 @@ class PvscsiAdapter(Adapter):
                 self.watch.taking(rings, rings.request_cons, pending)
             if not pending:
                 return
-            if pending == 1:
-                self._take(rings, 1)
-            else:
-                self.port.begin_batch()
-                try:
-                    self._take(rings, pending)
-                finally:
-                    self.port.end_batch()
+            while pending and self.rings is rings:
+                count = min(pending, BATCH)
+                pending -= count
+                self._take_batch(rings, count)
+                if self._done and pending:
+                    self._flush()  # the guest works on these while we work on the next
             if self.rings is not rings:
                 return
             state.store(REQ_CONS_IDX, rings.request_cons)
@@ -282,6 +281,16 @@ class PvscsiAdapter(Adapter):
             self._batching = False
             if self._done:
                 self._flush()
+
+    def _take_batch(self, rings: Rings, count: int) -> None:
+        if count == 1:
+            self._take(rings, 1)
+            return
+        self.port.begin_batch()
+        try:
+            self._take(rings, count)
+        finally:
+            self.port.end_batch()
 
     def _pending(self, rings: Rings) -> int:
         """How many requests may be taken now."""

@@ -809,11 +809,55 @@ class StorPort(PortBase):
             dpc, argument1, argument2 = self.dpcs.popleft()
             dpc.queued = False
             self.call(DPC, DISPATCH_LEVEL, None, dpc.routine, dpc, argument1, argument2)
+        if self.chip.windows is None:
+            self._retire_plain()
         finished = self.finished
         for _ in range(len(finished)):
             self.retire(finished.popleft())
         if self.pump_all:
             self._pump_all()
+
+    def _retire_plain(self) -> None:
+        """The common case of `retire`, up to the first request that is not one: a command that ended well, at a unit
+        that nothing holds and nobody watches. A guest's batch comes back this way."""
+        finished = self.finished
+        last: Any = None
+        while finished:
+            request = finished[0]
+            unit: Any = request.unit
+            srb = request.srb
+            if (
+                srb.srb_status != SRB_STATUS_SUCCESS
+                or srb.function
+                or unit is None
+                or self.gates | unit.gates
+                or unit.queue
+                or self.waiting
+                or request not in (active := unit.active)
+            ):
+                break
+            del finished[0]
+            del active[request]
+            self.outstanding -= 1
+            unit.completed += 1
+            if unit is not last:
+                if last is not None:
+                    self._restart_timeout(last)
+                last = unit
+            request.state = COMPLETED
+            srb._port = srb.srb_extension = srb.data_buffer = None
+            completion = srb.completion
+            if completion is not None:
+                completion(srb)
+        if last is not None:
+            self._restart_timeout(last)
+
+    def _restart_timeout(self, unit: Any) -> None:
+        """ER-09: the clock of a unit runs for its oldest request."""
+        if unit.active:
+            unit.timeout_left = next(iter(unit.active)).srb.time_out_value or self.options.default_timeout
+        else:
+            unit.timeout_left = -1
 
     def retire(self, request: Request) -> None:
         """A request came back: counters and gates, another try for what was busy, else up with it; then the next."""

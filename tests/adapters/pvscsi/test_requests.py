@@ -111,15 +111,16 @@ def test_a_cdb_the_interface_does_not_allow_is_refused(driver: Driver, flags: in
     assert [c[3] for c in driver.completions()] == [0x1A]
 
 
-def test_one_interrupt_for_a_batch(driver: Driver) -> None:
+@pytest.mark.parametrize(("requests", "interrupts"), [(1, 1), (16, 1), (17, 2), (32, 2)])
+def test_one_interrupt_for_a_batch(driver: Driver, requests: int, interrupts: int) -> None:
     driver.port.at_once = lambda srb: None
     raised: list[int] = []
     driver.adapter.raise_cause = raised.append  # type: ignore[method-assign]
-    for context in range(20):
+    for context in range(requests):
         driver.put(context=context)
     driver.kick()
-    assert len(driver.completions()) == 20
-    assert raised == [1]
+    assert len(driver.completions()) == requests
+    assert raised == [1] * interrupts
 
 
 def test_rings_wrap(driver: Driver) -> None:
