@@ -22,7 +22,7 @@ from hba.loop import EventLoop
 from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
-from hba.storage.inline import InlineWrites
+from hba.storage.inline import LARGEST, PAGE, InlineWrites
 from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 
@@ -49,7 +49,7 @@ class DescriptorBackend(CountingBackend):
         self._write_flags = NEVER
         self._at_once = False  # nothing blocks here: the store is in memory
         self._inline: InlineWrites | None = None  # for a file system without NOWAIT; None: such writes go to workers
-        self._changing = 0  # writes, discards, zeroes in workers; each may hold the file's lock for long
+        self._changing = 0  # calls in workers that may hold the file's lock for long
         self.inline_writes = 0  # writes done in the loop by `_inline`'s leave
         self.in_flight = 0  # calls in workers; `close` waits for them
         self._changes = 0  # completed writes, discards, zeroes
@@ -144,8 +144,11 @@ class DescriptorBackend(CountingBackend):
                     return True
         # A part that is done already is written once more with FUA, because it is not stable yet.
         rest, start = (skip(views, count), offset + count) if count and not fua else (views, offset)
-        self._changing += 1
-        self._submit(partial(self._write_blocking, rest, start, fua), partial(self._write_done, done, offset, length))
+        heavy = length > LARGEST or (offset | length) % PAGE != 0
+        self._changing += heavy
+        self._submit(
+            partial(self._write_blocking, rest, start, fua), partial(self._write_done, done, offset, length, heavy)
+        )
         return False
 
     def _write_blocking(self, views: Sequence[memoryview], offset: int, fua: bool) -> None:
@@ -164,9 +167,9 @@ class DescriptorBackend(CountingBackend):
         if fua and not flags:
             os.fdatasync(self._fd)
 
-    def _write_done(self, done: Done, offset: int, length: int, error: StorageError | None) -> None:
+    def _write_done(self, done: Done, offset: int, length: int, heavy: bool, error: StorageError | None) -> None:
         self.in_flight -= 1
-        self._changing -= 1
+        self._changing -= heavy
         self._changes += 1  # also after an error: part of it may have been written
         if error is None:
             self.bytes_written += length

@@ -5,7 +5,7 @@ several times the cost of the copy into the page cache that such a write mostly 
 what keeps that out of the loop (a register access must be answered within seconds, and mostly at once):
 
 - for a page to be read first: only writes of whole pages run here;
-- for the file's lock, held by another write or a hole being punched: the caller runs none while one is in a worker;
+- for the file's lock: the caller runs none while a worker punches holes, writes much, or writes parts of pages;
 - for a throttled writer's turn, once too much memory of this machine is dirty: the kernel does not throttle anybody
   below the middle between its two thresholds (mm/page-writeback.c, dirty_freerun_ceiling), so the distance to that is
   looked at before each `CREDIT` bytes, at least every `VALID`, and half of it is left alone;
@@ -22,7 +22,7 @@ from pathlib import Path
 from hba.clock import MS, S
 
 PAGE = os.sysconf("SC_PAGESIZE")
-LARGEST = 128 << 10  # bytes; copying more takes longer than a worker's two wake-ups
+LARGEST = 32 << 10  # bytes; what is longer is copied by a worker while the loop goes on
 CREDIT = 16 << 20  # bytes between two looks at the kernel's counters
 VALID = 200 * MS
 SLOW = 20 * MS  # longer than losing the processor to another process for a turn, shorter than a throttled pause

@@ -166,15 +166,31 @@ def test_none_while_a_worker_changes_the_file(backend: FileBackend, loop: EventL
     """It may hold the file's lock, for as long as the kernel makes it wait."""
     ended: list[object] = []
     view = memoryview(bytes(PAGE))
-    assert not backend.write([view], 0, ended.append, True)
-    assert not backend.write([view], PAGE, ended.append)
-    assert not backend.zero(2 * PAGE, PAGE, ended.append)
     assert isinstance(backend._inline, Watched)
-    assert backend._inline.asked == 0
-    while len(ended) < 3:
+    for start in (
+        lambda: backend.zero(2 * PAGE, PAGE, ended.append),
+        lambda: backend.write([view[:512]], 512, ended.append),
+        lambda: backend.write([memoryview(bytes(2 * LARGEST))], 0, ended.append),
+    ):
+        ended.clear()
+        assert not start()
+        asked = backend._inline.asked
+        assert not backend.write([view], PAGE, ended.append)
+        assert backend._inline.asked == asked
+        while len(ended) < 2:
+            loop.run_once(None)
+        assert ended == [None, None]
+        assert backend.write([view], 0, ended.append)
+
+
+def test_small_writes_in_workers_do_not_keep_the_others_there(backend: FileBackend, loop: EventLoop) -> None:
+    ended: list[object] = []
+    view = memoryview(bytes(PAGE))
+    assert not backend.write([view], 0, ended.append, True)
+    assert backend.write([view], PAGE, ended.append)
+    while not ended:
         loop.run_once(None)
-    assert backend.write([view], 0, ended.append)
-    assert ended == [None] * 3
+    assert ended == [None]
     backend.close()
 
 
