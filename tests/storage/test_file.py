@@ -295,3 +295,39 @@ def test_closing_in_a_callback_waits_for_the_others(tmp_path: Path, loop: EventL
     loop.run_once(None)
     assert outcomes == [None] * 4
     assert backend._fd == -1, "the descriptor was left open"
+
+
+def test_a_deleted_file_is_told_once(tmp_path: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    """It goes on working: the guest gets no error, but its data will be lost."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+    backend = FileBackend(path, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    path.unlink()
+    for _ in range(2):
+        backend.check_size()
+        while backend.in_flight:
+            loop.run_once(None)
+    assert len(events) == 1
+    assert "was deleted" in events[0]
+    assert backend.describe()["state"] == "deleted"
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * 512)
+    assert sync.read(0, 512) == b"x" * 512
+    backend.close()
+    assert backend.describe()["state"] == "closed"
+
+
+def test_an_unnamed_file_is_no_news(tmp_path: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+    backend = FileBackend(path, loop, workers, unnamed=True)
+    events: list[str] = []
+    backend.on_event = events.append
+    path.unlink()
+    backend.check_size()
+    while backend.in_flight:
+        loop.run_once(None)
+    assert events == []
+    backend.close()
