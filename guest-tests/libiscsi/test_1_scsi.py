@@ -12,9 +12,13 @@ TIMEOUT = 120.0
 # test_2_tool.py shows that it crashes on Linux's own scsi_debug just the same.
 CRASHES_ON_SG = {"SCSI.ReportLUNs.Simple"}
 
+# The only tests that expect a write to be refused. All others that write want it to succeed.
+FOR_PROTECTED = "SCSI.ReadOnly."
+
 
 def test_scsi(disk, kind, scsi_test, score):
-    result = tool.run(scsi_test, disk.generic, TIMEOUT)
+    may_write = kind != "protected" or scsi_test.startswith(FOR_PROTECTED)
+    result = tool.run(scsi_test, disk.generic, TIMEOUT, dataloss=may_write)
     print(result.output)
     score.add(scsi_test, kind, result.outcome)
     if result.outcome == tool.SKIPPED:

@@ -11,28 +11,35 @@ from typing import Any
 GOOD = 0
 ILLEGAL_REQUEST = 5
 MISCOMPARE = 14
+INVALID_PARAMETER = 19  # illegal request, invalid field in parameter list
+LBA_OUT_OF_RANGE = 22
 RESERVATION_CONFLICT = 24
 
 TIMEOUT = 120.0
 
 
 def run(program: str, *arguments: object, code: int = GOOD) -> str:
-    """Run the program, which must end with `code`; what it says on standard output."""
-    return run_binary(program, *arguments, code=code).decode(errors="replace")
+    """Run the program, which must end with `code`; what it says, on standard output and error."""
+    done = _done(program, arguments, code)
+    return (done.stdout + done.stderr).decode(errors="replace")
 
 
 def run_binary(program: str, *arguments: object, code: int = GOOD) -> bytes:
-    """As `run`, for output that is not text."""
+    """As `run`, but standard output alone."""
+    return _done(program, arguments, code).stdout
+
+
+def _done(program: str, arguments: tuple[object, ...], code: int) -> subprocess.CompletedProcess[bytes]:
     command = [program, *map(str, arguments)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
     said = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == code, f"{' '.join(command)}: exit code {done.returncode}, not {code}\n{said}"
-    return done.stdout
+    return done
 
 
 def ask(program: str, *arguments: object) -> dict[str, Any]:
     """The program's answer as JSON."""
-    return json.loads(run(program, "--json", *arguments))
+    return json.loads(run_binary(program, "--json", *arguments))
 
 
 def extents(node: str, lba: int = 0) -> Iterator[tuple[int, int, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import sg
 
 # Vital product data pages SPC-5 and SBC-4 make mandatory for a disk, and those of a thin one.
@@ -20,7 +18,7 @@ def test_inquiry(disk):
     said = sg.run("sg_inq", disk.generic)
     assert f"Vendor identification: {disk.expected['vendor']}" in said
     assert f"Product identification: {disk.expected['product']}" in said
-    assert f"Unit serial number: {disk.expected['serial']}" in said
+    assert disk.expected["serial"] in sg.run("sg_inq", "--page=sn", disk.generic)
     assert "Peripheral device type: disk" in said
     assert "Resp_data_format=2" in said and "CmdQue=1" in said
 
@@ -37,7 +35,7 @@ def test_every_page_it_announces(disk):
         assert len(raw) == 4 + int.from_bytes(raw[2:4], "big"), f"page {page:02x}h is not as long as it says"
         decoded = sg.run("sg_vpd", f"--page={page:#x}", disk.generic)
         assert "VPD page" in decoded and "unable to decode" not in decoded.lower(), decoded
-    sg.run("sg_vpd", "--page=0xb9", disk.generic, code=sg.ILLEGAL_REQUEST)
+    sg.run("sg_vpd", "--force", "--page=0xb9", disk.generic, code=sg.ILLEGAL_REQUEST)
 
 
 def test_the_pages_agree_with_the_disk(disk, blocks):
@@ -88,7 +86,7 @@ def test_operation_codes(disk):
         assert int(usage[0], 16) == int(entry["operation_code"], 16), said
     # With time-outs, and what is not there.
     assert "timeout" in sg.run("sg_opcodes", "--rctd", "--opcode=0x28", disk.generic).lower()
-    assert "not supported" in sg.run("sg_opcodes", "--opcode=0xe7", disk.generic)
+    assert "NOT supported" in sg.run("sg_opcodes", "--opcode=0xe7", disk.generic)
 
 
 def test_task_management_functions(disk):
@@ -102,5 +100,4 @@ def test_request_sense(disk):
 
 
 def test_target_port_group(disk):
-    said = json.dumps(sg.run("sg_rtpg", "--decode", disk.generic))
-    assert "active/optimized" in said
+    assert "active/optimized" in sg.run("sg_rtpg", "--decode", disk.generic)

@@ -57,7 +57,7 @@ def test_verify(disk, data, file, form):
 
 def test_verify_past_the_end(disk, blocks):
     sg.run("sg_verify", f"--lba={blocks - 4}", "--count=4", disk.generic)
-    sg.run("sg_verify", f"--lba={blocks - 4}", "--count=5", disk.generic, code=sg.ILLEGAL_REQUEST)
+    sg.run("sg_verify", f"--lba={blocks - 4}", "--count=5", disk.generic, code=sg.LBA_OUT_OF_RANGE)
 
 
 @pytest.mark.parametrize("form", ["--10", "--16"])
@@ -99,7 +99,7 @@ def test_unmap(disk, data, at):
 
 
 def test_unmap_past_the_end(disk, blocks):
-    sg.run("sg_unmap", "--force", f"--lba={blocks - 1}", "--num=2", disk.generic, code=sg.ILLEGAL_REQUEST)
+    sg.run("sg_unmap", "--force", f"--lba={blocks - 1}", "--num=2", disk.generic, code=sg.LBA_OUT_OF_RANGE)
 
 
 def test_compare_and_write(disk, data, at, file):

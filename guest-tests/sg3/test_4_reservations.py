@@ -30,7 +30,9 @@ class Reservations:
         said = sg.run("sg_persist", "--in", "--read-reservation", self._node)
         if "there is NO reservation held" in said:
             return None
-        return int(re.search(r"Key=0x([0-9a-f]+)", said)[1], 16), re.search(r"type: (.+)", said)[1].strip()
+        return int(re.search(r"Key=0x([0-9a-f]+)", said)[1], 16), re.search(r"scope: LU_SCOPE, +type: (.+)", said)[
+            1
+        ].strip()
 
     def generation(self) -> int:
         return int(re.search(r"PR generation=0x([0-9a-f]+)", sg.run("sg_persist", "--read-keys", self._node))[1], 16)

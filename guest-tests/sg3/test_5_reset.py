@@ -11,7 +11,7 @@ ANNOUNCED = r"reset|Power-on or device reset occurred"
 
 
 @pytest.mark.expects_kernel_messages(ANNOUNCED)
-@pytest.mark.parametrize("kind", ["device", "target", "bus", "host"])
+@pytest.mark.parametrize("kind", ["device", "bus", "host"])  # Linux's vmw_pvscsi has no target reset
 def test_reset(disk, kind):
     content = kind.encode().ljust(8) * 512
     disk.write(1 << 20, content)

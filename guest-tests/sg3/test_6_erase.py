@@ -81,5 +81,5 @@ def test_format_reports(disk, blocks):
 
 def test_another_block_size_is_refused(disk):
     other = 4096 if disk.expected["block_size"] == 512 else 512
-    sg.run("sg_format", "--format", "--quick", f"--size={other}", disk.generic, code=sg.ILLEGAL_REQUEST)
+    sg.run("sg_format", "--format", "--quick", f"--size={other}", disk.generic, code=sg.INVALID_PARAMETER)
     assert f"length={disk.expected['block_size']} bytes" in sg.run("sg_readcap", disk.generic)
