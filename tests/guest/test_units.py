@@ -1,0 +1,288 @@
+"""`hba lun` on a running adapter, and stores that fail, as a real guest sees them.
+
+One guest for all of it: the tests run in the order they are in, each leaves the units as it found them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guest.units import (
+    NbdServer,
+    SmallFileSystem,
+    Units,
+    needs_nbdkit,
+    needs_root,
+    short_folder,
+    sparse,
+    wait_for,
+)
+
+pytestmark = pytest.mark.qemu
+
+MIB = 1 << 20
+HEALTHY, FULL, SHRINKING, FAILING, LEAVING, REMOVABLE, CD, LOCKED, UNPLUGGED = range(9)
+NEW = 12
+
+BEYOND = 80 * MIB // 512  # a block of SHRINKING that is gone while it is small
+
+
+class Lab:
+    """The units, and what breaks their stores."""
+
+    def __init__(self) -> None:
+        self.folder = short_folder()
+        self.mounts: list[SmallFileSystem] = []
+        self.servers: list[NbdServer] = []
+        self.failure = self.folder / "fail"  # nbdkit's error filter fails requests while this file exists
+        self.shrinking = sparse(self.folder / "shrinking", 96 * MIB)
+        luns = [
+            {"target": HEALTHY, "storage": {"kind": "file", "path": str(sparse(self.folder / "healthy", 64 * MIB))}},
+            {"target": SHRINKING, "storage": {"kind": "file", "path": str(self.shrinking)}},
+            {
+                "target": REMOVABLE,
+                "removable": True,
+                "storage": {"kind": "file", "path": str(sparse(self.folder / "removable", 32 * MIB))},
+            },
+            {"target": CD, "type": "cdrom"},
+        ]
+        if os.geteuid() == 0:
+            for target, name in ((FULL, "full"), (LOCKED, "locked")):
+                mount = SmallFileSystem(self.folder / name, 16 * MIB)
+                self.mounts.append(mount)
+                disk = sparse(mount.path / "disk", 64 * MIB)
+                luns.append({"target": target, "storage": {"kind": "file", "path": str(disk)}})
+        if shutil.which("nbdkit"):
+            memory = ("memory", "64M")
+            for target, on_gone, arguments in (
+                (FAILING, "keep", ("--filter=error", *memory, f"error-file={self.failure}", "error-rate=100%")),
+                (LEAVING, "keep", ("file", str(sparse(self.folder / "leaving", 64 * MIB)))),
+                (UNPLUGGED, "remove", ("file", str(sparse(self.folder / "unplugged", 64 * MIB)))),
+            ):
+                server = NbdServer(self.folder / f"nbd{target}", *arguments)
+                self.servers.append(server)
+                server.start()
+                storage = {"kind": "nbd", "uri": server.uri, "hold": 0.5}
+                luns.append({"target": target, "storage": storage, "on_gone": on_gone})
+        self.units = Units(luns, self.folder)
+
+    def server(self, target: int) -> NbdServer:
+        needs_nbdkit()
+        return self.servers[(FAILING, LEAVING, UNPLUGGED).index(target)]
+
+    def close(self) -> None:
+        self.units.close()
+        for server in self.servers:
+            server.stop()
+        for mount in self.mounts:
+            mount.close()
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with pytest.MonkeyPatch.context() as patch:
+        lab = Lab()
+        patch.setenv("HBA_RUNTIME_DIR", str(lab.folder / "run"))
+        try:
+            lab.units.start()
+            yield lab
+        finally:
+            lab.close()
+
+
+@pytest.fixture
+def units(lab: Lab) -> Iterator[Units]:
+    """The units; at the end, the one nobody touches must not have noticed anything."""
+    lab.units.log()
+    node = lab.units.there(HEALTHY)
+    yield lab.units
+    assert lab.units.read(HEALTHY) == ""
+    assert lab.units.there(HEALTHY) == node
+    healthy = lab.units.luns()[HEALTHY]
+    assert (healthy["read_errors"], healthy["write_errors"]) == (0, 0)
+    lab.units.experiment.guest.alive()  # and so does the server
+
+
+# -- hba lun --------------------------------------------------------------------------------------------------------
+
+
+def test_add_and_remove(units: Units) -> None:
+    assert units.node(NEW) is None
+    units.hba("lun", "add", str(NEW), "--memory", "--size", "32M")
+    wait_for(lambda: units.node(NEW), "the added disk is there")
+    assert f"msg: device added at scsi0:{NEW}:0" in units.log()
+    assert units.size(NEW) == 32 * MIB
+    assert units.write(NEW) == ""
+    assert units.read(NEW) == ""
+    units.hba("lun", "remove", str(NEW))
+    wait_for(lambda: units.node(NEW) is None, "the removed disk is gone")
+    assert f"msg: device removed at scsi0:{NEW}:0" in units.log()
+    assert NEW not in units.luns()
+
+
+def test_remove_a_disk_in_use(units: Units) -> None:
+    """Its requests end, with an error where they must; the guest goes on."""
+    units.hba("lun", "add", str(NEW), "--memory", "--size", "32M")
+    wait_for(lambda: units.node(NEW), "the added disk is there")
+    node = units.there(NEW)
+    units.sh(f"(while dd if=/dev/zero of={node} bs=64k count=400 oflag=direct; do :; done) >/tmp/dd 2>&1 & sleep 1")
+    units.hba("lun", "remove", str(NEW))
+    wait_for(lambda: units.node(NEW) is None, "the removed disk is gone")
+    units.sh("wait; udevadm settle")
+    assert "records out" in units.sh("cat /tmp/dd")
+    wait_for(lambda: not units.sh("pgrep -x dd || true"), "the writer has ended")
+
+
+def test_add_where_one_is_or_cannot_be(units: Units) -> None:
+    assert "already" in units.hba("lun", "add", str(HEALTHY), "--memory", "--size", "1M", code=9)
+    assert "max_targets" in units.hba("lun", "add", "200", "--memory", "--size", "1M", code=9)
+
+
+def test_resize(units: Units) -> None:
+    assert units.size(SHRINKING) == 96 * MIB
+    units.hba("lun", "resize", str(SHRINKING), "128M")
+    assert units.settled(lambda: units.command(SHRINKING, "00 00 00 00 00 00"))[1] == [
+        "Fixed format, current; Sense key: Unit Attention Additional sense: Capacity data has changed"
+    ]
+    units.rescan(SHRINKING)
+    assert units.size(SHRINKING) == 128 * MIB
+    assert units.write(SHRINKING, 100 * MIB // 512) == ""
+    units.hba("lun", "resize", str(SHRINKING), "96M")
+    units.rescan(SHRINKING)
+    assert units.size(SHRINKING) == 96 * MIB
+    assert "Capacity data has changed" in units.log()
+
+
+def test_eject_and_insert_a_disk(units: Units) -> None:
+    units.hba("lun", "eject", str(REMOVABLE))
+    assert "Not Ready Additional sense: Medium not present" in units.read(REMOVABLE)
+    assert "No medium found" in units.sh(f"head -c 512 {units.there(REMOVABLE)}", check=False)
+    units.hba("lun", "insert", str(REMOVABLE), "--memory", "--size", "16M")
+    # Its unit attention goes to whoever asks first, which may be the kernel; what counts is that it sees the new medium.
+    units.sh(f"head -c 512 {units.there(REMOVABLE)} | wc -c")
+    assert units.size(REMOVABLE) == 16 * MIB
+    assert "detected capacity change from 0 to 32768" in units.log()
+    assert units.read(REMOVABLE) == ""
+
+
+def test_insert_and_eject_a_cd(lab: Lab, units: Units) -> None:
+    image = lab.folder / "cd.iso"
+    image.write_bytes(b"hba-cd" + bytes(4 * MIB - 6))
+    assert "No medium found" in units.sh("head -c 6 /dev/sr0", check=False)
+    units.hba("lun", "insert", str(CD), "--file", str(image), "--read-only")
+    wait_for(lambda: units.sh("head -c 6 /dev/sr0", check=False) == "hba-cd", "the guest reads the CD")
+    # udev locks the door of a drive with a medium; the guest is told of the wish, and the host may insist.
+    units.sh("sg_prevent --prevent=1 /dev/sr0")
+    assert "locked" in units.hba("lun", "eject", str(CD), code=9)
+    units.hba("lun", "eject", "--force", str(CD))
+    wait_for(lambda: "No medium found" in units.sh("head -c 6 /dev/sr0", check=False), "the CD is gone")
+
+
+def test_read_only(units: Units) -> None:
+    units.hba("lun", "read-only", str(REMOVABLE))
+    assert "Data Protect Additional sense: Write protected" in units.write(REMOVABLE)
+    assert units.read(REMOVABLE) == ""
+    units.rescan(REMOVABLE)
+    assert "Write Protect is on" in units.log()
+    units.hba("lun", "read-only", str(REMOVABLE), "off")
+    assert units.write(REMOVABLE) == ""
+    units.rescan(REMOVABLE)
+    assert "Write Protect is off" in units.log()
+
+
+# -- stores that fail -----------------------------------------------------------------------------------------------
+
+
+def test_no_space_left(lab: Lab, units: Units) -> None:
+    needs_root()
+    node = units.there(FULL)
+    said = units.sh(f"dd if=/dev/zero of={node} bs=64k count=600 oflag=direct", check=False)
+    assert "No space left on device" in said
+    log = units.log()
+    assert "Sense Key : Data Protect" in log
+    assert "Add. Sense: Space allocation failed write protect" in log
+    assert units.read(FULL) == ""
+    last = 40 * MIB // 512
+    assert "Data Protect Additional sense: Space allocation failed" in units.write(FULL, last)
+    # Giving blocks back is what makes room, as on any thin device.
+    units.sh(f"blkdiscard -l 4194304 {node}")
+    assert units.write(FULL, last) == ""
+
+
+def test_medium_errors(lab: Lab, units: Units) -> None:
+    lab.server(FAILING)
+    lab.failure.touch()
+    assert "Medium Error Additional sense: Unrecovered read error" in units.read(FAILING)
+    assert "Medium Error Additional sense: Write error" in units.write(FAILING)
+    node = units.there(FAILING)
+    assert "error reading" in units.sh(f"dd if={node} of=/dev/null bs=4k count=1 iflag=direct", check=False)
+    assert "critical medium error" in units.log()
+    lab.failure.unlink()
+    assert units.write(FAILING) == ""
+    assert units.read(FAILING) == ""
+
+
+def test_the_server_leaves_and_comes_back(lab: Lab, units: Units) -> None:
+    server = lab.server(LEAVING)
+    for end in (server.leave, server.stop):
+        end()
+        assert "Not Ready Additional sense: Logical unit not ready, cause not reportable" in units.read(LEAVING)
+        assert "Not Ready" in units.write(LEAVING)
+        assert units.luns()[LEAVING]["medium"] == "gone"
+        server.start()
+        wait_for(lambda: units.luns()[LEAVING]["medium"] == "ready", "the server is found again")
+        said, attentions = units.settled(lambda: units.command(LEAVING, "00 00 00 00 00 00"))
+        assert said == ""
+        assert [one for one in attentions if "Not ready to ready change" in one]
+        assert units.read(LEAVING) == ""
+        assert units.write(LEAVING) == ""
+
+
+def test_a_unit_is_unplugged_with_its_store(lab: Lab, units: Units) -> None:
+    server = lab.server(UNPLUGGED)
+    assert units.node(UNPLUGGED) is not None
+    server.stop()
+    wait_for(lambda: units.node(UNPLUGGED) is None, "the disk is gone")
+    assert f"msg: device removed at scsi0:{UNPLUGGED}:0" in units.log()
+    server.start()
+    wait_for(lambda: units.node(UNPLUGGED), "the disk is back", timeout=60)
+    assert units.read(UNPLUGGED) == ""
+
+
+def test_the_file_shrinks(lab: Lab, units: Units) -> None:
+    os.truncate(lab.shrinking, 32 * MIB)
+    said = units.read(SHRINKING, BEYOND)
+    assert "Medium Error" in said or "Logical block address out of range" in said
+    wait_for(lambda: units.luns()[SHRINKING]["blocks"] == 32 * MIB // 512, "the adapter sees it")
+    assert "Illegal Request Additional sense: Logical block address out of range" in units.read(SHRINKING, BEYOND)
+    assert units.read(SHRINKING) == ""
+    units.rescan(SHRINKING)
+    assert units.size(SHRINKING) == 32 * MIB
+    os.truncate(lab.shrinking, 96 * MIB)
+    wait_for(lambda: units.luns()[SHRINKING]["blocks"] == 96 * MIB // 512, "the adapter sees it")
+    units.rescan(SHRINKING)
+    assert units.size(SHRINKING) == 96 * MIB
+    assert units.read(SHRINKING, BEYOND) == ""
+
+
+def test_the_file_is_deleted(lab: Lab, units: Units) -> None:
+    """The open file lives on; the adapter says what will happen to it."""
+    lab.shrinking.unlink()
+    assert units.write(SHRINKING) == ""
+    wait_for(lambda: units.luns()[SHRINKING]["storage"]["state"] == "deleted", "the adapter sees it")
+    units.hba("lun", "remove", str(SHRINKING))
+    wait_for(lambda: units.node(SHRINKING) is None, "the disk is gone")
+
+
+def test_the_file_system_turns_read_only(lab: Lab, units: Units) -> None:
+    """As ext4 does after an error of its own."""
+    needs_root()
+    assert units.write(LOCKED) == ""
+    lab.mounts[1].turn_read_only()
+    assert "Data Protect Additional sense: Write protected" in units.write(LOCKED)
+    assert units.read(LOCKED) == ""
