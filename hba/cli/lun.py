@@ -35,6 +35,7 @@ class UnitAddress(click.ParamType[tuple[int, int]]):
 
 
 ADDRESS = UnitAddress()
+CLOSING = 120.0  # s; a store is flushed before it is closed
 
 
 def storage_options(command: F) -> F:
@@ -136,7 +137,7 @@ def add(
 @output.json_option
 def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
     """Remove the unit; its requests end, its storage is flushed and closed."""
-    with connect(adapter) as client:
+    with connect(adapter, CLOSING) as client:
         value = client.call("lun.remove", target=unit[0], lun=unit[1])
     if as_json:
         output.print_json(value)
@@ -149,7 +150,7 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
 @output.json_option
 def eject(unit: tuple[int, int], force: bool, adapter: str | None, as_json: bool) -> None:
     """Take the medium out of a removable unit."""
-    with connect(adapter) as client:
+    with connect(adapter, CLOSING) as client:
         _answer(client.call("lun.eject", target=unit[0], lun=unit[1], force=force), as_json)
 
 

@@ -34,8 +34,15 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """What a method returns that cannot answer at once: `start(answer)` begins, and `answer(result)` is called once."""
+
+    start: Callable[[Callable[[object], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
-    """`run(call, params)` returns what JSON can say, quickly: the guest waits meanwhile.
+    """`run(call, params)` returns what JSON can say, or `Later`, quickly: the guest waits meanwhile.
 
     It may raise `Refused` or any `HbaError`; anything else is reported as a defect and harms nobody else.
     """

@@ -20,7 +20,7 @@ import msgspec
 from hba import __version__
 from hba.clock import S
 from hba.control import protocol
-from hba.control.method import Call, Method, Refused
+from hba.control.method import Call, Later, Method, Refused
 from hba.control.parts import Parts
 from hba.errors import HbaError
 from hba.loop import EventLoop
@@ -247,6 +247,9 @@ class Connection:
             except msgspec.ValidationError as error:
                 return protocol.error(request_id, protocol.BAD_PARAMS, str(error), f'see {method.name} in "methods"')
             result = method.run(Call(self.server.parts, self), params)
+            if isinstance(result, Later):
+                result.start(lambda value: self.send({"id": request_id, "result": value}))
+                return b""
             return protocol.encode({"id": request_id, "result": result})
         except Refused as error:
             return protocol.error(request_id, protocol.REFUSED, str(error), error.next_step)

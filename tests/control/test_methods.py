@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hba.control.events import TOPICS
 from hba.control.methods import METHODS
 from hba.control.parts import Parts
 from hba.rules import RULES
+from hba.storage.faulty import Fault, FaultyBackend
+from hba.storage.memory import MemoryBackend
 from tests.control.fakes import FakeUnit, serving
 
 
@@ -174,3 +177,26 @@ def test_there_is_no_trace_of_an_adapter_that_does_not_trace(tmp_path: Path) -> 
 
 def test_stop_stops(parts: Parts, client: ControlClient) -> None:
     assert client.call("server.stop") == {"stopping": True}
+
+
+@pytest.mark.parametrize("method", ["lun.remove", "lun.eject"])
+def test_a_store_is_flushed_before_it_is_closed_and_nobody_waits(
+    method: str, parts: Parts, client: ControlClient, tmp_path: Path
+) -> None:
+    unit = FakeUnit(MemoryBackend(1 << 20))
+    parts.bus.attach(0, 0, unit)
+    assert unit.backend is not None
+    store = FaultyBackend(unit.backend, parts.loop.clock, [Fault("flush", hang=True)])
+    unit.backend = store
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(client.call(method, target=0)))
+    waiting.start()
+    with ControlClient(tmp_path / "c") as other:
+        while not store.describe()["hanging"]:
+            other.call("ping")  # answered while the flush hangs
+        assert answers == []
+        assert not unit.closed
+    parts.loop.call_from_thread(lambda: store.release())
+    waiting.join(10)
+    assert len(answers) == 1
+    assert unit.closed == (method == "lun.remove")

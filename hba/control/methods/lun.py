@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Protocol, cast
 
 import msgspec
 
 from hba.config.check import FAILED, Checker, dotted
-from hba.control.method import Call, Method, NoParams, Refused
+from hba.control.method import Call, Later, Method, NoParams, Refused
 from hba.control.methods.show import luns
+from hba.errors import StorageError
 from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
@@ -109,10 +111,28 @@ def add(call: Call, params: NewUnit) -> object:
     return {"target": config.target, "lun": config.lun, **unit.describe()}
 
 
+def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
+    """`then()` after everything written to `store` is stable, so that closing it does not hold up the guest."""
+    if store is None:
+        return then()
+    try:
+        if store.flush(lambda error: answers.pop()(then())):
+            return then()
+    except StorageError:
+        return then()  # it has gone; closing says so again
+    answers: list[Callable[[object], None]] = []
+    return Later(answers.append)
+
+
 def remove(call: Call, params: Address) -> object:
     _find(call, params)
-    call.parts.bus.detach(params.target, params.lun).close()
-    return {"target": params.target, "lun": params.lun}
+    unit = call.parts.bus.detach(params.target, params.lun)
+
+    def close() -> object:
+        unit.close()
+        return {"target": params.target, "lun": params.lun}
+
+    return _flushed(getattr(unit, "backend", None), close)
 
 
 def eject(call: Call, params: Eject) -> object:
@@ -120,9 +140,16 @@ def eject(call: Call, params: Eject) -> object:
         medium = _changeable(call, params).eject(params.force)
     except ValueError as error:
         raise Refused(str(error)) from error
-    if medium is not None:
-        medium.close()
-    return _told(call, params, "ejected")
+
+    def close() -> object:
+        if medium is not None:
+            medium.close()
+        try:
+            return _told(call, params, "ejected")
+        except Refused:  # the unit was removed meanwhile
+            return {"target": params.target, "lun": params.lun}
+
+    return _flushed(medium, close)
 
 
 def insert(call: Call, params: Insert) -> object:
