@@ -22,11 +22,10 @@ RESULTS = paths.PROJECT / "results"
 
 # Skips of libiscsi's tests, by the reason the tool gives; docs/conformance.md explains them.
 ACCEPTABLE_SKIPS = re.compile(
-    r"Not an iSCSI device|Multipath unavailable|Non-iSCSI multipath|Task Management function|"
-    r"This test requires|Logical unit is not write-protected|Logical unit is not removable|LUN is not removable|"
-    r"the tool crashes on any /dev/sg|"
-    # whole groups that the tool sends only over iSCSI, or that a disk without this feature has no use for
-    r"SANITIZE CRYPTO_ERASE is not|LBPPB < 2|No (granularity|alignment) restrictions|does not support 0-blocks"
+    r"Not an iSCSI device|Multipath unavailable|(Logical unit|LUN|Media) is not removable|"
+    r"Logical unit is not write-protected|--dataloss flag is not set|the tool crashes on any /dev/sg|"
+    r"SANITIZE CRYPTO_ERASE is not implemented|BLK_TO_BLK_OFF_SEG_DESCR not supported|LBPPB < 2|"
+    r"No alignment restrictions|WRITESAME1[06] does not support 0-blocks"
 )
 
 
