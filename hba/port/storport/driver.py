@@ -142,6 +142,7 @@ class StorPort(PortBase):
         self.stor_options = options
         self.watched = self.verifier is not None or trace is not None or bool(options.interleave)
         self.gates = self._base_gates()
+        self.since = 0  # ns, when the adapter's gates last closed
         self.max_io = 1000
         self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
         self.dpcs: deque[tuple[Dpc, Any, Any]] = deque()
@@ -224,6 +225,7 @@ class StorPort(PortBase):
         info = self.info
         unit = StorUnit(path, target, lun, max(1, min(info.initial_lun_queue_depth, info.max_ios_per_lun)))
         self.power.unit_started(unit)
+        self.resets.new_unit(unit)
         return unit
 
     def stor_units(self) -> list[StorUnit]:
@@ -438,6 +440,8 @@ class StorPort(PortBase):
             return
         if self.tick_timer is None:
             self.arm_tick()
+        if not unit.queue:
+            unit.waiting_since = self.clock.now()
         unit.queue.append(request)
         if self.callback == NO_CALLBACK:
             self.pump(unit)
@@ -497,10 +501,13 @@ class StorPort(PortBase):
 
     def close(self, gate: int, unit: StorUnit | None = None) -> None:
         if unit is None:
+            if not self.gates & HOLDING:
+                self.since = self.clock.now()
             self.gates |= gate
         else:
+            if not unit.gates & HOLDING:
+                unit.since = self.clock.now()
             unit.gates |= gate
-            unit.since = self.clock.now()
         if self.watched:
             self.note(None, "gate.closed", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
 
@@ -997,9 +1004,14 @@ class StorPort(PortBase):
         now = self.clock.now()
         for unit in self.stor_units():
             gates = (unit.gates | self.gates) & HOLDING
-            if (unit.queue or unit.built) and gates and now - unit.since > limit:
+            if not gates or not (unit.queue or unit.built):
+                continue
+            since = min(unit.since if unit.gates & HOLDING else now, self.since if self.gates & HOLDING else now)
+            if not unit.built:
+                since = max(since, unit.waiting_since)
+            if now - since > limit:
                 reasons = ", ".join(gate_names(gates))
-                rule = "Q-11" if gates & LOCKED else "QD-10" if gates & LINK_DOWN else "QD-07"
+                rule = "Q-11" if gates & LOCKED else "QD-07"
                 waiting = len(unit.queue) + len(unit.built)
                 found.append((rule, unit.name, f"LU {unit.name}: {waiting} requests wait, {reasons}"))
         return found

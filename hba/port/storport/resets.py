@@ -10,6 +10,8 @@ port and its queue are inside the adapter it resets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hba.clock import US, S, Timer
@@ -51,7 +53,8 @@ class Resets:
         self.recoveries: list[Recovery] = []
         self.hold_timer: Timer | None = None
         self.owed: list[Request] = []  # outstanding when a reset was detected (ER-14)
-        self.holders: list[tuple[object, list[StorUnit]]] = []  # who holds which units with RESETTING
+        # who holds which units with RESETTING: (holder, the scope as `covers(unit)`, units)
+        self.holders: list[tuple[object, Callable[[StorUnit], bool], list[StorUnit]]] = []
 
     def forget(self) -> list[Request]:
         """The adapter itself is reset or stopped. Returns the aborts from above that waited for a recovery."""
@@ -66,18 +69,27 @@ class Resets:
         self.holders.clear()
         return waiting
 
-    def hold_units(self, holder: object, units: list[StorUnit]) -> None:
-        """Nothing is started on `units` while `holder` (a reset request or a recovery) is at work."""
-        self.holders.append((holder, units))
+    def hold_units(self, holder: object, covers: Callable[[StorUnit], bool]) -> None:
+        """Nothing is started on the units `covers` says while `holder` (a reset request or a recovery) is at work."""
+        units = [unit for unit in self.port.stor_units() if covers(unit)]
+        self.holders.append((holder, covers, units))
         for unit in units:
-            self.port.close(RESETTING, unit)
+            if not unit.gates & RESETTING:
+                self.port.close(RESETTING, unit)
+
+    def new_unit(self, unit: StorUnit) -> None:
+        """RS-02: a unit first addressed while its target or bus is being reset waits for that like the others."""
+        for _, covers, units in self.holders:
+            if covers(unit):
+                units.append(unit)
+                self.port.close(RESETTING, unit)
 
     def let_go(self, holder: object) -> None:
         """Units nobody else holds go on."""
-        mine = [unit for one, units in self.holders if one is holder for unit in units]
-        self.holders = [(one, units) for one, units in self.holders if one is not holder]
+        mine = {unit: None for one, _, units in self.holders if one is holder for unit in units}
+        self.holders = [held for held in self.holders if held[0] is not holder]
         for unit in mine:
-            if not any(unit in units for _, units in self.holders):
+            if not any(unit in units for _, _, units in self.holders):
                 self.port.open(RESETTING, unit)
             self.rearm(unit)
 
@@ -126,21 +138,11 @@ class Resets:
             worked = self.reset_bus(srb.path_id)
             port.answer(request, SRB_STATUS_SUCCESS if worked else SRB_STATUS_ERROR)
             return
-        scope = self._scope(srb)
-        for queued in port.take_queues(lambda unit: unit in scope):
+        in_scope = partial(_in_scope, srb)
+        for queued in port.take_queues(in_scope):
             port.answer(queued, SRB_STATUS_BUS_RESET)
-        self.hold_units(request, scope)
+        self.hold_units(request, in_scope)
         port.dispatch(request)
-
-    def _scope(self, srb: Srb) -> list[StorUnit]:
-        """The units a reset SRB is about."""
-        return [
-            unit
-            for unit in self.port.stor_units()
-            if unit.path == srb.path_id
-            and unit.target == srb.target_id
-            and (srb.function == SRB_FUNCTION_RESET_DEVICE or unit.lun == srb.lun)
-        ]
 
     def check_scope(self, request: Request) -> bool:
         """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
@@ -150,7 +152,9 @@ class Resets:
             return False
         request.stage = CHECKED
         taken = False
-        for unit in self._scope(srb):
+        for unit in self.port.stor_units():
+            if not _in_scope(srb, unit):
+                continue
             taken |= self._leftovers(
                 [
                     other
@@ -269,6 +273,15 @@ class Resets:
         return bool(self.port.info.feature_support & STOR_ADAPTER_FEATURE_ABORT_COMMAND)
 
 
+def _in_scope(srb: Srb, unit: StorUnit) -> bool:
+    """Whether a reset SRB is about this unit."""
+    return (
+        unit.path == srb.path_id
+        and unit.target == srb.target_id
+        and (srb.function == SRB_FUNCTION_RESET_DEVICE or unit.lun == srb.lun)
+    )
+
+
 class Recovery:
     """One climb of RS-01's ladder. Every step waits for the one before to fail, by status or by time."""
 
@@ -281,7 +294,6 @@ class Recovery:
         self.timer: Timer | None = None
         self.pending: Srb | None = None  # the reset request the miniport has
         self.waiting: list[Request] = []  # aborts from above that this recovery answers
-        self.closed: list[StorUnit] = []
         self.over = False
 
     def covers(self, unit: StorUnit) -> bool:
@@ -313,9 +325,7 @@ class Recovery:
 
     def _take_step(self) -> None:
         port, step = self.port, self.step
-        more = [unit for unit in port.stor_units() if self.covers(unit) and unit not in self.closed]
-        self.closed += more
-        self.resets.hold_units(self, more)
+        self.resets.hold_units(self, self.covers)
         if port.watched:
             port.note(self.victim, "recovery", STEP_NAMES[step])
         if step == BUS:

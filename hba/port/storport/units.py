@@ -56,6 +56,7 @@ class StorUnit(PortUnit):
         "retry_timer",
         "since",
         "waiting",
+        "waiting_since",
     )
 
     def __init__(self, path: int, target: int, lun: int, depth: int) -> None:
@@ -69,7 +70,8 @@ class StorUnit(PortUnit):
         self.pause_timer: Timer | None = None
         self.retry_timer: Timer | None = None
         self.waiting = False  # in the driver's list of units that wait for the adapter
-        self.since = 0  # ns, when the gates last closed
+        self.since = 0  # ns, when its gates last closed
+        self.waiting_since = 0  # ns, when the first of those in the queue was put there
 
     @property
     def powered(self) -> bool:

@@ -233,6 +233,29 @@ def test_QD_07_a_queue_held_for_too_long_is_diagnosed_by_its_gate(make_rig: Make
     assert rig.port.snapshot()["stuck"]
 
 
+def test_QD_07_a_hold_counts_from_its_beginning_and_a_request_from_its_arrival(make_rig: MakeRig) -> None:
+    rig = make_rig(stuck_after=5)
+    rig.inquire()
+    rig.advance(20 * S)
+    rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_DOWN))
+    srb = rig.submit()
+    rig.advance(4 * S)
+    assert not rig.port.stuck()
+    rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_UP))
+    rig.finish_all()
+    assert srb in rig.done
+    rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_DOWN))
+    rig.advance(20 * S)  # held, but nobody waits
+    rig.submit()
+    rig.advance(4 * S)
+    assert not rig.port.stuck() and not rig.found
+    for _ in range(2):
+        rig.advance(S)
+    assert rig.found == {"QD-07"}  # a diagnosis, no broken rule of the link (QD-10)
+    assert [finding.severity for finding in rig.verifier.findings] == ["warning"]  # type: ignore[union-attr]
+    assert "link down" in rig.messages("QD-07")[0]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_QD_08_busy_rests_250_ms_and_is_tried_10_times(make_rig: MakeRig, level: str | None) -> None:
     rig = make_rig(level=level)

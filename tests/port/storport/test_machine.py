@@ -107,7 +107,8 @@ class InterleavedMachine(StorPortMachine):
     options: ClassVar[dict[str, Any]] = {"interleave": 1, "busy_retry": "inf"}
 
 
-CONFIG = settings(max_examples=40, stateful_step_count=40, deadline=None)
+# 40 examples, or ten times as many when looking for new defects (tests/conftest.py).
+CONFIG = settings(max_examples=settings().max_examples * 2 // 5, stateful_step_count=40, deadline=None)
 TestVerified = VerifiedMachine.TestCase
 TestVerified.settings = CONFIG
 TestPlain = PlainMachine.TestCase

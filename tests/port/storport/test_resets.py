@@ -147,6 +147,24 @@ def test_RS_02_a_reset_from_above_ends_its_scope(make_rig: MakeRig, function: in
     assert rig.done[-1] is reset
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_RS_02_a_unit_first_addressed_during_its_target_reset_waits_for_it(
+    make_rig: MakeRig, level: str | None
+) -> None:
+    rig = make_rig(level=level)
+    rig.inquire(lun=0)
+    reset = rig.submit(function=SRB_FUNCTION_RESET_DEVICE)
+    srb, elsewhere = rig.submit(lun=1), rig.submit(target=1)
+    assert [rig.started(one) for one in (reset, srb, elsewhere)] == [True, False, True]
+    rig.complete(reset)
+    assert rig.started(srb)
+    rig.complete(srb)
+    rig.complete(elsewhere)
+    assert [one.srb_status for one in (reset, srb, elsewhere)] == [SRB_STATUS_SUCCESS] * 3
+    if level is not None:
+        assert not rig.found
+
+
 def test_RS_02_what_is_left_is_found_and_taken_back(rig: Rig) -> None:
     rig.inquire()
     answer_resets(rig, SRB_STATUS_SUCCESS, SRB_STATUS_SUCCESS, complete_active=False)
