@@ -45,6 +45,7 @@ class HostBackend(DescriptorBackend):
         super().__init__(Path(path), loop, workers)
         self.read_only = read_only
         self.gone = False
+        self._empty = False  # gone, because it has no medium: the device itself is still there
         self._watch_udev: DeviceWatch | None = None
         fd = self._open(0)
         try:
@@ -114,12 +115,25 @@ class HostBackend(DescriptorBackend):
     def _measure(self) -> int:
         return _size(self._fd) // SECTOR * SECTOR
 
+    def _checked(self, found: list[int], error: StorageError | None) -> None:
+        if error is None and found[0] == 0 and not self._closed:
+            # Its medium was taken out, or it was let go (`losetup -d`): there is no disk of no size.
+            found[0] = self.size
+            self._empty = True
+            self._set_gone()
+        elif error is None and self._empty and not self._closed:
+            self._empty = self.gone = False
+            self._tell("back")
+        if self.gone:
+            found[:] = [self.size]
+        super()._checked(found, error)
+
     def _device_event(self, action: str, number: int) -> None:
         if self._closed:
             return
         if number == self._number and action == "remove":
             self._set_gone()
-        elif number == self._number and action == "change" and not self.gone:
+        elif number == self._number and action == "change" and (self._empty or not self.gone):
             self.check_size()
         elif self.gone and action in ("add", "change"):
             self._return()
@@ -151,7 +165,7 @@ class HostBackend(DescriptorBackend):
             for fd in opened:
                 os.close(fd)
         self._number = os.fstat(self._fd).st_rdev
-        self.gone = False
+        self.gone = self._empty = False
         self._changes += 1
         self._tell("back")
         if size != self.size:
@@ -161,6 +175,7 @@ class HostBackend(DescriptorBackend):
     def _explain(self, error: StorageError, what: str, offset: int, length: int) -> StorageError:
         error = super()._explain(error, what, offset, length)
         if error.errno in _GONE and not self._closed:
+            self._empty = self._empty or error.errno == errno.ENOMEDIUM
             self._set_gone()
         if self.gone:
             self.errors -= 1  # counted above already

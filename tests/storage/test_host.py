@@ -104,6 +104,31 @@ def test_removal_and_return(device: Path, loop: EventLoop, workers: WorkerPool) 
     backend.close()
 
 
+def test_a_device_without_a_size_has_gone(
+    device: Path, loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the medium's removal from a drive leaves, or `losetup -d`."""
+    backend = HostBackend(device, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    monkeypatch.setattr(backend, "_measure", lambda: 0)
+    for _ in range(2):
+        backend.check_size()
+        while backend.in_flight:
+            loop.run_once(None)
+    assert events == ["gone"]
+    assert backend.size == SIZE
+    with pytest.raises(StorageError, match="has gone"):
+        Sync(loop, backend).read(0, 512)
+    monkeypatch.undo()
+    backend._device_event("change", device.stat().st_rdev)
+    while backend.in_flight:
+        loop.run_once(None)
+    assert events == ["gone", "back"]
+    assert Sync(loop, backend).read(0, 512) == bytes(512)
+    backend.close()
+
+
 def test_an_error_that_says_gone_is_believed(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
     backend = HostBackend(device, loop, workers)
     events: list[str] = []
