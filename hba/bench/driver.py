@@ -175,12 +175,12 @@ class BenchDriver:
     ) -> tuple[int, float, array[int]]:
         """Keep `depth` commands outstanding for `seconds`, or until there were `most` of them.
 
-        Returns (commands, seconds, latencies in ns). New ones are submitted when `batch` have ended (default: a quarter
+        Returns (commands, seconds, latencies in ns). New ones are submitted when `batch` have ended (default: half
         of the depth). Raises `GuestError` when a command fails or none ends for 10 s.
         """
         if depth > SLOTS // 2:
             raise ValueError(f"depth is at most {SLOTS // 2}")
-        batch = max(1, depth // 4) if batch is None else batch
+        batch = max(1, depth // 2) if batch is None else batch
         state, completions = self._state, self._completions
         clock = time.perf_counter_ns
         started = array("Q", bytes(8 * SLOTS))

@@ -29,6 +29,7 @@ class Request:
     stage = 0  # the model's own progress mark
     child: Srb | None = None  # the part of a split transfer that is under way (hba.port.transfers)
     tag = 0  # SCSI Port: the tag it holds; 0: none
+    opaque: Any = None  # the OpaqueBuffer of a request that is used over and over (Storport's short way)
     # with the verifier only
     guard: Any = None  # hba.port.guard.GuardedSrb, what the miniport got
     length_at_issue = 0

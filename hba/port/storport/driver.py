@@ -118,6 +118,7 @@ RESETS = (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 PASSED_BACK = (SRB_STATUS_SELECTION_TIMEOUT, SRB_STATUS_NO_DEVICE, SRB_STATUS_INVALID_LUN)
 
 
+SPARES = 256  # requests kept for the next ones
 _NOTHING = Srb()
 
 
@@ -166,8 +167,7 @@ class StorPort(PortBase):
         # for `submit`
         self._locks_before = 0
         self._start_irql = DISPATCH_LEVEL
-        self._spare: Request | None = None  # of the last request that ended at once; nobody else has it
-        self._spare_buffer: OpaqueBuffer
+        self._spares: list[Request] = []  # of requests that ended plainly: nobody else has them, use them again
         self._max_length = 0
         self._max_segments = 0
 
@@ -255,15 +255,15 @@ class StorPort(PortBase):
         ):
             super().submit(srb)
             return
-        request = self._spare
-        if request is None:
-            request = Request(srb, unit)
-            buffer = OpaqueBuffer(request, self._opaque_policy)
-        else:
-            self._spare = None
+        spares = self._spares
+        if spares:
+            request = spares.pop()
             request.srb = srb
             request.unit = unit
-            buffer = self._spare_buffer
+            request.retries = 0
+        else:
+            request = Request(srb, unit)
+            request.opaque = OpaqueBuffer(request, self._opaque_policy)
         request.state = ISSUED
         request.stage = NOT_BUILT
         self.numbers = request.number = self.numbers + 1
@@ -271,7 +271,7 @@ class StorPort(PortBase):
         request.length_at_issue = srb.data_transfer_length
         if mdl is not None:
             if self._plain_mapping and srb.cdb[0] in self._rw_opcodes:
-                srb.data_buffer = buffer
+                srb.data_buffer = request.opaque
             else:
                 srb.data_buffer = self.mapper.data_buffer(request)
         active = unit.active
@@ -324,8 +324,7 @@ class StorPort(PortBase):
                 self._close_window(request)
             else:
                 request.srb = _NOTHING  # or it would keep the guest's memory mapped
-                self._spare = request
-                self._spare_buffer = buffer
+                spares.append(request)
             completion = srb.completion
             if completion is not None:
                 self.running = True
@@ -828,6 +827,7 @@ class StorPort(PortBase):
         """The common case of `retire`, up to the first request that is not one: a command that ended well, at a unit
         that nothing holds and nobody watches. A guest's batch comes back this way."""
         finished = self.finished
+        spares = self._spares
         last: Any = None
         while finished:
             request = finished[0]
@@ -853,6 +853,9 @@ class StorPort(PortBase):
                 last = unit
             request.state = COMPLETED
             srb._port = srb.srb_extension = srb.data_buffer = None
+            if request.opaque is not None and len(spares) < SPARES:
+                request.srb = _NOTHING
+                spares.append(request)
             completion = srb.completion
             if completion is not None:
                 completion(srb)
