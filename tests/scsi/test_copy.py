@@ -126,6 +126,9 @@ def test_results_are_kept_unless_they_are_not_wanted() -> None:
     assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)] * 2).status == 0
     assert run(unit, status, 12).data == bytes.fromhex("000000080100020000000000")
     assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB  # told once
+    assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)]).status == 0
+    assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, unit.blocks)]).condition == sense.COPY_ABORTED
+    assert run(unit, status, 12).condition == sense.INVALID_FIELD_IN_CDB  # another copy has taken the identifier
     backend.fail_next = StorageError("broken", errno.EIO)
     assert copy(unit, [target(unit)], [segment(0, 0, 1, 0, 1)]).condition == sense.COPY_THIRD_PARTY_FAILURE
     assert run(unit, status, 12).data[4] == 0x02

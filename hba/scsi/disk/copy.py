@@ -46,7 +46,7 @@ KEPT_RESULTS = 16
 _HEADER = 16
 _TARGET_LENGTH = 32
 _SEGMENT_LENGTH = 28
-_UNKEPT = (0b10, 0b11)  # LIST ID USAGE: results may be discarded, and: there is no list identifier
+_HOLD, _NO_LIST_ID = 0b00, 0b11  # LIST ID USAGE: keep the result; there is no list identifier. (10b: need not keep it)
 _SOURCE_COUNTS = 0x00
 
 Segment = tuple["Disk", int, "Disk", int, int]  # source, LBA, destination, LBA, bytes
@@ -70,6 +70,11 @@ def extended_copy(unit: Disk, task: Task) -> Steps | None:
     data = unit.parameters(task, length)
     if len(data) < length:
         raise CheckCondition(PARAMETER_LIST_LENGTH_ERROR)
+    usage = data[1] >> 3 & 0x03
+    key = (task.initiator, data[0])
+    if usage != _NO_LIST_ID:
+        # The list identifier is in use again: what became of its last copy is told no more, whatever becomes of this.
+        unit.copy_results.pop(key, None)
     targets_length = int.from_bytes(data[2:4], "big")
     segments_length = int.from_bytes(data[8:12], "big")
     inline_length = int.from_bytes(data[12:16], "big")
@@ -80,9 +85,7 @@ def extended_copy(unit: Disk, task: Task) -> Steps | None:
     end = _HEADER + targets_length
     targets = _targets(unit, data[_HEADER:end])
     segments = _segments(targets, data[end : end + segments_length], end)
-    usage = data[1] >> 3 & 0x03
-    key = None if usage in _UNKEPT else (task.initiator, data[0])
-    return _copying(unit, segments, key)
+    return _copying(unit, segments, key if usage == _HOLD else None)
 
 
 def _targets(unit: Disk, data: bytes) -> list[Disk | None]:
