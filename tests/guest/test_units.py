@@ -163,7 +163,7 @@ def test_eject_and_insert_a_disk(units: Units) -> None:
     assert "Not Ready Additional sense: Medium not present" in units.read(REMOVABLE)
     assert "No medium found" in units.sh(f"head -c 512 {units.there(REMOVABLE)}", check=False)
     units.hba("lun", "insert", str(REMOVABLE), "--memory", "--size", "16M")
-    # Its unit attention goes to whoever asks first, which may be the kernel; what counts is that it sees the new medium.
+    # Its unit attention goes to whoever asks first, which may be the kernel; what counts is that it sees the medium.
     units.sh(f"head -c 512 {units.there(REMOVABLE)} | wc -c")
     assert units.size(REMOVABLE) == 16 * MIB
     assert "detected capacity change from 0 to 32768" in units.log()
