@@ -16,6 +16,7 @@ EXIT_PERMISSION = 6
 EXIT_NO_QEMU = 7
 EXIT_GUEST = 8
 EXIT_CONTROL = 9
+EXIT_SERVER = 10  # the HBA server of an experiment died
 EXIT_INTERNAL = 70  # a defect of ours, reported as such
 
 

@@ -57,7 +57,7 @@ def cli() -> None:
     """A PCI storage controller in Python, served to QEMU over vfio-user.
 
     Exit codes: 0 good, 1 the verdict is red, 2 wrong usage, 3 configuration, 4 socket, 5 storage, 6 permission,
-    7 no QEMU, 8 guest, 9 control, 70 a defect of hba itself, 130 interrupted.
+    7 no QEMU, 8 guest, 9 control, 10 the server of an experiment died, 70 a defect of hba itself, 130 interrupted.
     """
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hba.config.load import load
-from hba.errors import HbaError
+from hba.errors import EXIT_SERVER, HbaError
 from hba.lab import process
 
 
 class ServerError(HbaError):
     """The HBA server did not start, or died while the experiment needed it."""
 
-    exit_code = 10
+    exit_code = EXIT_SERVER
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import dataclass, fields
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -91,14 +90,12 @@ class ProtocolError(Exception):
 # -- bodies -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     major: int
     minor: int
 
 
-@dataclass(frozen=True, slots=True)
-class DmaMap:
+class DmaMap(msgspec.Struct, frozen=True):
     """VFIO_USER_DMA_MAP. `offset` into the passed fd."""
 
     argsz: int
@@ -108,8 +105,7 @@ class DmaMap:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DmaUnmap:
+class DmaUnmap(msgspec.Struct, frozen=True):
     """VFIO_USER_DMA_UNMAP; the reply repeats it."""
 
     argsz: int
@@ -118,16 +114,14 @@ class DmaUnmap:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(msgspec.Struct, frozen=True):
     argsz: int
     flags: int
     num_regions: int
     num_irqs: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegionInfoBody:
+class RegionInfoBody(msgspec.Struct, frozen=True):
     argsz: int
     flags: int
     index: int
@@ -136,24 +130,21 @@ class RegionInfoBody:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegionIoFds:
+class RegionIoFds(msgspec.Struct, frozen=True):
     argsz: int
     flags: int
     index: int
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class IrqInfoBody:
+class IrqInfoBody(msgspec.Struct, frozen=True):
     argsz: int
     flags: int
     index: int
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetIrqs:
+class SetIrqs(msgspec.Struct, frozen=True):
     argsz: int
     flags: int
     index: int
@@ -161,8 +152,7 @@ class SetIrqs:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegionAccess:
+class RegionAccess(msgspec.Struct, frozen=True):
     """REGION_READ and REGION_WRITE; the data follows."""
 
     offset: int
@@ -170,15 +160,14 @@ class RegionAccess:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class DmaAccess:
+class DmaAccess(msgspec.Struct, frozen=True):
     """DMA_READ and DMA_WRITE; the data follows."""
 
     address: int
     count: int
 
 
-RecordT = TypeVar("RecordT")
+RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 
 
 class Body(Generic[RecordT]):
@@ -189,7 +178,6 @@ class Body(Generic[RecordT]):
         self.struct = struct.Struct("=" + layout)
         self.size = self.struct.size
         self._record = record
-        self._fields = [field.name for field in fields(record)]  # type: ignore[arg-type]
 
     def decode(self, body: bytes | bytearray | memoryview) -> RecordT:
         """The record at the start of `body`. Raises `ProtocolError` when `body` is too short."""
@@ -198,7 +186,7 @@ class Body(Generic[RecordT]):
         return self._record(*self.struct.unpack_from(body))
 
     def encode(self, record: RecordT) -> bytes:
-        return self.struct.pack(*(getattr(record, name) for name in self._fields))
+        return self.struct.pack(*msgspec.structs.astuple(record))
 
 
 VERSION_BODY = Body("VERSION", "HH", Version)

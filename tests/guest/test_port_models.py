@@ -19,7 +19,8 @@ pytestmark = pytest.mark.qemu
 
 FIO = (
     "fio --name=x --filename=/dev/sda --direct=1 --rw=randrw --bs=4k --iodepth=16 --ioengine=libaio --numjobs=2 "
-    "--size=16m --offset_increment=16m --io_size=2m --verify=crc32c --verify_fatal=1 --group_reporting --output-format=terse"
+    "--size=16m --offset_increment=16m --io_size=2m --verify=crc32c --verify_fatal=1 "
+    "--group_reporting --output-format=terse"
 )
 MIXED = (
     "fio --name=x --filename=/dev/sda --direct=1 --rw=randrw --bssplit=4k/50:64k/30:512k/20 --iodepth=16 "
