@@ -63,7 +63,11 @@ def test_guests_may_come_and_go(server: OwnServer) -> None:
         for _ in range(5):
             use(server)
             left(client)
-        assert len(list(fds.iterdir())) == before
+        for _ in range(100):  # the server tidies up behind a guest after it has told that it left
+            if len(list(fds.iterdir())) <= before:
+                break
+            client.call("ping")
+        assert len(list(fds.iterdir())) <= before
         counters = client.call("show.counters")
     assert counters["pci"]["connections"] == 6
     assert counters["adapter"]["requests"] == counters["adapter"]["completions"]
