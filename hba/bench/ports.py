@@ -1,137 +1,263 @@
-"""What a port model costs by itself: 4 KiB reads through it with a miniport that completes at once.
+"""What the port layer and the verifier cost: CPU time of whole commands through an adapter in this process.
 
-The time of a whole command is measured elsewhere; this is the layer alone, submit to completion, on the CPU's clock.
+A guest's driver without a guest: it writes request descriptors to a PVSCSI ring and kicks; adapter, port, the DMA
+miniport and a disk on a file in the page cache do the rest. Only the wire is missing. The same commands go through
+
+    without the port    requests go to the miniport as they come, nothing is queued, counted or checked
+    off                 a port model as it is configured by default
+    report              the port and the adapter with the verifier, level report
+    trace               the port with its trace
+
+in turns, and the best round of each counts: what disturbs a round only ever makes it slower.
 """
 
 from __future__ import annotations
 
+import os
+import random
+import struct
+import tempfile
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
 
+from hba.adapters.pvscsi import registers, structures
+from hba.adapters.pvscsi.adapter import PvscsiAdapter
+from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.pvscsi.watch import GuestWatch
 from hba.clock import MonotonicClock
-from hba.dma import DmaBuffer, DmaSpace, Segment
+from hba.dma import Segment
+from hba.errors import HbaError
 from hba.loop import EventLoop
-from hba.miniport.base import SP_RETURN_FOUND, Miniport
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
-from hba.miniport.services import NEXT_LU_REQUEST, REQUEST_COMPLETE
-from hba.port.make import make_port
+from hba.miniport.dma import DmaMiniport
+from hba.miniport.services import REQUEST_COMPLETE
+from hba.pci.memory import GuestMemory
+from hba.port.driver import PortDriver
+from hba.port.make import MODELS, make_port
+from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
-from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_QUEUE_ACTION_ENABLE, SRB_STATUS_SUCCESS, Srb
+from hba.scsi.config import LunConfig
+from hba.srb import Srb
+from hba.storage.config import FileStorage
+from hba.storage.open import open_backend
+from hba.storage.workers import WorkerPool
 from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
-READ_10 = bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0))
-COMMANDS = 20_000
+DISK = 32 << 20  # bytes
+BLOCK = 512
+LENGTH = 4096  # bytes of one read
+RING_PAGES = 4
+SLOTS = RING_PAGES * structures.PAGE_SIZE // structures.REQUEST_SIZE
+COMPLETION_PAGES = 1
+DEPTHS = (1, 32)  # commands per kick
+ROUNDS = 15
+COMMANDS = 4096  # per round
+KINDS = ("without", "off", "report", "trace")
+PORT_SHARE = 1 / 3  # at most, with the verifier off
+REPORT_RATIO = 2.0  # at most, report to off
+
+KICK = 0x4018  # the register KICK_RW_IO
+
+RAM = 2 << 20
+RINGS_STATE, REQUESTS, COMPLETIONS, DATA = 0x1000, 0x10000, 0x20000, 0x40000
+COMMAND_REGISTER, MEMORY_AND_BUS_MASTER = 0x04, 0x06
+BAR0, CONFIG_SPACE = 0, 7  # regions
 
 
-class InstantMiniport(Miniport):
-    """Completes in hw_start_io without touching data: what is left is the port."""
+class NoPort(PortDriver):
+    """In the port's place: hands every request to the miniport at once and completes it as soon as that does."""
 
-    def hw_find_adapter(self, config: PortConfigurationInformation) -> int:
-        config.tagged_queuing = True
-        config.multiple_request_per_lu = True
-        config.auto_request_sense = True
-        config.maximum_transfer_length = 1 << 20
-        config.number_of_physical_breaks = 256
-        config.synchronization_model = 1
-        return SP_RETURN_FOUND
+    model = "storport"
 
-    def hw_initialize(self) -> bool:
-        self._notification = self.port.notification
-        self._pull = self.port.model == "scsiport"
-        return True
+    def __init__(self, miniport: DmaMiniport, chip: Chip) -> None:
+        self.miniport = miniport
+        self.chip = chip
 
-    def hw_start_io(self, srb: Srb) -> bool:
-        notification = self._notification
-        if self._pull:
-            notification(NEXT_LU_REQUEST, srb.path_id, srb.target_id, srb.lun)
-        srb.srb_status = SRB_STATUS_SUCCESS
-        notification(REQUEST_COMPLETE, srb)
-        return True
+    def start(self) -> None:
+        self.miniport.port = cast(Any, self)
+        self.chip.on_interrupt = self.miniport.hw_interrupt  # type: ignore[assignment]
+        self.miniport.hw_find_adapter(PortConfigurationInformation())
+        self.miniport.hw_initialize()
 
-    def hw_interrupt(self) -> bool:
-        return False
+    def submit(self, srb: Srb) -> None:
+        miniport = self.miniport
+        if miniport.hw_build_io(srb):
+            miniport.hw_start_io(srb)
 
-    def hw_reset_bus(self, path_id: int) -> bool:
-        self.port.complete_request(path_id, 0xFF, 0xFF, 0x0E)
-        return True
+    def notification(self, kind: int, srb: Srb) -> None:
+        if kind == REQUEST_COMPLETE and srb.completion is not None:
+            srb.srb_extension = None
+            srb.completion(srb)
+
+    def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:
+        return None if srb.mdl is None else srb.mdl.segments
+
+    def begin_batch(self) -> None:
+        self.chip.plug()
+
+    def end_batch(self) -> None:
+        self.chip.unplug()
+
+    def reset_adapter(self) -> None:
+        self.chip.reset_bus()
+
+    def stop(self) -> None:
+        self.chip.on_interrupt = None
+
+    def snapshot(self) -> dict[str, object]:
+        return {}
 
 
-class NoMemory(DmaSpace):
-    """A guest without memory: the instant miniport moves nothing."""
+class Stack:
+    """An adapter with a disk on `disk`, and the guest's driver in front of it. `kind` is one of KINDS."""
 
-    def buffer(self, segments: Any, write: bool) -> DmaBuffer:
-        return DmaBuffer([], [], 0)
+    def __init__(self, model: str, kind: str, disk: Path) -> None:
+        loop = self.loop = EventLoop(MonotonicClock())
+        self.verifier = Verifier(loop.clock) if kind == "report" else None
+        self.workers = WorkerPool(loop)
+        self.bus = ScsiBus()
+        storage = FileStorage(path=str(disk), read_only=True)  # several stacks share it
+        store = open_backend(storage, loop, self.workers, disk.parent)
+        self.bus.attach(0, 0, build_unit(LunConfig(storage=storage), store, loop.clock))
+        memory = GuestMemory()
+        chip = Chip(self.bus, memory)
+        miniport = DmaMiniport()
+        miniport.options = {}
+        miniport.chip = chip
+        port: PortDriver
+        if kind == "without":
+            port = NoPort(miniport, chip)
+        else:
+            trace = Recorder(loop.clock) if kind == "trace" else None
+            port = make_port(model, loop, miniport, chip, None, self.verifier, trace)
+        watch = GuestWatch(self.verifier) if self.verifier is not None else None
+        self.adapter = PvscsiAdapter(loop, port, self.bus, memory, PvscsiOptions(), watch=watch)
+        self.adapter.start()
+        self._map(memory)
+        self._set_up()
+
+    def _map(self, memory: GuestMemory) -> None:
+        fd = os.memfd_create("hba-bench")
+        os.ftruncate(fd, RAM)
+        memory.map(0, RAM, 3, fd, 0)  # closes fd
+        self.adapter.function.region_write(CONFIG_SPACE, COMMAND_REGISTER, struct.pack("<H", MEMORY_AND_BUS_MASTER))
+        view = memory.view(0, RAM, True)
+        if view is None:
+            raise HbaError("the benchmark's memory is not mapped")
+        self.ram = view
+        state = view[RINGS_STATE : RINGS_STATE + structures.PAGE_SIZE].cast("I")
+        self._state = state
+
+    def _set_up(self) -> None:
+        """As a driver does. Then every slot of the ring gets its read."""
+        requests = [(REQUESTS >> structures.PAGE_SHIFT) + page for page in range(RING_PAGES)]
+        completions = [(COMPLETIONS >> structures.PAGE_SHIFT) + page for page in range(COMPLETION_PAGES)]
+        state = RINGS_STATE >> structures.PAGE_SHIFT
+        rest = structures.SETUP_RINGS_MAX_PAGES
+        descriptor = structures.SETUP_RINGS.pack(
+            RING_PAGES,
+            COMPLETION_PAGES,
+            state,
+            *requests,
+            *[0] * (rest - RING_PAGES),
+            *completions,
+            *[0] * (rest - COMPLETION_PAGES),
+        )
+        self._register(0, registers.CMD_SETUP_RINGS)
+        for (word,) in struct.iter_unpack("<I", descriptor):
+            self._register(4, word)
+        places = random.Random(1)
+        for slot in range(SLOTS):
+            block = places.randrange(DISK // LENGTH) * (LENGTH // BLOCK)
+            cdb = struct.pack(">BBIBHB", 0x28, 0, block, 0, LENGTH // BLOCK, 0).ljust(16, b"\0")
+            address, flags = DATA + slot * LENGTH, structures.FLAG_DIR_TOHOST
+            structures.REQUEST.pack_into(
+                self.ram,
+                REQUESTS + slot * structures.REQUEST_SIZE,
+                *(slot + 1, address, LENGTH, 0, 0, flags, cdb, 10, 0, 0x20, 0, 0, 0),
+            )
+        self._read_away_attentions()
+
+    def _read_away_attentions(self) -> None:
+        """The first command reports a unit attention; what is measured are reads that end well."""
+        self.run(SLOTS, 1)
+        result = structures.COMPLETION.unpack_from(self.ram, COMPLETIONS + structures.COMPLETION_SIZE)
+        if result[3] or result[4]:
+            raise HbaError(f"a read ended with host status {result[3]}, SCSI status {result[4]}")
+
+    def _register(self, offset: int, value: int) -> None:
+        self.adapter.function.region_write(BAR0, offset, struct.pack("<I", value))
+
+    def run(self, commands: int, depth: int) -> float:
+        """CPU microseconds per command, `depth` of them with every kick."""
+        state, kick = self._state, KICK
+        produced, consumed = structures.REQ_PROD_IDX >> 2, structures.CMP_CONS_IDX >> 2
+        answered = structures.CMP_PROD_IDX >> 2
+        write, turn, zero = self.adapter.function.region_write, self.loop.run_once, bytes(4)
+        number = state[produced]
+        begin = time.process_time_ns()
+        for _ in range(commands // depth):
+            number += depth
+            state[produced] = number
+            write(BAR0, kick, zero)
+            while state[answered] != number:
+                turn(0)
+            state[consumed] = number
+        return (time.process_time_ns() - begin) / commands / 1000
+
+    def close(self) -> None:
+        self._state.release()
+        self.ram.release()
+        self.adapter.stop()
+        self.adapter.memory.unmap_all()
+        self.bus.close()
+        self.workers.shutdown()
+        self.loop.close()
 
 
-def port_cost(model: str, verifier: str = "off", traced: bool = False, commands: int = COMMANDS) -> float:
-    """CPU microseconds per read through one port model. `verifier` is a verifier level."""
-    loop = EventLoop(MonotonicClock())
+def measure(
+    models: Sequence[str] = MODELS,
+    depths: Sequence[int] = DEPTHS,
+    rounds: int = ROUNDS,
+    commands: int = COMMANDS,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[dict[str, Any]]:
+    """For each model and depth: microseconds per command of each kind, and the ratios made of them.
+
+    `port_share`: of the port layer in a command with the verifier off. `report_ratio`: verifier report to off.
+    Raises `HbaError` when the commands do not do what they should.
+    """
+    with tempfile.TemporaryDirectory(prefix="hba-bench-") as folder:
+        disk = Path(folder) / "disk.img"
+        disk.write_bytes(os.urandom(DISK))
+        return [_case(model, depth, disk, rounds, commands, progress) for model in models for depth in depths]
+
+
+def _case(
+    model: str, depth: int, disk: Path, rounds: int, commands: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    stacks = {kind: Stack(model, kind, disk) for kind in KINDS}
+    best = dict.fromkeys(KINDS, float("inf"))
     try:
-        watch = Verifier(loop.clock, verifier) if verifier != "off" else None
-        trace = Recorder(loop.clock) if traced else None
-        port = make_port(model, loop, InstantMiniport(), Chip(ScsiBus(), NoMemory()), None, watch, trace)
-        port.start()
-        segments: list[Segment] = [(0x1000, 4096)]
-        data = DmaBuffer(segments, [memoryview(bytearray(4096))], 4096)
-        flags = SRB_FLAGS_DATA_IN | SRB_FLAGS_QUEUE_ACTION_ENABLE
-        done: list[Srb] = []
-
-        def completion(srb: Srb) -> None:
-            done.append(srb)
-
-        best = float("inf")
-        for _ in range(5):
-            done.clear()
-            begin = time.process_time_ns()
-            for block in range(commands // 5):
-                srb = Srb(0, 0, 0, 0, completion)
-                srb.srb_flags = flags
-                srb.cdb = READ_10
-                srb.cdb_length = 10
-                srb.mdl = data
-                srb.data_transfer_length = 4096
-                srb.queue_sort_key = block
-                port.submit(srb)
-            taken = time.process_time_ns() - begin
-            if len(done) != commands // 5:
-                raise RuntimeError(f"{model}: {len(done)} of {commands // 5} commands completed")
-            best = min(best, taken / (commands // 5) / 1000)
-        port.stop()
-        return best
+        for number in range(rounds):
+            progress(f"{model}, {depth} commands per kick: round {number + 1} of {rounds}")
+            for kind, stack in stacks.items():
+                best[kind] = min(best[kind], stack.run(commands, depth))
+        watched = stacks["report"].verifier
+        if watched is not None and watched.findings:
+            raise HbaError(f"the benchmark's own commands break a rule: {watched.findings[0].message}")
     finally:
-        loop.close()
-
-
-def submit_cost(commands: int = COMMANDS) -> float:
-    """CPU microseconds of making the SRB alone, to subtract from `port_cost`."""
-    data = DmaBuffer([(0x1000, 4096)], [memoryview(bytearray(4096))], 4096)
-    begin = time.process_time_ns()
-    for block in range(commands):
-        srb = Srb(0, 0, 0, 0, None)
-        srb.srb_flags = SRB_FLAGS_DATA_IN
-        srb.cdb = READ_10
-        srb.cdb_length = 10
-        srb.mdl = data
-        srb.data_transfer_length = 4096
-        srb.queue_sort_key = block
-    return (time.process_time_ns() - begin) / commands / 1000
-
-
-def report() -> dict[str, dict[str, float]]:
-    """For both models: microseconds per command with the verifier off and on, and with the trace."""
-    base = submit_cost()
+        for stack in stacks.values():
+            stack.close()
     return {
-        model: {
-            "off": port_cost(model) - base,
-            "report": port_cost(model, "report") - base,
-            "trace": port_cost(model, traced=True) - base,
-        }
-        for model in ("scsiport", "storport")
+        "model": model,
+        "depth": depth,
+        "cpu_us": {kind: round(cost, 3) for kind, cost in best.items()},
+        "port_share": round(1 - best["without"] / best["off"], 4),
+        "report_ratio": round(best["report"] / best["off"], 4),
+        "trace_ratio": round(best["trace"] / best["off"], 4),
     }
-
-
-if __name__ == "__main__":
-    for model, costs in report().items():
-        print(model, ", ".join(f"{name} {cost:.2f} us" for name, cost in costs.items()))

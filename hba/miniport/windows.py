@@ -54,7 +54,10 @@ class DmaWindows:
         """A command is being started."""
         data = task.data
         if data is not None and task.direction != DATA_NONE:
-            self._check(data, task, "command started")
+            srb = self._open.get(data)
+            needed = SRB_FLAGS_DATA_IN if task.direction == DATA_IN else SRB_FLAGS_DATA_OUT
+            if srb is None or not srb.srb_flags & needed:
+                self._check(data, task, "command started")
             self._moving[data] = task
 
     def end(self, task: Task) -> None:

@@ -187,10 +187,10 @@ class PortBase(Ownership):
             srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
         if self.verifier is not None or self.trace is not None:
             self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
-        # The address is not valid any more; and these end reference cycles, which would wait for the collector.
+        # Neither is valid any more (OW-08); and these end reference cycles, which would wait for the collector.
         srb._port = None
-        srb.data_buffer = None
-        request.guard = None
+        srb.srb_extension = srb.data_buffer = None
+        request.guard = request.opaque = None
         completion = srb.completion
         if completion is not None:
             completion(srb)

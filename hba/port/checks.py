@@ -35,8 +35,8 @@ def completion(port: Ownership, request: Request) -> None:
     srb = request.srb
     srb_status = srb.srb_status
     windows = port.chip.windows
-    if windows is not None:
-        request.moved = windows.transferred(srb)
+    if windows is not None and srb.mdl is not None:
+        request.moved = windows.moved.get(srb.mdl, 0)
     if (
         srb_status == s.SRB_STATUS_SUCCESS
         and srb.scsi_status == s.SCSISTAT_GOOD

@@ -98,9 +98,12 @@ class GuardPolicy:
 
 def _reader(name: str) -> Any:
     read = attrgetter(name)
+    plain = name not in ("srb_extension", "next_srb")
 
     def get(guard: GuardedSrb) -> Any:
         request = guard._request
+        if plain and request.state == ISSUED and name not in guard._invalid:
+            return read(request.srb)  # the common case
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
             guard._policy.report(rule, f"srb.{name} read after the request was completed", request)

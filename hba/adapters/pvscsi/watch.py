@@ -16,7 +16,7 @@ from hba.adapters.pvscsi.structures import (
     FLAG_WITH_SG_LIST,
     PAGE_SIZE,
     REQ_PROD_IDX,
-    REQUEST_SIZE,
+    REQUEST,
 )
 from hba.clock import S, Timer
 from hba.errors import DmaFault
@@ -35,6 +35,7 @@ _DIRECTIONS = FLAG_DIR_NONE | FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE
 _LEGAL_DIRECTIONS = (FLAG_DIR_NONE, FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)
 
 Descriptor = tuple[int, int, int, int, int, int, bytes, int, int, int, int, int, int]
+_PLAIN = frozenset(_LEGAL_DIRECTIONS)  # flags of a request that needs no closer look: one direction, no scatter list
 
 
 class GuestWatch:
@@ -49,7 +50,7 @@ class GuestWatch:
         self._once: set[tuple[object, ...]] = set()
         self._removed: list[tuple[int, int]] = []  # (start, end) unmapped while requests were in flight
         self._lists: dict[Srb, tuple[int, int, bytes]] = {}  # scatter list: address, bytes, its contents
-        self._copies: dict[int, bytes] = {}  # ring index -> descriptor as first seen
+        self._copies: dict[int, Descriptor] = {}  # ring slot -> descriptor as first seen
         self._timer: Timer | None = None
         self._forget_rings()
         adapter.memory.on_unmap = self._unmapped
@@ -103,26 +104,40 @@ class GuestWatch:
             self._kicks_reported = self._kicks
             self.verifier.report("GD-14", f"{extra} kicks more than requests", kicks=self._kicks, requests=self._taken)
         self._check_consumer(rings)
-        ring = rings.requests
+        ring, unpack, copies = rings.requests, REQUEST.unpack_from, self._copies
+        slots, mask = ring.slots, ring.mask
         for index in range(cons, cons + pending):
-            buffer, at = ring.load(index)
-            self._copies[index & ring.mask] = bytes(buffer[at : at + REQUEST_SIZE])
+            slot = index & mask
+            copies[slot] = unpack(*(slots[slot] if slots else ring.load(index)))
 
     def ring_stopped(self, why: str) -> None:
         self.verifier.report("GD-05", why, where="request ring")
 
     def request(self, srb: Srb, descriptor: Descriptor) -> None:
         """A descriptor has become an SRB that is about to be submitted."""
-        context, address, length, _sense, _sense_length, flags, _cdb, cdb_length, _lun, _tag, bus = descriptor[:11]
-        rings = self.adapter.rings
+        adapter = self.adapter
+        rings = adapter.rings
         assert rings is not None
         slot = (rings.request_cons - 1) & rings.requests.mask
+        context, _address, length, _sense, _sense_length, flags, _cdb, cdb_length, _lun, _tag, bus = descriptor[:11]
+        mdl = srb.mdl
+        if (
+            ((copy := self._copies.pop(slot, None)) is not None and copy != descriptor)
+            or flags not in _PLAIN
+            or context in adapter.in_flight
+            or bus
+            or not 0 < cdb_length <= 16
+            or (mdl is not None and len(mdl.segments) > 1)
+            or (length and mdl is None)
+        ):
+            self._look_closely(srb, descriptor, slot, copy)
+
+    def _look_closely(self, srb: Srb, descriptor: Descriptor, slot: int, copy: Descriptor | None) -> None:
+        """The same descriptor, which is no plain one: every check."""
+        context, address, length, _sense, _sense_length, flags, _cdb, cdb_length, _lun, _tag, bus = descriptor[:11]
         where = f"request ring slot {slot}"
-        copy = self._copies.pop(slot, None)
-        if copy is not None:
-            buffer, at = rings.requests.load(slot)
-            if bytes(buffer[at : at + REQUEST_SIZE]) != copy:
-                self.verifier.report("GD-01", "the descriptor changed after reqProdIdx had passed it", where=where)
+        if copy is not None and copy != descriptor:
+            self.verifier.report("GD-01", "the descriptor changed after reqProdIdx had passed it", where=where)
         direction = flags & _DIRECTIONS
         if flags & FLAG_RESERVED or direction not in _LEGAL_DIRECTIONS or (length and direction == FLAG_DIR_NONE):
             self.verifier.report("GD-18", f"flags 0x{flags:x} with {length} bytes of data", where=where, srb=repr(srb))
@@ -154,6 +169,12 @@ class GuestWatch:
 
     def completed(self, srb: Srb) -> None:
         """An SRB has come back from the port; its completion is not posted yet."""
+        if self._lists or self._removed:
+            self._check_completed(srb)
+        if self._timer is None:
+            self._arm()
+
+    def _check_completed(self, srb: Srb) -> None:
         where = f"request with context 0x{srb.context[0]:x}"
         watched = self._lists.pop(srb, None)
         if watched is not None:
@@ -169,7 +190,6 @@ class GuestWatch:
             self._check_removed(srb, where)
         if not self.adapter.outstanding:
             self._removed.clear()
-        self._arm()
 
     def _check_removed(self, srb: Srb, where: str) -> None:
         assert srb.mdl is not None

@@ -479,8 +479,7 @@ class ScsiPort(PortBase):
             elif unit.queue.entries:
                 self.pull(unit)
             request.state = COMPLETED
-            srb._port = None
-            srb.data_buffer = None
+            srb._port = srb.srb_extension = srb.data_buffer = None
             if srb.completion is not None:
                 srb.completion(srb)
         if self.adapter_queue:

@@ -386,7 +386,7 @@ class StorPort(PortBase):
         windows = self.chip.windows
         if windows is not None:
             windows.close(request.srb)
-        request.guard = None
+        request.guard = request.opaque = None
 
     def _refused_to_start(self, request: Request) -> None:
         if request.state == ISSUED:
@@ -815,8 +815,7 @@ class StorPort(PortBase):
             dpc, argument1, argument2 = self.dpcs.popleft()
             dpc.queued = False
             self.call(DPC, DISPATCH_LEVEL, None, dpc.routine, dpc, argument1, argument2)
-        if self.chip.windows is None:
-            self._retire_plain()
+        self._retire_plain()
         finished = self.finished
         for _ in range(len(finished)):
             self.retire(finished.popleft())
@@ -825,8 +824,10 @@ class StorPort(PortBase):
 
     def _retire_plain(self) -> None:
         """The common case of `retire`, up to the first request that is not one: a command that ended well, at a unit
-        that nothing holds and nobody watches. A guest's batch comes back this way."""
+        that nothing holds and nobody traces. A guest's batch comes back this way."""
         finished = self.finished
+        verified = self.verifier is not None
+        now = self.clock.now() if verified else 0
         spares = self._spares
         last: Any = None
         while finished:
@@ -853,7 +854,11 @@ class StorPort(PortBase):
                 last = unit
             request.state = COMPLETED
             srb._port = srb.srb_extension = srb.data_buffer = None
-            if request.opaque is not None and len(spares) < SPARES:
+            if verified:
+                self._close_window(request)
+                if request.history is not None:
+                    request.history.append((now, "complete", None))
+            elif request.opaque is not None and len(spares) < SPARES:
                 request.srb = _NOTHING
                 spares.append(request)
             completion = srb.completion
@@ -898,7 +903,7 @@ class StorPort(PortBase):
             self.complete_up(request)
         else:
             request.state = COMPLETED
-            srb._port = None
+            srb._port = request.opaque = None
             srb.srb_extension = srb.data_buffer = None  # no cycle is left for the garbage collector
             completion = srb.completion
             if completion is not None:

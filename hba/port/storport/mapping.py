@@ -25,6 +25,7 @@ from hba.miniport.services import (
 )
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DISPATCH_LEVEL
+from hba.port.guard import GuardedSrb
 from hba.port.request import ISSUED, Request
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
@@ -149,7 +150,11 @@ class Mapper:
         if port.verifier is None:
             mdl = srb.mdl
             return None if mdl is None else mdl.segments
-        request = port.request_of(srb, "MB-11")
+        request: Request | None
+        if type(srb) is GuardedSrb and srb._request.state == ISSUED:
+            request = srb._request
+        else:
+            request = port.request_of(srb, "MB-11")
         if request is None or request.srb.mdl is None:
             return None
         return ScatterGatherList(request, port)
@@ -162,11 +167,11 @@ class ScatterGatherList(Sequence[Segment]):
 
     def __init__(self, request: Request, port: StorPort) -> None:
         mdl = request.srb.mdl
-        self._elements: tuple[Segment, ...] = tuple(mdl.segments) if mdl is not None else ()
+        self._elements: Sequence[Segment] = mdl.segments if mdl is not None else ()
         self._request = request
         self._port = port
 
-    def _live(self) -> tuple[Segment, ...]:
+    def _live(self) -> Sequence[Segment]:
         if self._request.state != ISSUED:
             self._port.offence("MB-11", "scatter/gather list used after its request was completed", self._request)
         return self._elements
@@ -185,9 +190,10 @@ class ScatterGatherList(Sequence[Segment]):
         return len(self._live())
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Sequence):
-            return self._live() == tuple(other)
-        return NotImplemented
+        live = self._live()
+        if other is live:
+            return True
+        return list(live) == list(other) if isinstance(other, Sequence) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 

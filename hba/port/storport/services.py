@@ -20,9 +20,11 @@ from hba.miniport.services import (
     DpcRoutine,
     LockHandle,
 )
+from hba.port import checks
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, LEGAL, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.guard import GuardedSrb
 from hba.port.request import ISSUED, NOTIFIED
-from hba.port.storport.units import StorUnit
+from hba.port.storport.units import BUILT, StorUnit
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
@@ -52,11 +54,18 @@ class StorPortServicesOf:
         port = self._port
         if notification_type == n.REQUEST_COMPLETE:
             if port.verifier is not None and port.trace is None:
-                # Only what needs looking at: an unusual place, or a reset (RS-04).
-                if port.current is None or port.callback not in COMPLETES_HERE:
-                    port.noted(notification_type, arguments)
-                elif port.current.history is not None:
-                    port.current.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
+                guard = arguments[0]
+                if type(guard) is GuardedSrb and port.callback in COMPLETES_HERE:
+                    request = guard._request
+                    if request.state == ISSUED and request.stage != BUILT and request.history is not None:
+                        # Nothing unusual about the place, and it is the miniport's to complete (RS-04).
+                        request.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
+                        checks.completion(port, request)
+                        request.state = NOTIFIED
+                        port.finished.append(request)
+                        port.dpc_pending = True
+                        return None
+                port.noted(notification_type, arguments)
             elif not port.watched:
                 request = arguments[0]._port
                 if request is not None and request.state == ISSUED and port.callback:
@@ -178,7 +187,8 @@ class StorPortServicesOf:
         if not port.watched:
             mdl = srb.mdl
             return None if mdl is None or port.perf.no_sgl else mdl.segments
-        port.other_processors()
+        if port.stor_options.interleave:
+            port.other_processors()
         return port.mapper.scatter_gather_list(srb)
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:
