@@ -25,6 +25,7 @@ class Profile:
     machine: str  # QEMU's -machine type
     cpu: str
     bus: str  # the bus the HBA goes on
+    shared_memory: bool = True  # false: QEMU keeps the RAM to itself, and every DMA is a message
 
 
 def profiles() -> list[str]:
@@ -94,16 +95,18 @@ def command_line(
 ) -> list[str]:
     """QEMU's whole command line.
 
-    Guest memory is a shared memfd, which a vfio-user server needs to reach it. Without `boot` the firmware
-    starts whatever the devices offer.
+    Guest memory is a shared memfd, which a vfio-user server can map, unless the profile keeps it private. Without
+    `boot` the firmware starts whatever the devices offer.
     """
     # Only KVM can run the host's own CPU model.
     cpu = "host" if accelerator == "kvm" else profile.cpu
+    # Never memfd with share=off: QEMU hands its descriptor out, but keeps the guest's pages in a private copy.
+    memory = "memory-backend-memfd,share=on" if profile.shared_memory else "memory-backend-ram"
     line = [
         *qemu.argv,
         *("-name", "hba-lab", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-accel", accelerator, "-cpu", cpu, "-smp", str(cpus), "-m", f"{memory_mib}M"),
-        *("-object", f"memory-backend-memfd,id=mem,size={memory_mib}M,share=on"),
+        *("-object", f"{memory},id=mem,size={memory_mib}M"),
         *("-machine", f"{profile.machine},memory-backend=mem"),
         *("-chardev", f"socket,id=qmp,path={_escaped(sockets.monitor)},server=on,wait=off"),
         *("-qmp", "chardev:qmp"),

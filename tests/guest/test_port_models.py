@@ -30,7 +30,7 @@ MIXED = (
 
 @contextmanager
 def guest(
-    folder: Path, model: str, *, extra: str = "", storage: str = ""
+    folder: Path, model: str, *, extra: str = "", storage: str = "", machine: str = "pc"
 ) -> Iterator[tuple[Experiment, ControlClient]]:
     """A running guest whose adapter is traced; the disk is /dev/sda."""
     disk = folder / "disk.img"
@@ -57,7 +57,7 @@ create = true
 {storage}
 """
     )
-    with Experiment(Options(config=config), Progress()) as experiment:
+    with Experiment(Options(config=config, machine=machine), Progress()) as experiment:
         experiment.start()
         with ControlClient(experiment.adapters[0].control) as control:
             yield experiment, control
@@ -122,3 +122,28 @@ def test_the_naughty_example_has_exactly_its_findings(tmp_path: Path, model: str
         findings = control.call("show.verifier")
     ours = {rule for rule in findings["counts"] if not rule.startswith("GD-")}
     assert ours == naughty.expected(model), findings
+
+
+PATTERN = """
+import os
+data = bytes(range(256)) * 256
+fd = os.open("/dev/sda", os.O_RDWR | os.O_DSYNC)
+os.pwrite(fd, data, 1 << 20)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+assert os.pread(fd, len(data), 1 << 20) == data
+"""
+
+
+@pytest.mark.parametrize("model", ["scsiport", "storport"])
+def test_a_guest_whose_memory_is_not_shared(tmp_path: Path, model: str) -> None:
+    """All DMA goes by message; the bytes are checked in the guest and in the file."""
+    with guest(tmp_path, model, machine="pc-private") as (experiment, control):
+        result = experiment.guest.agent.exec(["python3", "-c", PATTERN], timeout=120)
+        assert result.code == 0, result.stderr.decode()
+        counters = control.call("show.counters")["vfio_user"]
+        findings = control.call("show.verifier")
+    assert counters["dma_reads"] > 0
+    assert counters["dma_writes"] > 0
+    assert counters["dma_faults"] == 0
+    assert findings["severities"].get("violation", 0) == 0, findings
+    assert (tmp_path / "disk.img").read_bytes()[1 << 20 : (1 << 20) + 65536] == bytes(range(256)) * 256
