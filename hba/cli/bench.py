@@ -27,6 +27,7 @@ from hba.errors import ControlError
     "--seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Of each side and case."
 )
 @click.option("--writes", is_flag=True, help="Write cases too; they destroy what is on the unit.")
+@click.option("--ports", is_flag=True, help="What the port models and the verifier cost, in this process; no server.")
 @output.json_option
 def command(
     what: str | None,
@@ -36,6 +37,7 @@ def command(
     unit: tuple[int, int],
     seconds: float,
     writes: bool,
+    ports: bool,
     as_json: bool,
 ) -> None:
     """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
@@ -45,6 +47,11 @@ def command(
     """
     from hba.bench import measure, own_server
 
+    if ports:
+        if what is not None:
+            raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
+        _ports(as_json)
+        return
     started: Any = None
     with ExitStack() as stack:
         if what is None or Path(what).is_file():
@@ -82,6 +89,36 @@ def command(
         output.print_json(report)
     else:
         _print(report)
+
+
+def _ports(as_json: bool) -> None:
+    from hba.bench import ports
+
+    cases = ports.measure(progress=_progress)
+    if as_json:
+        output.print_json(
+            {"port_share_limit": ports.PORT_SHARE, "report_ratio_limit": ports.REPORT_RATIO, "cases": cases}
+        )
+        return
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+    output.heading("4 KiB reads through PVSCSI, port, DMA miniport and disk: CPU µs per command")
+    output.table(
+        ("port", "per kick", "no port", "off", "report", "trace", "port/command", "report/off", "trace/off"),
+        [
+            (
+                case["model"],
+                case["depth"],
+                *(f"{case['cpu_us'][kind]:.1f}" for kind in ports.KINDS),
+                *(f"{case[ratio]:.2f}" for ratio in ("port_share", "report_ratio", "trace_ratio")),
+            )
+            for case in cases
+        ],
+    )
+    click.echo(
+        f"  port/command: share of the port with the verifier off, at most {ports.PORT_SHARE:.2f}; "
+        f"report/off: at most {ports.REPORT_RATIO:.0f}"
+    )
 
 
 def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
