@@ -51,7 +51,8 @@ def test_nothing_fails_and_nothing_is_skipped(tmp_path: Path, suite: str, port_m
     assert not [case.get("name") for case in cases if case.find("skipped") is not None]
 
 
-@pytest.mark.parametrize("port_model", ["scsiport", "storport"])
+# Hundreds of processes in an emulated guest take minutes: one model by default, both with HBA_FULL=1.
+@pytest.mark.parametrize("port_model", ["storport", "scsiport"] if os.environ.get("HBA_FULL") else ["storport"])
 def test_libiscsi(tmp_path: Path, port_model: str) -> None:
     cases = report_of(tmp_path, "libiscsi", port_model, 3600)
     skips = {case.get("name"): case.find("skipped") for case in cases}
