@@ -12,8 +12,9 @@ TIMEOUT = 120.0
 # test_2_tool.py shows that it crashes on Linux's own scsi_debug just the same.
 CRASHES_ON_SG = {"SCSI.ReportLUNs.Simple"}
 
-# The only tests that expect a write to be refused. All others that write want it to succeed.
-FOR_PROTECTED = "SCSI.ReadOnly."
+# What gets --dataloss on a protected disk: the tests that expect writes to be refused, and those that write no block but
+# cannot do without the option (reservations, service actions that do not exist). All others that write want to succeed.
+FOR_PROTECTED = ("SCSI.ReadOnly.", "SCSI.Prin", "SCSI.Prout", "SCSI.Sanitize.InvalidServiceAction")
 
 
 def test_scsi(disk, kind, scsi_test, score):
