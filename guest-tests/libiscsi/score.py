@@ -14,8 +14,9 @@ class Score:
     def add(self, test: str, kind: str, outcome: str) -> None:
         self._outcomes.setdefault(test, {})[kind] = outcome
 
-    def tests(self) -> int:
-        return len(self._outcomes)
+    def cases(self) -> int:
+        """How many outcomes there are."""
+        return sum(map(len, self._outcomes.values()))
 
     def passed(self) -> list[str]:
         return [

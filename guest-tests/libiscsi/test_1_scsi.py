@@ -12,8 +12,8 @@ TIMEOUT = 120.0
 # test_2_tool.py shows that it crashes on Linux's own scsi_debug just the same.
 CRASHES_ON_SG = {"SCSI.ReportLUNs.Simple"}
 
-# What gets --dataloss on a protected disk: the tests that expect writes to be refused, and those that write no block but
-# cannot do without the option (reservations, service actions that do not exist). All others that write want to succeed.
+# What gets --dataloss on a protected disk: the tests that expect writes to be refused, and those that write no block
+# but cannot do without the option (reservations, service actions that do not exist). All others want to write.
 FOR_PROTECTED = ("SCSI.ReadOnly.", "SCSI.Prin", "SCSI.Prout", "SCSI.Sanitize.InvalidServiceAction")
 
 
