@@ -98,17 +98,13 @@ class GuardPolicy:
 
 def _reader(name: str) -> Any:
     read = attrgetter(name)
-    plain = name not in ("srb_extension", "next_srb")
 
     def get(guard: GuardedSrb) -> Any:
         request = guard._request
-        if plain and request.state == ISSUED and name not in guard._invalid:
-            return read(request.srb)  # the common case
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
             guard._policy.report(rule, f"srb.{name} read after the request was completed", request)
-        elif name in guard._invalid:
-            function = request.srb.function
+        elif name in INVALID.get(function := request.srb.function, _NEXT):
             guard._policy.report("OW-09", f"srb.{name} read, which is not valid for function {function:#04x}", request)
             return POISON_VALUES.get(name, POISON)
         elif name == "srb_extension":
@@ -118,23 +114,47 @@ def _reader(name: str) -> Any:
             return value._port.guard  # the victim as the miniport knows it
         return value
 
-    return property(get)
+    return _Member(get)
+
+
+class _Member:
+    """A member of the SRB that asks `get` when it is read, unless the guard has it as an attribute of its own."""
+
+    def __init__(self, get: Callable[[GuardedSrb], Any]) -> None:
+        self.get = get
+
+    def __get__(self, guard: GuardedSrb | None, owner: type) -> Any:
+        return self if guard is None else self.get(guard)
 
 
 class GuardedSrb(Srb):
-    """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module."""
+    """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module.
+
+    While the miniport owns a command, what is set in the SRB is an attribute of the guard, too: nothing can be wrong
+    with reading it, and it costs what it costs in an SRB. `ended` takes these away.
+    """
 
     _request: Request
     _policy: GuardPolicy
-    _invalid: frozenset[str] = _NEXT  # what it is for EXECUTE_SCSI
 
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
         state = self.__dict__
+        srb = request.srb
+        if not srb.function:
+            state.update(srb.__dict__)
+            if srb.next_srb is not None or srb.srb_extension is not None:
+                state.pop("next_srb", None)
+                state.pop("srb_extension", None)
         state["_request"] = request
         state["_policy"] = policy
-        function = request.srb.function
-        if function:
-            state["_invalid"] = INVALID.get(function, _NEXT)
+
+    def ended(self) -> None:
+        """The miniport has completed it, or lost it: from now on every access is looked at (OW-01)."""
+        state = self.__dict__
+        request, policy = state["_request"], state["_policy"]
+        state.clear()
+        state["_request"] = request
+        state["_policy"] = policy
 
     def _read_extension(self) -> Any:
         request = self._request
@@ -151,6 +171,8 @@ class GuardedSrb(Srb):
             policy.report(rule, f"srb.{name} written after the request was completed; not written", request)
         elif name in WRITABLE or self._may_write(name, value):
             setattr(srb, name, value)
+            if name in self.__dict__ or name == "srb_extension":
+                self.__dict__[name] = value
         elif name == "srb_extension":
             policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
             srb.srb_extension = value

@@ -112,6 +112,8 @@ class Ownership(PortWatch):
         elif request.srb.srb_status & SRB_STATUS_QUEUE_FROZEN:
             request.srb.srb_status &= ~SRB_STATUS_QUEUE_FROZEN  # Q-13: the port's own bit
         request.state = NOTIFIED
+        if type(request.guard) is GuardedSrb:
+            request.guard.ended()
         self.finished.append(request)
         self.dpc_pending = True
         if self.callback == NO_CALLBACK and not self.running:
@@ -146,6 +148,8 @@ class Ownership(PortWatch):
         """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
         request.srb.srb_status = srb_status
         request.state = NOTIFIED
+        if type(request.guard) is GuardedSrb:
+            request.guard.ended()
         self.finished.append(request)
         self.dpc_pending = True
 

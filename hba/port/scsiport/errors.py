@@ -95,6 +95,8 @@ def start_io_failed(port: ScsiPort, request: Request) -> None:
     if request.state == ISSUED and not any(task.owner in (request.srb, request.guard) for task in port.chip.active):
         request.srb.srb_status = SRB_STATUS_INTERNAL_ERROR
         request.state = NOTIFIED
+        if request.guard is not None:
+            request.guard.ended()
         port.finished.append(request)
     port.next_latched = True
     port.dpc_pending = True

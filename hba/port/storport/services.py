@@ -62,6 +62,7 @@ class StorPortServicesOf:
                         request.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
                         checks.completion(port, request)
                         request.state = NOTIFIED
+                        guard.ended()
                         port.finished.append(request)
                         port.dpc_pending = True
                         return None
