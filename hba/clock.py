@@ -87,8 +87,7 @@ class Clock:
 class MonotonicClock(Clock):
     """The operating system's monotonic clock."""
 
-    def now(self) -> int:
-        return time.monotonic_ns()
+    now = staticmethod(time.monotonic_ns)  # nothing of ours in between: the verifier asks several times a request
 
 
 class VirtualClock(Clock):

@@ -119,7 +119,7 @@ class GuestWatch:
         rings = adapter.rings
         assert rings is not None
         slot = (rings.request_cons - 1) & rings.requests.mask
-        context, _address, length, _sense, _sense_length, flags, _cdb, cdb_length, _lun, _tag, bus = descriptor[:11]
+        context, _, length, _, _, flags, _, cdb_length, _, _, bus, _, _ = descriptor
         mdl = srb.mdl
         if (
             ((copy := self._copies.pop(slot, None)) is not None and copy != descriptor)

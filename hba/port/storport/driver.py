@@ -57,7 +57,7 @@ from hba.port.storport.mapping import Mapper
 from hba.port.storport.perf import PerfOptions
 from hba.port.storport.power import Power
 from hba.port.storport.preset import apply_options, check_configuration, preset
-from hba.port.storport.races import BuildIoWrites
+from hba.port.storport.races import CLOSELY, SAMPLE, BuildIoWrites
 from hba.port.storport.resets import Resets
 from hba.port.storport.services import StorPortServicesOf
 from hba.port.storport.timer import MiniportTimer
@@ -354,7 +354,8 @@ class StorPort(PortBase):
         guard = request.guard = GuardedSrb(request, self.guard_policy)
         self.irql, self.current, self.charged = DISPATCH_LEVEL, request, 0
         self._locks_before = self.locks.taken
-        if self.writes is not None and self.writes.due():
+        number = request.number
+        if self.writes is not None and (number <= CLOSELY or number % SAMPLE < 2):  # `due`, without a call
             self.writes.begin()
         return guard
 
@@ -686,7 +687,7 @@ class StorPort(PortBase):
             self.trace.add("build_io.enter", request.number, None)
         since = self.begin_watch()
         writes, taken = self.writes, self.locks.taken
-        if writes is not None and writes.due():
+        if writes is not None and writes.due(request.number):
             writes.begin()
         wanted = False
         try:

@@ -190,9 +190,9 @@ class ScatterGatherList(Sequence[Segment]):
         return len(self._live())
 
     def __eq__(self, other: object) -> bool:
-        live = self._live()
-        if other is live:
+        if other is self._elements and self._request.state == ISSUED:
             return True
+        live = self._live()
         return list(live) == list(other) if isinstance(other, Sequence) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
