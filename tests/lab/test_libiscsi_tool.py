@@ -65,6 +65,12 @@ def test_a_failure_says_why(tool: ModuleType) -> None:
     assert "did not read back as zero" in result.reason and 'CU_FAIL("zero")' in result.reason
 
 
+def test_a_write_the_tool_left_out_is_a_skip(tool: ModuleType) -> None:
+    middle = "--dataloss flag is not set in. Skipping write\nFAILED\n    1. test_x.c:65  - CU_ASSERT_EQUAL(_r,0)\n"
+    result = tool.judge(1, said(middle, 2, 1))
+    assert result.outcome == tool.SKIPPED and "left out a write" in result.reason
+
+
 def test_a_skip_after_a_failure_is_a_failure(tool: ModuleType) -> None:
     assert tool.judge(1, said("    [SKIPPED] the rest\nFAILED\n", 2, 1)).outcome == tool.FAILED
 
