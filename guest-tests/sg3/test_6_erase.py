@@ -19,6 +19,13 @@ def filled(disk):
     return places
 
 
+# udev may look at the disk while it is being sanitized or formatted. It is NOT READY then, as SBC has it, and the
+# kernel logs that.
+pytestmark = pytest.mark.expects_kernel_messages(
+    r"Read Capacity\(1[06]\) failed|Sense Key : Not Ready|Add\. Sense: .*(sanitize|format|in progress)"
+)
+
+
 def sanitize(disk, *arguments: str) -> None:
     sg.run("sg_sanitize", "--quick", "--wait", *arguments, disk.generic)
 
