@@ -1,4 +1,4 @@
-"""Other people's tests pass inside a real guest, with both port models: libiscsi's, sg3_utils, and everyday tools.
+"""Other people's tests pass inside a real guest: libiscsi's, sg3_utils, and everyday tools.
 
 `docs/conformance.md` says what each suite asks and why what is skipped is skipped.
 """
@@ -19,6 +19,10 @@ pytestmark = pytest.mark.qemu
 
 # Kept after the run, for people and for CI; not under version control.
 RESULTS = paths.PROJECT / "results"
+
+# Hundreds of processes in an emulated guest take minutes: one model by default, both with HBA_FULL=1. The smoke suite
+# always runs under both.
+MODELS = ["storport", "scsiport"] if os.environ.get("HBA_FULL") else ["storport"]
 
 # Skips of libiscsi's tests, by the reason the tool gives; docs/conformance.md explains them.
 ACCEPTABLE_SKIPS = re.compile(
@@ -43,7 +47,7 @@ def report_of(folder: Path, suite: str, port_model: str, timeout: float) -> list
         launch.close()
 
 
-@pytest.mark.parametrize("port_model", ["scsiport", "storport"])
+@pytest.mark.parametrize("port_model", MODELS)
 @pytest.mark.parametrize("suite", ["sg3", "tools"])
 def test_nothing_fails_and_nothing_is_skipped(tmp_path: Path, suite: str, port_model: str) -> None:
     cases = report_of(tmp_path, suite, port_model, 1800)
@@ -51,8 +55,7 @@ def test_nothing_fails_and_nothing_is_skipped(tmp_path: Path, suite: str, port_m
     assert not [case.get("name") for case in cases if case.find("skipped") is not None]
 
 
-# Hundreds of processes in an emulated guest take minutes: one model by default, both with HBA_FULL=1.
-@pytest.mark.parametrize("port_model", ["storport", "scsiport"] if os.environ.get("HBA_FULL") else ["storport"])
+@pytest.mark.parametrize("port_model", MODELS)
 def test_libiscsi(tmp_path: Path, port_model: str) -> None:
     cases = report_of(tmp_path, "libiscsi", port_model, 3600)
     skips = {case.get("name"): case.find("skipped") for case in cases}
