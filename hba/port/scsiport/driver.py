@@ -167,6 +167,22 @@ class ScsiPort(PortBase):
             self._start_watched(request, unit, srb, True)
         else:
             self._start(request, unit, srb)
+            if (
+                self.next_latched
+                and not (self.finished or self.rare_latched or self.interrupt_pending or self.adapter_queue)
+                and len(self.ready_units) == 1
+                and self.enable_latched is None
+                and not self.running
+            ):
+                # What `dpc` makes of NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
+                self.dpc_pending = self.next_latched = False
+                self.gate &= ~BUSY
+                self.busy_with = None
+                told = self.ready_units.pop()
+                told.holds &= ~NOT_READY
+                if told.queue.entries:
+                    self.pull(told)
+                    self.dpc_pending = True
         if (self.dpc_pending or self.interrupt_pending) and not self.running:
             self.run()
 
