@@ -50,7 +50,7 @@ class Adapter:
             if len(disks) == count:
                 return disks
             assert time.monotonic() < deadline, f"{len(disks)} disks after {timeout} s instead of {count}"
-            time.sleep(0.2)
+            time.sleep(0.2)  # the kernel scans in its own time; nothing tells when it is done
 
 
 def find_adapters(pci_id: str) -> list[Adapter]:

@@ -29,7 +29,7 @@ def _node() -> str:
         for unit in Path("/sys/bus/pseudo/drivers/scsi_debug").glob("adapter*/host*/target*/*:*:*:*"):
             for generic in (unit / "scsi_generic").glob("sg*"):
                 return f"/dev/{generic.name}"
-        time.sleep(0.2)
+        time.sleep(0.2)  # the kernel scans in its own time
     raise AssertionError("scsi_debug shows no disk")
 
 
