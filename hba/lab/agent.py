@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hba.errors import GuestError
+from hba.lab.connect import connect
 
 PORT_NAME = "hba.lab.agent"
 
@@ -33,8 +33,7 @@ class Agent:
 
     def __init__(self, path: Path, alive: Callable[[], None]) -> None:
         self._alive = alive
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(str(path))
+        self._socket = connect(path, alive)
         self._received = bytearray()
         self._next_id = 1
         self.release = ""

@@ -12,6 +12,7 @@ import tty
 from collections.abc import Iterator
 from pathlib import Path
 
+from hba.lab.connect import connect
 from hba.lab.guest import Guest
 
 LEAVE = b"\x1d"  # Ctrl-]
@@ -23,8 +24,7 @@ def attach(guest: Guest, path: Path) -> None:
     Without a terminal, standard input is fed to the guest until it ends, and the guest is waited for. Raises what
     `guest.alive` raises when QEMU fails or the server dies.
     """
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line, _raw_terminal():
-        line.connect(str(path))
+    with contextlib.closing(connect(path, guest.alive)) as line, _raw_terminal():
         _write(_last_line(guest))
         on_terminal = sys.stdin.isatty()
         sources = [line.fileno(), sys.stdin.fileno()]

@@ -8,9 +8,11 @@ SIGHUP.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,7 @@ from typing import Any, Literal, NoReturn
 import click
 from rich.console import Console
 
-from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
+from hba.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, HbaError
 from hba.lab import console, machine, observe, paths, suite, verdict
 from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
@@ -95,6 +97,15 @@ def main(**given: Any) -> NoReturn:
     except Interrupted as interrupted:
         print(f"interrupted by {signal.Signals(interrupted.number).name}; everything is cleaned up", file=sys.stderr)
         code = 128 + interrupted.number
+    except Exception as error:
+        if os.environ.get("HBA_DEBUG"):
+            traceback.print_exc(file=sys.stderr)
+        print(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
+            file=sys.stderr,
+        )
+        code = EXIT_INTERNAL
     sys.exit(code)
 
 
