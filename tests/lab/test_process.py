@@ -43,7 +43,8 @@ def test_stop_insists() -> None:
         [
             sys.executable,
             "-c",
-            "import signal, time; signal.signal(15, signal.SIG_IGN); print('x', flush=True); time.sleep(99)",
+            # A child that ends by nothing but SIGKILL; the test itself never waits for it.
+            "import signal; signal.signal(15, signal.SIG_IGN); print('x', flush=True); signal.pause()",
         ],
         stdout=subprocess.PIPE,
     )
