@@ -22,6 +22,7 @@ class DmaBuffer:
     """
 
     __slots__ = ("length", "segments", "views")
+    by_message = False  # `commit` has something to do
 
     def __init__(self, segments: Sequence[Segment], views: list[memoryview], length: int) -> None:
         self.segments = segments

@@ -79,19 +79,18 @@ class Chip:
             self._execute_queue()
 
     def _execute_queue(self) -> None:
-        # One tight loop: the same few functions again and again cost half of what they cost in between others.
         queue, self._queue = self._queue, []
-        execute, active, windows = self.bus.execute, self.active, self.windows
-        ended = self.completed.append
-        for target, lun, task in queue:
-            if execute(target, lun, task) and task in active:
+        active, windows = self.active, self.windows
+        completed = self.completed.append
+        for task in self.bus.execute_batch(queue):
+            if task in active:
                 del active[task]
                 if windows is not None:
                     windows.end(task)
                 data = task.data
-                if data is not None and task.direction == DATA_IN:
+                if data is not None and data.by_message and task.direction == DATA_IN:
                     data.commit(task.transferred)
-                ended(task)
+                completed(task)
         if self.completed:
             self.raise_interrupt()
 

@@ -5,10 +5,11 @@ This is the only way a miniport reaches the target. See `hba.scsi.unit` for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
-from hba.scsi.unit import LogicalUnit
+from hba.scsi.unit import LogicalUnit, Plan, not_plain
+from hba.storage.backend import Read
 
 REPORT_LUNS_WELL_KNOWN = 0xC101  # SAM-5 "Well known logical unit addressing"
 
@@ -90,6 +91,37 @@ class ScsiBus:
         if unit is None:
             return self._no_unit(units, lun, task)
         return unit.execute(task)
+
+    def execute_batch(self, batch: Sequence[tuple[int, int, Task]]) -> list[Task]:
+        """Run (target, lun, task) one after the other; returns the tasks that have ended, as `execute` tells of one.
+
+        Plain reads in a row at one unit are run together, which costs much less.
+        """
+        ended: list[Task] = []
+        reads: list[Read] = []  # to be run together, all at `unit`
+        unit: LogicalUnit | None = None
+        plain_read: Plan = not_plain
+        at_target = at_lun = -1
+        for target, lun, task in batch:
+            if lun != at_lun or target != at_target:
+                if reads and unit is not None:
+                    ended += unit.read_batch(reads)
+                    reads = []
+                at_target, at_lun = target, lun
+                unit = self.units.get(target, {}).get(lun)
+                plain_read = not_plain if unit is None else unit.plain_read
+            if (read := plain_read(task)) is not None:
+                reads.append(read)
+                continue
+            if reads and unit is not None:
+                ended += unit.read_batch(reads)  # what came before goes before
+                reads = []
+            if self.execute(target, lun, task):
+                ended.append(task)
+            at_lun = -1  # that may have changed the unit, or which unit there is
+        if reads and unit is not None:
+            ended += unit.read_batch(reads)
+        return ended
 
     def _no_unit(self, units: dict[int, LogicalUnit], lun: int, task: Task) -> bool:
         """SPC: a target answers INQUIRY, REPORT LUNS and REQUEST SENSE also for units it does not have."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from hba.clock import Clock
 from hba.errors import StorageError
@@ -22,11 +23,14 @@ from hba.scsi.sense import (
 from hba.scsi.server import DeviceServer, Identity
 from hba.scsi.state import SavedState
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
-from hba.storage.backend import Backend
+from hba.scsi.unit import Plan, not_plain
+from hba.storage.backend import Backend, Read
 
 MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 
 Run = Callable[[Task], bool]
+
+_length_of, _task_of = itemgetter(2), itemgetter(3)  # of a Read
 
 
 class MediumUnit(DeviceServer):
@@ -54,6 +58,34 @@ class MediumUnit(DeviceServer):
         self.starts = 1
         self.loads = 0
 
+    def plan_reads(self) -> Plan:
+        """The `plain_read` of the present state; see `hba.scsi.disk.rw.plan_reads`."""
+        return not_plain
+
+    def read_batch(self, reads: Sequence[Read]) -> list[Task]:
+        left = self.store().read_batch(reads)
+        if left:
+            return self._read_rest(reads, left)
+        self.reads += len(reads)
+        self.read_blocks += sum(map(_length_of, reads)) // self.block_size
+        return list(map(_task_of, reads))
+
+    def _read_rest(self, reads: Sequence[Read], left: Sequence[Read]) -> list[Task]:
+        """Some of a batch have to wait for the store, or fail."""
+        waiting = {id(read) for read in left}
+        ended: list[Task] = []
+        for read in reads:
+            task = read[3]
+            if id(read) not in waiting:
+                self.reads += 1
+                self.read_blocks += read[2] // self.block_size
+                ended.append(task)
+                continue
+            task.transferred = 0
+            if self.execute(task):
+                ended.append(task)
+        return ended
+
     def fast_path(self, slow: Run) -> list[Run]:
         """The dispatch list in the present state; see `hba.scsi.disk.rw.fast_path`."""
         return [slow] * 256
@@ -61,6 +93,7 @@ class MediumUnit(DeviceServer):
     def refresh(self) -> None:
         super().refresh()
         self._dispatch = self.fast_path(self._run)
+        self.plain_read = not_plain if self._special else self.plan_reads()
 
     # -- checks -----------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hba.scsi.task import Task
+from hba.storage.backend import Read
 
 if TYPE_CHECKING:
     from hba.scsi.bus import ScsiBus
+
+
+Plan = Callable[[Task], Read | None]
+
+
+def not_plain(task: Task) -> None:
+    """The `plain_read` of a unit that has nothing to run in batches."""
+    return
 
 
 class LogicalUnit(ABC):
@@ -18,9 +28,17 @@ class LogicalUnit(ABC):
     address: tuple[int, int] = (0, 0)  # target, lun
     leaves_with_store = False  # a store that has gone takes the unit off the bus until it is back
 
+    plain_read: Plan = staticmethod(not_plain)
+    """What a task would read, when it is nothing but a read that may run now: `read_batch` can run it with others.
+    None for any other: `execute` is for them. An attribute, so that a unit can have another one in another state."""
+
     @abstractmethod
     def execute(self, task: Task) -> bool:
         """Run a task: True when it has ended already, False when `task.done(task)` will be called."""
+
+    def read_batch(self, reads: Sequence[Read]) -> list[Task]:
+        """Run plain reads together (the fourth of each is its task); returns the tasks that have ended."""
+        return [read[3] for read in reads if self.execute(read[3])]
 
     @abstractmethod
     def execute_for_absent_lun(self, task: Task) -> bool:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hba.errors import StorageError
 
 Done = Callable[[StorageError | None], None]
 Allocation = Callable[["tuple[bool, int] | StorageError"], None]
+Read = tuple[Sequence[memoryview], int, int, Any]  # views, offset, their length, whatever the caller wants with it
 Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
 
 
@@ -33,6 +35,10 @@ class Backend(ABC):
 
     @abstractmethod
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool: ...
+
+    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
+        """Do the reads of a batch that finish at once; returns the others, which `read` is then asked for."""
+        return reads
 
     @abstractmethod
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:

@@ -20,7 +20,7 @@ from hba.clock import S, Timer
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
-from hba.storage.backend import Done
+from hba.storage.backend import Done, Read
 from hba.storage.counters import CountingBackend
 from hba.storage.inline import LARGEST, PAGE, InlineWrites
 from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer, write_zeros
@@ -95,6 +95,26 @@ class DescriptorBackend(CountingBackend):
         rest = skip(views, count) if count else views
         self._submit(partial(self._read_blocking, rest, offset + count), partial(self._read_done, done, offset, length))
         return False
+
+    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
+        flags = self._read_flags
+        if flags < 0:
+            return reads
+        fd = self._fd
+        left: list[Read] = []
+        total = 0
+        for read in reads:
+            views, offset, length, _ = read
+            try:
+                if preadv(fd, views, offset, flags) == length:
+                    total += length
+                    continue
+            except OSError:
+                pass
+            left.append(read)  # `read` finds out why, and what to do about it
+        self.reads += len(reads) - len(left)
+        self.bytes_read += total
+        return left
 
     def _read_blocking(self, views: Sequence[memoryview], offset: int) -> None:
         try:

@@ -41,6 +41,7 @@ from hba.scsi.spc.inquiry import SAM5, SBC3, SPC4, standard_data
 from hba.scsi.spc.mode import ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend
 
 BLOCK_COMMANDS = CommandTable(
@@ -187,6 +188,9 @@ class Disk(MediumUnit):
             raise CheckCondition(WRITE_PROTECTED)
 
     # -- state ------------------------------------------------------------------------------------------------------
+
+    def plan_reads(self) -> Plan:
+        return not_plain if self.protection_enabled else rw.plan_reads(self)
 
     def fast_path(self, slow: Run) -> list[Run]:
         return [slow] * 256 if self.protection_enabled else rw.fast_path(self, slow)

@@ -11,15 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, READS, CommandTable
-from hba.scsi.task import DATA_IN, DATA_OUT, Task
+from hba.scsi.task import DATA_IN, DATA_OUT, SIMPLE, Task
+from hba.scsi.unit import Plan, not_plain
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
     from hba.scsi.medium import MediumUnit
     from hba.scsi.server import Steps
+    from hba.storage.backend import Read
 
 commands = CommandTable()
 
+_READ10 = struct.Struct(">BBIBHB").unpack_from
 _RW10 = struct.Struct(">xBIBHB").unpack_from
 _RW16 = struct.Struct(">xBQIBB").unpack_from
 FUA = 0x08
@@ -61,6 +64,47 @@ def fast_path(unit: MediumUnit, slow: Run, long_cdb: bool = True) -> list[Run]:
         table[0x2A] = _decode10(writing, slow)
         table[0x8A] = _decode16(writing, slow)
     return table
+
+
+def plan_reads(unit: MediumUnit, long_cdb: bool = True) -> Plan:
+    """What of the fast path can be run together with others: see `LogicalUnit.plain_read`. Made anew with it."""
+    if unit.backend is None:
+        return not_plain
+    size = unit.block_size
+    blocks = unit.blocks
+    limit = unit.max_transfer
+    home = Task.initiator
+    opcode16 = 0x88 if long_cdb else -1
+
+    def plan(task: Task) -> Read | None:
+        cdb = task.cdb
+        try:
+            opcode, flags, lba, group, count, control = _READ10(cdb)
+            if opcode != 0x28:
+                if opcode != opcode16:
+                    return None
+                flags, lba, count, group, control = _RW16(cdb)
+        except struct.error:
+            return None  # cut short
+        data = task.data
+        length = count * size
+        if (
+            flags
+            or group
+            or control
+            or data is None
+            or data.length != length
+            or not 0 < count <= limit
+            or lba + count > blocks
+            or task.direction != DATA_IN
+            or task.attribute != SIMPLE
+            or task.initiator != home
+        ):
+            return None
+        task.transferred = length
+        return data.views, lba * size, length, task
+
+    return plan
 
 
 def _decode10(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:

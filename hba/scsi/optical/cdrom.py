@@ -19,6 +19,7 @@ from hba.scsi.spc.log import LogPages
 from hba.scsi.spc.mode import ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.scsi.unit import Plan
 from hba.storage.backend import Backend
 
 COMMANDS = CommandTable(
@@ -79,6 +80,9 @@ class Cdrom(MediumUnit):
         if self.backend is None and not self.tray_open:
             raise CheckCondition(NOT_READY_TRAY_CLOSED)
         super().check_ready()
+
+    def plan_reads(self) -> Plan:
+        return rw.plan_reads(self, long_cdb=False)
 
     def fast_path(self, slow: Run) -> list[Run]:
         return rw.fast_path(self, slow, long_cdb=False)
