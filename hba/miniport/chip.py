@@ -164,10 +164,10 @@ class Chip:
 
     # -- DMA --------------------------------------------------------------------------------------------------
 
-    def map(self, srb: Srb | None, segments: Sequence[Segment], write: bool) -> DmaBuffer:
+    def map(self, srb: Srb | None, segments: Sequence[Segment], write: int) -> DmaBuffer:
         """Program the scatter/gather engine: what `task.data` must be for these bus addresses.
 
-        `write`: the chip will write to them. With `srb`, a list equal to the port's own for this request is not
+        `write`: the chip will write to them (not 0). With `srb`, a list equal to the port's own for this request is not
         translated a second time. Raises `DmaFault` when an address leads nowhere.
         """
         if srb is not None:
@@ -175,8 +175,8 @@ class Chip:
             if mdl is not None and (segments is mdl.segments or segments == mdl.segments):
                 return mdl
         if not self._own_memory:
-            return self.dma.buffer(segments, write)
-        return self._map_mixed(segments, write)
+            return self.dma.buffer(segments, bool(write))
+        return self._map_mixed(segments, bool(write))
 
     def _map_mixed(self, segments: Sequence[Segment], write: bool) -> DmaBuffer:
         """Segments of which some may lie in the host's own memory."""

@@ -11,9 +11,10 @@ Options (`[adapter.miniport_options]`):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from hba.dma import DmaBuffer, Segment
 from hba.errors import ConfigError, DmaFault
 from hba.miniport.base import (
     SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
@@ -65,6 +66,7 @@ from hba.srb import (
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_FUNCTION_SHUTDOWN,
     SRB_FUNCTION_TERMINATE_IO,
+    SRB_SIMPLE_TAG_REQUEST,
     SRB_STATUS_ABORT_FAILED,
     SRB_STATUS_ABORTED,
     SRB_STATUS_AUTOSENSE_VALID,
@@ -118,6 +120,7 @@ class DmaMiniport(Miniport):
         config.srb_extension_size = SRB_EXTENSION_SIZE
         self._notification = self.port.notification
         self._start: Callable[[int, int, Task], bool] = self.chip.start
+        self._map: Callable[[Srb, Sequence[Segment], int], DmaBuffer] = self.chip.map
         self._next_in_start_io = False
         self._next_at_completion = False
         if self.port.model == "storport":
@@ -127,12 +130,14 @@ class DmaMiniport(Miniport):
             config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND  # the chip can, so the port may ask (ST-14)
             config.initial_lun_queue_depth = config.max_ios_per_lun  # the chip has no limit below the port's
             self._stor: StorPortServices | None = cast(StorPortServices, self.port)
+            self._segments: Callable[[Srb], Sequence[Segment] | None] = self._stor.get_scatter_gather_list
         else:
             config.map_buffers = False
             config.number_of_physical_breaks = MAXIMUM_ELEMENTS - 1  # breaks, not elements (CF-06)
             self._next_in_start_io = when == "start_io"
             self._next_at_completion = when == "completion"
             self._stor = None
+            self._segments = self._pieces
         return SP_RETURN_FOUND
 
     def hw_initialize(self) -> bool:
@@ -145,24 +150,22 @@ class DmaMiniport(Miniport):
         """Everything that needs no lock: the command and its scatter/gather list (MB-11: translate in BuildIo)."""
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             return True
-        task = Task(srb.cdb)
         flags = srb.srb_flags
         if flags & SRB_FLAGS_UNSPECIFIED_DIRECTION and srb.data_transfer_length:
             # Both bits: the miniport decides (OW-06). Only the device knows; from it is what such a CDB mostly does.
-            write = bool(flags & SRB_FLAGS_DATA_IN)
-            task.direction = DATA_IN if write else DATA_OUT
+            write = flags & SRB_FLAGS_DATA_IN
             try:
-                if self._stor is not None:
-                    segments = self._stor.get_scatter_gather_list(srb)
-                    task.data = None if segments is None else self.chip.map(srb, segments, write)
-                else:
-                    task.data = self.chip.map(srb, self._pieces(srb), write)
+                segments = self._segments(srb)
+                data = None if segments is None else self._map(srb, segments, write)
             except DmaFault:
                 srb.srb_status = SRB_STATUS_INTERNAL_ERROR
                 self._notification(REQUEST_COMPLETE, srb)
                 return False
-        if flags & SRB_FLAGS_QUEUE_ACTION_ENABLE:
-            task.attribute = srb.queue_action
+            task = Task(srb.cdb, DATA_IN if write else DATA_OUT, data)
+        else:
+            task = Task(srb.cdb)
+        if flags & SRB_FLAGS_QUEUE_ACTION_ENABLE and (action := srb.queue_action) != SRB_SIMPLE_TAG_REQUEST:
+            task.attribute = action
         task.owner = srb
         srb.srb_extension = task
         return True
@@ -270,9 +273,21 @@ class DmaMiniport(Miniport):
 
     def _reap(self) -> None:
         completed = self.chip.completed
+        notification = self._notification
+        plain = not self._next_at_completion
         while completed:
             task = completed.popleft()
-            self._complete(task.owner, task)
+            srb: Srb = task.owner
+            # What `_complete` does, for the common case.
+            if (
+                plain
+                and not (task.status or task.response or task.overrun)
+                and task.transferred == srb.data_transfer_length
+            ):
+                srb.srb_status = SRB_STATUS_SUCCESS
+                notification(REQUEST_COMPLETE, srb)
+            else:
+                self._complete(srb, task)
 
     # -- everything that is not a command ---------------------------------------------------------------------
 

@@ -53,7 +53,14 @@ class StorPortServicesOf:
     def notification(self, notification_type: int, *arguments: Any) -> Any:
         port = self._port
         if notification_type == n.REQUEST_COMPLETE:
-            if port.verifier is not None and port.trace is None:
+            if not port.watched:
+                request = arguments[0]._port
+                if request is not None and request.state == ISSUED and port.callback:
+                    request.state = NOTIFIED
+                    port.finished.append(request)
+                    port.dpc_pending = True
+                    return None
+            elif port.verifier is not None and port.trace is None:
                 guard = arguments[0]
                 if type(guard) is GuardedSrb and port.callback in COMPLETES_HERE:
                     request = guard._request
@@ -67,13 +74,6 @@ class StorPortServicesOf:
                         port.dpc_pending = True
                         return None
                 port.noted(notification_type, arguments)
-            elif not port.watched:
-                request = arguments[0]._port
-                if request is not None and request.state == ISSUED and port.callback:
-                    request.state = NOTIFIED
-                    port.finished.append(request)
-                    port.dpc_pending = True
-                    return None
             else:
                 port.noted(notification_type, arguments)
             port.request_complete(arguments[0])
