@@ -18,7 +18,7 @@ import random
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,11 +96,15 @@ class NoPort(PortDriver):
     def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:
         return None if srb.mdl is None else srb.mdl.segments
 
-    def begin_batch(self) -> None:
+    def submit_all(self, srbs: Iterable[Srb]) -> None:
+        miniport = self.miniport
         self.chip.plug()
-
-    def end_batch(self) -> None:
-        self.chip.unplug()
+        try:
+            for srb in srbs:
+                if miniport.hw_build_io(srb):
+                    miniport.hw_start_io(srb)
+        finally:
+            self.chip.unplug()
 
     def reset_adapter(self) -> None:
         self.chip.reset_bus()

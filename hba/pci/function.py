@@ -268,7 +268,7 @@ class PciFunction:
             for index, bar in self.bars.items()
             if command & (COMMAND_IO if bar.space == IO else COMMAND_MEMORY)
         }
-        self.memory.enabled = bool(command & COMMAND_BUS_MASTER)
+        self.memory.enable(bool(command & COMMAND_BUS_MASTER))
         # A message interrupt is a memory write of the function's own, so it needs bus mastering.
         blocked = not self.memory.enabled
         config = self.config

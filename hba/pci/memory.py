@@ -17,6 +17,7 @@ from hba.errors import DmaFault
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, Client, RequestError
 
 PAGE = mmap.PAGESIZE
+_NOTHING = memoryview(b"")
 MAX_MAPS = 65_535  # what the server announces as max_dma_maps
 
 
@@ -84,7 +85,7 @@ class GuestMemory:
     """All DMA maps of one function.
 
     `enabled` follows the bus master bit: without it every access is a `DmaFault`.
-    `generation` changes with every map and unmap; whoever keeps a view compares it.
+    `generation` changes with every map and unmap, and with `enabled`; whoever keeps a view compares it.
     """
 
     def __init__(self) -> None:
@@ -97,6 +98,12 @@ class GuestMemory:
         self._starts: list[int] = []
         self._maps: list[Mapping] = []
         self._last: Mapping | None = None
+
+    def enable(self, enabled: bool) -> None:
+        """The bus master bit."""
+        if enabled != self.enabled:
+            self.enabled = enabled
+            self.generation += 1
 
     # -- maps -----------------------------------------------------------------------------------------------------
 
@@ -184,6 +191,14 @@ class GuestMemory:
         return None
 
     # -- access ---------------------------------------------------------------------------------------------------
+
+    def window(self) -> tuple[int, int, memoryview]:
+        """The map that was used last, if it may be read and written in place: (first bus address, end, its bytes);
+        else an empty range. Good for as long as `generation` stays the same."""
+        mapping = self._last
+        if not self.enabled or mapping is None or mapping.view is None or not (mapping.readable and mapping.writable):
+            return 0, 0, _NOTHING
+        return mapping.iova, mapping.end, mapping.view
 
     def _fault(self, iova: int, length: int, why: str) -> DmaFault:
         self.faults += 1

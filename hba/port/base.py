@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hba.clock import MS, S
@@ -199,11 +199,13 @@ class PortBase(Ownership):
         """For the trace: how the request ended."""
         return describe(request.srb)
 
-    def begin_batch(self) -> None:
+    def submit_all(self, srbs: Iterable[Srb]) -> None:
         self.chip.plug()
-
-    def end_batch(self) -> None:
-        self.chip.unplug()
+        try:
+            for srb in srbs:
+                self.submit(srb)
+        finally:
+            self.chip.unplug()
 
     # == interrupts, DPCs ===========================================================================================
 

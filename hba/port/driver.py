@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from hba.srb import Srb
 
@@ -28,11 +29,10 @@ class PortDriver(ABC):
     @abstractmethod
     def submit(self, srb: Srb) -> None: ...
 
-    def begin_batch(self) -> None:  # noqa: B027 - doing nothing is a fine way to do it
-        """Several requests are about to be submitted: the adapter's chip may execute them together."""
-
-    def end_batch(self) -> None:  # noqa: B027
-        """No more for now."""
+    def submit_all(self, srbs: Iterable[Srb]) -> None:
+        """`submit` for several, which the adapter's chip may execute together. `srbs` may make them on the way."""
+        for srb in srbs:
+            self.submit(srb)
 
     @abstractmethod
     def reset_adapter(self) -> None:

@@ -7,6 +7,7 @@ interrupt a batch. The commands written to the COMMAND registers are in `command
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from hba.adapters.adapter import Adapter
 from hba.adapters.pvscsi.commands import CommandRegisters
@@ -34,6 +35,7 @@ from hba.adapters.pvscsi.status import (
 from hba.adapters.pvscsi.structures import (
     CMP_PROD_IDX,
     COMPLETION,
+    COMPLETION_FIELDS,
     FLAG_DIR_NONE,
     FLAG_DIR_TODEVICE,
     FLAG_DIR_TOHOST,
@@ -48,6 +50,7 @@ from hba.adapters.pvscsi.structures import (
 )
 from hba.adapters.pvscsi.watch import GuestWatch
 from hba.clock import MS, Timer
+from hba.dma import DmaBuffer
 from hba.errors import DmaFault
 from hba.loop import EventLoop
 from hba.pci.bars import Bar, MsixLayout
@@ -67,6 +70,7 @@ from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_HEAD_OF_QUEUE_TAG_REQUEST,
     SRB_ORDERED_QUEUE_TAG_REQUEST,
+    SRB_SIMPLE_TAG_REQUEST,
     SRB_STATUS_BUSY,
     SRB_STATUS_DATA_OVERRUN,
     SRB_STATUS_MASK,
@@ -81,7 +85,11 @@ MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, litt
 BATCH = 16  # requests that are executed, completed and announced together
 RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
 
-SRB_HEAD, SRB_ORDERED = SRB_HEAD_OF_QUEUE_TAG_REQUEST, SRB_ORDERED_QUEUE_TAG_REQUEST
+SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = (
+    SRB_SIMPLE_TAG_REQUEST,
+    SRB_HEAD_OF_QUEUE_TAG_REQUEST,
+    SRB_ORDERED_QUEUE_TAG_REQUEST,
+)
 _NO_LUN_BYTES = ~0xFF00  # the LUN is byte 1 of its eight; anything else set is a LUN this adapter cannot have
 _FLAGS = {
     0: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_UNSPECIFIED_DIRECTION,
@@ -89,6 +97,8 @@ _FLAGS = {
     FLAG_DIR_TODEVICE: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_DATA_OUT,
     FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_UNSPECIFIED_DIRECTION,
 }
+
+_PLAIN = {flags: _FLAGS[flags] for flags in (FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)}  # a request with nothing unusual
 
 Done = tuple[int, int, int, int, int]  # context, dataLen, senseLen, hostStatus, scsiStatus of a completion
 
@@ -138,7 +148,8 @@ class PvscsiAdapter(Adapter):
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
         self.fault = ""
-        self._done: list[Done] = []  # completions to post at the end of the batch
+        self._done: list[int] = []  # the fields of the completions to post at the end of the batch
+        self._post = self._done.extend
         self._backlog: deque[Done] = deque()  # completions that wait for a free slot
         self._retry: Timer | None = None
         self._status = self.registers.cell("INTR_STATUS")
@@ -199,8 +210,11 @@ class PvscsiAdapter(Adapter):
 
     def forget_rings(self) -> None:
         """No ring memory is touched after this."""
+        if self.rings is not None:
+            self.rings.generation = -1  # whoever still works with them stops
         self.rings = None
         self.fault = ""
+        self.outstanding -= len(self._done) // COMPLETION_FIELDS
         self._done.clear()
         self._backlog.clear()
         if self._retry is not None:
@@ -264,10 +278,14 @@ class PvscsiAdapter(Adapter):
                 self.watch.taking(rings, rings.request_cons, pending)
             if not pending:
                 return
-            while pending and self.rings is rings:
+            while pending and rings.generation == self.memory.generation:
                 count = min(pending, BATCH)
                 pending -= count
-                self._take_batch(rings, count)
+                if count > 1:
+                    self.port.submit_all(self._take(rings, count))
+                else:
+                    for srb in self._take(rings, 1):
+                        self.port.submit(srb)
                 if self._done and pending:
                     self._flush()  # the guest works on these while we work on the next
             if self.rings is not rings:
@@ -281,16 +299,6 @@ class PvscsiAdapter(Adapter):
             self._batching = False
             if self._done:
                 self._flush()
-
-    def _take_batch(self, rings: Rings, count: int) -> None:
-        if count == 1:
-            self._take(rings, 1)
-            return
-        self.port.begin_batch()
-        try:
-            self._take(rings, count)
-        finally:
-            self.port.end_batch()
 
     def _pending(self, rings: Rings) -> int:
         """How many requests may be taken now."""
@@ -321,65 +329,97 @@ class PvscsiAdapter(Adapter):
         if self.watch is not None:
             self.watch.ring_stopped(why)
 
-    def _take(self, rings: Rings, count: int) -> None:
-        """Request descriptors become SRBs. One loop, because every request of the guest goes through it."""
-        ring = rings.requests
-        slots, mask = ring.slots, ring.mask
-        unpack, buffer, submit = REQUEST.unpack_from, self.memory.buffer, self.port.submit
-        complete, in_flight, watch = self._complete, self.in_flight, self.watch
-        first = rings.request_cons
-        for index in range(first, first + count):
-            if slots:
-                descriptor = unpack(*slots[index & mask])
-            else:
-                descriptor = unpack(*ring.load(index))
-            (
-                context, data_address, data_length, sense_address, sense_length, flags,
-                cdb, cdb_length, lun, tag, bus, target, _vcpu,
-            ) = descriptor  # fmt: skip
-            rings.request_cons = (index + 1) & MASK32
-            self.requests += 1
-            self.outstanding += 1
-            if lun & _NO_LUN_BYTES or bus:
-                self._refuse(context, BTSTAT_SELTIMEO)
-                continue
-            if not 0 < cdb_length <= 16 or flags & FLAG_OUT_OF_BAND_CDB:
-                self.bad_requests += 1
-                self._refuse(context, BTSTAT_INVPARAM)
-                continue
-            srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, complete)
-            srb.cdb = cdb if cdb_length == 16 else cdb[:cdb_length]
-            srb.cdb_length = cdb_length
-            srb.context = (context, sense_address, sense_length)
-            srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
-            if tag in (SRB_HEAD, SRB_ORDERED):
-                srb.queue_action = tag
-            if data_length and not flags & FLAG_DIR_NONE:
-                direction = flags & (FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE)
-                srb.srb_flags = _FLAGS[direction]
-                srb.data_transfer_length = data_length
-                try:
-                    if flags & FLAG_WITH_SG_LIST:
-                        segments = read_scatter_list(self.memory, data_address, min(data_length, MAX_TRANSFER))
+    def _take(self, rings: Rings, count: int) -> Iterator[Srb]:
+        """The next `count` request descriptors become SRBs, each as it is asked for; fewer when the DMA maps or the
+        rings change meanwhile. One loop, because every request of the guest goes through it."""
+        memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._complete
+        plain_flags = _PLAIN.get
+        generation = memory.generation
+        low, high, window = memory.window()
+        first, taken = rings.request_cons, 0
+        self.requests += count
+        self.outstanding += count
+        try:
+            while taken < count:
+                descriptors, _ = rings.requests.stretch(first + taken, count - taken)
+                for taken, (  # noqa: B020 - it goes on counting where the last page ended
+                    context, address, length, sense_address, sense_length, flags,
+                    cdb, cdb_length, lun, tag, bus, target, vcpu_hint,
+                ) in enumerate(REQUEST.iter_unpack(descriptors), taken + 1):  # fmt: skip
+                    if bus or lun & _NO_LUN_BYTES:
+                        self._refuse(context, BTSTAT_SELTIMEO)
+                        continue
+                    srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, complete)
+                    if cdb_length == 16:
+                        srb.cdb = cdb
+                    elif 0 < cdb_length < 16:
+                        srb.cdb = cdb[:cdb_length]
                     else:
-                        segments = [(data_address, data_length)]
-                    if data_length > MAX_TRANSFER:
-                        raise BadScatterList(f"{data_length} bytes in one request")
-                    srb.mdl = buffer(segments, direction == FLAG_DIR_TOHOST)
-                except BadScatterList as error:
-                    self._bad_data(context, BTSTAT_DATARUN, str(error))
-                    continue
-                except DmaFault as fault:
-                    self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
-                    continue
+                        self.bad_requests += 1
+                        self._refuse(context, BTSTAT_INVPARAM)
+                        continue
+                    srb.cdb_length = cdb_length
+                    srb.context = (context, sense_address, sense_length)
+                    srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
+                    if tag != SRB_SIMPLE and tag in (SRB_HEAD, SRB_ORDERED):
+                        srb.queue_action = tag
+                    end = address + length
+                    if low <= address and 0 < length <= MAX_TRANSFER and end <= high and (found := plain_flags(flags)):
+                        # One piece of ordinary memory, as most requests have.
+                        srb.srb_flags = found
+                        srb.data_transfer_length = length
+                        srb.mdl = DmaBuffer([(address, length)], [window[address - low : end - low]], length)
+                    elif not self._describe_data(srb, context, address, length, flags):
+                        if rings.generation != memory.generation:
+                            return
+                        continue
+                    elif memory.generation == generation:
+                        low, high, window = memory.window()
+                    if watch is not None:
+                        rings.request_cons = (first + taken) & MASK32
+                        watch.request(
+                            srb,
+                            (
+                                context, address, length, sense_address, sense_length, flags,
+                                cdb, cdb_length, lun, tag, bus, target, vcpu_hint,
+                            ),
+                        )  # fmt: skip
+                    in_flight[context] = srb
+                    yield srb
+                    if rings.generation != memory.generation:
+                        return
+        finally:
+            rings.request_cons = (first + taken) & MASK32
+            self.requests -= count - taken
+            self.outstanding -= count - taken
+
+    def _describe_data(self, srb: Srb, context: int, address: int, length: int, flags: int) -> bool:
+        """Everything about the data of a request, whatever it has; False when it was refused."""
+        if flags & FLAG_OUT_OF_BAND_CDB:
+            self.bad_requests += 1
+            self._refuse(context, BTSTAT_INVPARAM)
+            return False
+        if not length or flags & FLAG_DIR_NONE:
+            srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
+            return True
+        direction = flags & (FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE)
+        srb.srb_flags = _FLAGS[direction]
+        srb.data_transfer_length = length
+        try:
+            if flags & FLAG_WITH_SG_LIST:
+                segments = read_scatter_list(self.memory, address, min(length, MAX_TRANSFER))
             else:
-                srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
-            if watch is not None:
-                watch.request(srb, descriptor)
-            in_flight[context] = srb
-            submit(srb)
-            if self.rings is not rings:
-                return  # reset by what the request did
+                segments = [(address, length)]
+            if length > MAX_TRANSFER:
+                raise BadScatterList(f"{length} bytes in one request")
+            srb.mdl = self.memory.buffer(segments, direction == FLAG_DIR_TOHOST)
+        except BadScatterList as error:
+            self._bad_data(context, BTSTAT_DATARUN, str(error))
+            return False
+        except DmaFault as fault:
+            self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
+            return False
+        return True
 
     def _bad_data(self, context: int, host_status: int, why: str) -> None:
         self.bad_requests += 1
@@ -388,23 +428,21 @@ class PvscsiAdapter(Adapter):
         self._refuse(context, host_status)
 
     def _refuse(self, context: int, host_status: int) -> None:
-        self.outstanding -= 1
-        self._done.append((context, 0, 0, host_status, 0))
+        self._post((context, 0, 0, host_status, 0))
 
     # -- completion ring ------------------------------------------------------------------------------------------
 
     def _complete(self, srb: Srb) -> None:
         """The port is done with an SRB: its completion is posted with the batch, or soon."""
-        self.outstanding -= 1
         context, sense_address, sense_length = srb.context
-        if self.in_flight.get(context) is srb:
-            del self.in_flight[context]
+        if (latest := self.in_flight.pop(context, srb)) is not srb:
+            self.in_flight[context] = latest
         if self.watch is not None:
             self.watch.completed(srb)
         if srb.srb_status == SRB_STATUS_SUCCESS:
-            self._done.append((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
+            self._post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
         else:
-            self._done.append(self._unsuccessful(srb, context, sense_address, sense_length))
+            self._post(self._unsuccessful(srb, context, sense_address, sense_length))
         srb.mdl = None  # whoever still keeps the SRB shall not keep the guest's memory mapped with it
         if not self._batching and not self._flush_pending:
             self._flush_pending = True
@@ -443,7 +481,9 @@ class PvscsiAdapter(Adapter):
 
     def _flush(self) -> None:
         """Post what has been done, then interrupt once."""
-        done, self._done = self._done, []
+        done = self._done[:]
+        self._done.clear()
+        self.outstanding -= len(done) // COMPLETION_FIELDS
         rings = self.rings
         if rings is None:
             return  # reset while they were on their way: the guest has forgotten them
@@ -453,25 +493,18 @@ class PvscsiAdapter(Adapter):
                 not self._backlog
                 and self.memory.enabled
                 and (rings.generation == self.memory.generation or self._rebind(rings))
-                and (ring := rings.completions).slots
             ):
-                free = rings.completions_free
-                slots, mask, prod = ring.slots, ring.mask, rings.completion_prod
-                pack = COMPLETION.pack_into
-                for item in done[: max(0, free)]:
-                    pack(*slots[prod & mask], *item)
-                    prod += 1
-                    posted += 1
-                    self.bytes += item[1]
-                if posted:
-                    rings.completion_prod = prod & MASK32
-                    rings.state.store(CMP_PROD_IDX, prod & MASK32)
-                    self.completions += posted
+                posted = rings.post_completions(done)
         except DmaFault as fault:
             self._stop_ring(str(fault))
             return
-        if posted < len(done):
-            self._backlog.extend(done[posted:])
+        self.completions += posted
+        fields = posted * COMPLETION_FIELDS
+        self.bytes += sum(done[1:fields:COMPLETION_FIELDS])
+        if fields < len(done):
+            for at in range(fields, len(done), COMPLETION_FIELDS):
+                context, length, sense_length, host_status, scsi_status = done[at : at + COMPLETION_FIELDS]
+                self._backlog.append((context, length, sense_length, host_status, scsi_status))
             self._retry_backlog()
         if posted:
             self.raise_cause(INTR_CMPL_0)

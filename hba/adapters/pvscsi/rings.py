@@ -14,6 +14,7 @@ from hba.adapters.pvscsi.structures import (
     CMP_CONS_IDX,
     CMP_NUM_ENTRIES_LOG2,
     CMP_PROD_IDX,
+    COMPLETION_FIELDS,
     COMPLETION_SIZE,
     MESSAGE_SIZE,
     MSG_CONS_IDX,
@@ -26,6 +27,7 @@ from hba.adapters.pvscsi.structures import (
     REQ_NUM_ENTRIES_LOG2,
     REQ_PROD_IDX,
     REQUEST_SIZE,
+    completions,
 )
 from hba.errors import DmaFault
 from hba.pci.memory import GuestMemory
@@ -102,6 +104,15 @@ class Ring:
             return self.slots[index & self.mask]
         return self.memory.read(self.slot_address(index), self.entry_size), 0
 
+    def stretch(self, index: int, count: int) -> tuple[bytes | memoryview, int]:
+        """The bytes of slot `index` and of those behind it that lie in the same page, `count` at most; and how many."""
+        if not self.slots:
+            return self.memory.read(self.slot_address(index), self.entry_size), 1
+        slot = index & self.mask
+        view, at = self.slots[slot]
+        count = min(count, self.per_page - slot % self.per_page)
+        return view[at : at + count * self.entry_size], count
+
     def store(self, index: int, data: bytes) -> None:
         if self.slots:
             view, at = self.slots[index & self.mask]
@@ -156,6 +167,26 @@ class Rings:
         """Slots the guest has consumed; negative or too many when its index makes no sense."""
         used = (self.completion_prod - self.state.load(CMP_CONS_IDX)) & MASK32
         return self.completions.entries - used
+
+    def post_completions(self, fields: list[int]) -> int:
+        """Write completion descriptors (COMPLETION_FIELDS numbers each, one after the other) and cmpProdIdx; returns
+        how many there was room for: none where the ring is only reached by message. Raises `DmaFault`."""
+        ring = self.completions
+        if not ring.slots:
+            return 0
+        count = max(0, min(len(fields) // COMPLETION_FIELDS, self.completions_free))
+        first, posted = self.completion_prod, 0
+        while posted < count:
+            slot = (first + posted) & ring.mask
+            view, at = ring.slots[slot]
+            stretch = min(count - posted, ring.per_page - slot % ring.per_page)
+            begin = posted * COMPLETION_FIELDS
+            completions(stretch).pack_into(view, at, *fields[begin : begin + stretch * COMPLETION_FIELDS])
+            posted += stretch
+        if posted:
+            self.completion_prod = (first + posted) & MASK32
+            self.state.store(CMP_PROD_IDX, self.completion_prod)
+        return posted
 
     def post_message(self, data: bytes) -> bool:
         """Queue a message; False when there is no ring or it is full (the message is dropped, as the device must)."""

@@ -5,6 +5,7 @@ Source: VMware's PVSCSI interface definition (pvscsi_defs.h, also in Linux drive
 
 from __future__ import annotations
 
+from functools import cache
 from struct import Struct
 
 PAGE_SHIFT = 12
@@ -46,7 +47,15 @@ SG_MAX_SEGMENTS = 128
 # -- completion descriptor -------------------------------------------------------------------------------------------
 COMPLETION = Struct("<QQIHH8x")  # context, dataLen, senseLen, hostStatus, scsiStatus
 COMPLETION_SIZE = 32
+COMPLETION_FIELDS = 5
 assert COMPLETION.size == COMPLETION_SIZE
+
+
+@cache
+def completions(count: int) -> Struct:
+    """So many completion descriptors in a row, at most a page of them."""
+    return Struct("<" + count * "QQIHH8x")
+
 
 # -- message descriptor ----------------------------------------------------------------------------------------------
 MESSAGE = Struct("<III8s108x")  # type, bus, target, lun

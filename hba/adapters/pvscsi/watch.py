@@ -188,7 +188,7 @@ class GuestWatch:
                 self.verifier.report("GD-10", f"scatter list: {fault}", where=where, srb=repr(srb))
         if self._removed and srb.mdl is not None:
             self._check_removed(srb, where)
-        if not self.adapter.outstanding:
+        if not self.adapter.in_flight:
             self._removed.clear()
 
     def _check_removed(self, srb: Srb, where: str) -> None:

@@ -7,7 +7,7 @@ HwStartIo; Storport Queue Management.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -338,6 +338,128 @@ class StorPort(PortBase):
                 self.arm_tick()
         if self.dpc_pending or self.interrupt_pending:
             self.run()
+
+    def submit_all(self, srbs: Iterable[Srb]) -> None:
+        if self.watched or self.running or self.callback:
+            super().submit_all(srbs)
+            return
+        self.chip.plug()
+        try:
+            self._submit_all(srbs)
+        finally:
+            self.chip.unplug()
+
+    def _submit_all(self, srbs: Iterable[Srb]) -> None:
+        """`submit`, for a batch: what cannot change between two requests of it is looked at once, and counted at the
+        end. A request that is out of the ordinary, or a callback that changes something, starts anew."""
+        miniport = self.miniport
+        build_io, start_io = miniport.hw_build_io, miniport.hw_start_io
+        max_length, max_segments = self._max_length, self._max_segments
+        plain, rw_opcodes = self._plain_mapping, self._rw_opcodes
+        spares = self._spares
+        unit: Any = None
+        target = lun = -1
+        active: dict[Request, None] = {}
+        room = started = 0  # requests that `unit` can still have, and got
+        number = self.numbers
+        try:
+            for srb in srbs:
+                mdl = srb.mdl
+                if srb.lun != lun or srb.target_id != target or srb.path_id or self.gates or unit.gates:
+                    if started:
+                        self.numbers = number
+                        self._account(unit, started)
+                        started = 0
+                    target, lun = srb.target_id, srb.lun
+                    unit = self.units.get(target << 8 | lun)
+                    if unit is None or srb.path_id or self.gates | unit.gates or unit.queue or self.finished:
+                        room = 0
+                    else:
+                        active = unit.active
+                        room = min(unit.depth - len(active), self.max_io - self.outstanding)
+                cdb = srb.cdb
+                if (
+                    room <= 0
+                    or srb.function
+                    or not cdb
+                    or (mdl is not None and (mdl.length > max_length or len(mdl.segments) > max_segments))
+                ):
+                    self.numbers = number
+                    if started:
+                        self._account(unit, started)
+                        started = 0
+                    self.callback = NO_CALLBACK
+                    self.submit(srb)
+                    number = self.numbers
+                    lun = -1
+                    continue
+                if spares:
+                    request = spares.pop()
+                    request.srb = srb
+                    request.unit = unit
+                    request.retries = 0
+                else:
+                    request = Request(srb, unit)
+                    request.opaque = OpaqueBuffer(request, self._opaque_policy)
+                request.state = ISSUED
+                request.stage = NOT_BUILT
+                request.number = number = number + 1
+                srb._port = request
+                request.length_at_issue = srb.data_transfer_length
+                if mdl is not None:
+                    if plain and cdb[0] in rw_opcodes:
+                        srb.data_buffer = request.opaque
+                    else:
+                        srb.data_buffer = self.mapper.data_buffer(request)
+                active[request] = None
+                room -= 1
+                started += 1
+                self.callback = BUILD_IO
+                try:
+                    if not build_io(srb):
+                        request.stage = REFUSED
+                    elif self.gates or unit.gates:
+                        self._hold_or_start(request)
+                    elif request.state == ISSUED:
+                        self.callback = START_IO
+                        request.stage = STARTED
+                        start_io(srb)
+                except Exception as error:
+                    self._crashed_with(error, request, srb)
+                if self.dpc_pending or self.interrupt_pending:
+                    self.callback = NO_CALLBACK
+                    self.numbers = number
+                    self._account(unit, started)
+                    started = 0
+                    self.run()
+                    number = self.numbers
+                    lun = -1
+        finally:
+            self.callback = NO_CALLBACK
+            self.numbers = max(number, self.numbers)
+            if started:
+                self._account(unit, started)
+        if self.dpc_pending or self.interrupt_pending:
+            self.run()
+
+    def _account(self, unit: StorUnit, started: int) -> None:
+        """`unit` has got so many requests."""
+        unit.started += started
+        self.outstanding += started
+        if len(unit.active) == started:  # it had none before: ER-09
+            self._restart_timeout(unit)
+        if self.tick_timer is None:
+            self.arm_tick()
+
+    def _hold_or_start(self, request: Request) -> None:
+        """Between BuildIo and StartIo, when there is a gate."""
+        unit: Any = request.unit
+        if (self.gates | unit.gates) & HOLDING:
+            self._hold_built(request)
+        elif request.state == ISSUED:
+            self.callback = START_IO
+            request.stage = STARTED
+            self.miniport.hw_start_io(request.srb)
 
     # -- the verifier's part of it --------------------------------------------------------------------------------
 
@@ -827,46 +949,55 @@ class StorPort(PortBase):
         """The common case of `retire`, up to the first request that is not one: a command that ended well, at a unit
         that nothing holds and nobody traces. A guest's batch comes back this way."""
         finished = self.finished
+        if not finished or self.waiting or self.gates:
+            return
         verified = self.verifier is not None
         now = self.clock.now() if verified else 0
         spares = self._spares
         last: Any = None
-        while finished:
-            request = finished[0]
-            unit: Any = request.unit
+        active: dict[Request, None] = {}
+        before = 0
+        done: list[Srb] = []
+        for request in finished:
             srb = request.srb
-            if (
-                srb.srb_status != SRB_STATUS_SUCCESS
-                or srb.function
-                or unit is None
-                or self.gates | unit.gates
-                or unit.queue
-                or self.waiting
-                or request not in (active := unit.active)
-            ):
-                break
-            del finished[0]
-            del active[request]
-            self.outstanding -= 1
-            unit.completed += 1
+            unit: Any = request.unit
             if unit is not last:
                 if last is not None:
-                    self._restart_timeout(last)
-                last = unit
+                    self._returned(last, len(done) - before)
+                    last, before = None, len(done)
+                if unit is None or unit.gates or unit.queue:
+                    break
+                last, active = unit, unit.active
+            if srb.srb_status != SRB_STATUS_SUCCESS or srb.function or request not in active:
+                break
+            del active[request]
             request.state = COMPLETED
             srb._port = srb.srb_extension = srb.data_buffer = None
             if verified:
                 self._close_window(request)
                 if request.history is not None:
                     request.history.append((now, "complete", None))
-            elif request.opaque is not None and len(spares) < SPARES:
-                request.srb = _NOTHING
+            elif request.opaque is not None:
+                request.srb = _NOTHING  # or it would keep the guest's memory mapped
                 spares.append(request)
-            completion = srb.completion
-            if completion is not None:
-                completion(srb)
+            done.append(srb)
         if last is not None:
-            self._restart_timeout(last)
+            self._returned(last, len(done) - before)
+        if len(done) == len(finished):
+            finished.clear()
+        else:
+            for _ in done:
+                finished.popleft()
+        del spares[SPARES:]
+        for srb in done:
+            if (completion := srb.completion) is not None:
+                completion(srb)
+
+    def _returned(self, unit: StorUnit, count: int) -> None:
+        """The miniport has given back so many requests of `unit`."""
+        self.outstanding -= count
+        unit.completed += count
+        self._restart_timeout(unit)
 
     def _restart_timeout(self, unit: Any) -> None:
         """ER-09: the clock of a unit runs for its oldest request."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -353,8 +353,14 @@ def test_any_sequence_of_register_accesses_is_survived(accesses: list[tuple[int,
 
 def test_several_requests_are_submitted_as_a_batch_one_is_not(driver: Driver) -> None:
     seen: list[str] = []
-    driver.port.begin_batch = lambda: seen.append("begin")  # type: ignore[method-assign]
-    driver.port.end_batch = lambda: seen.append("end")  # type: ignore[method-assign]
+    submit_all = driver.port.submit_all
+
+    def batch(srbs: Iterable[Srb]) -> None:
+        seen.append("begin")
+        submit_all(srbs)
+        seen.append("end")
+
+    driver.port.submit_all = batch  # type: ignore[method-assign]
     driver.port.at_once = lambda srb: seen.append("srb")
     driver.put(context=1)
     driver.kick()
