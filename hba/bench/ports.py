@@ -76,10 +76,11 @@ class NoPort(PortDriver):
     def __init__(self, miniport: DmaMiniport, chip: Chip) -> None:
         self.miniport = miniport
         self.chip = chip
+        self.ended: list[Srb] = []
 
     def start(self) -> None:
         self.miniport.port = cast(Any, self)
-        self.chip.on_interrupt = self.miniport.hw_interrupt  # type: ignore[assignment]
+        self.chip.on_interrupt = self._interrupt
         self.miniport.hw_find_adapter(PortConfigurationInformation())
         self.miniport.hw_initialize()
 
@@ -87,11 +88,21 @@ class NoPort(PortDriver):
         miniport = self.miniport
         if miniport.hw_build_io(srb):
             miniport.hw_start_io(srb)
+        self._complete()
 
     def notification(self, kind: int, srb: Srb) -> None:
-        if kind == REQUEST_COMPLETE and srb.completion is not None:
+        if kind == REQUEST_COMPLETE:
             srb.srb_extension = None
-            srb.completion(srb)
+            self.ended.append(srb)
+
+    def _interrupt(self) -> None:
+        self.miniport.hw_interrupt()
+        self._complete()
+
+    def _complete(self) -> None:
+        if self.ended:
+            ended, self.ended = self.ended, []
+            self._many(ended)
 
     def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:
         return None if srb.mdl is None else srb.mdl.segments

@@ -7,6 +7,7 @@ from pathlib import Path
 from hba.errors import HbaError
 
 PROJECT = Path(__file__).resolve().parents[2]
+PACKAGE = PROJECT / "hba"
 QEMU = PROJECT / "qemu"
 GUEST_TESTS = PROJECT / "guest-tests"
 

@@ -59,6 +59,7 @@ class Suite:
     programs: tuple[str, ...] = ()  # programs the guest must have
     disk_size: int = 0  # the least size of a disk, bytes
     writes: bool = True  # whether it overwrites what the disks hold
+    project: bool = False  # whether it runs this project's own code in the guest: the package `hba` goes there, too
     luns: tuple[dict[str, Any], ...] = ()  # the logical units it is made for, as `[[adapter.lun]]` has them
     from_host: Pattern | None = None
     from_guest: Pattern | None = None
@@ -113,6 +114,7 @@ def load(name: str) -> Suite:
             programs=tuple(needs.get("programs", ())),
             disk_size=parse_size(needs.get("disk_size", 0)),
             writes=bool(plain.get("writes", True)),
+            project=bool(plain.get("project", False)),
             luns=tuple(plain.get("lun", ())),
             from_host=_pattern(plain.get("from_host")),
             from_guest=_pattern(plain.get("from_guest")),
@@ -332,16 +334,23 @@ def _case(element: ElementTree.Element) -> Case:
 
 
 def _packed(suite: Suite) -> bytes:
-    """The suite's folder and what suites share, as a tar archive."""
+    """The suite's folder and what suites share, as a tar archive; with `project`, the package `hba` beside them."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in sorted(paths.GUEST_TESTS.glob("*.py")):
             archive.add(path, path.name)
         archive.add(Path(pattern.__file__), "pattern.py")
-        archive.add(suite.folder, suite.name, filter=lambda info: None if "__pycache__" in info.name else info)
+        archive.add(suite.folder, suite.name, filter=_no_bytecode)
+        if suite.project:
+            archive.add(paths.PACKAGE, paths.PACKAGE.name, filter=_no_bytecode)
         ini = paths.GUEST_TESTS / "pytest.ini"
         archive.add(ini, ini.name)
     return buffer.getvalue()
+
+
+def _no_bytecode(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """It is that of the host's Python, not of the guest's."""
+    return None if "__pycache__" in info.name else info
 
 
 def _lines(show: Callable[[str], None]) -> Callable[[bytes], None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from hba.srb import Srb
+from hba.srb import Completion, Srb
 
 
 class PortDriver(ABC):
@@ -33,6 +33,13 @@ class PortDriver(ABC):
         """`submit` for several, which the adapter's chip may execute together. `srbs` may make them on the way."""
         for srb in srbs:
             self.submit(srb)
+
+    def complete_together(self, one: Completion, many: Callable[[Sequence[Srb]], None]) -> None:
+        """SRBs that end together, all with `one` for their `completion`, may be handed to `many` instead, in order."""
+        self._one, self._many = one, many
+
+    _one: Completion | None = None
+    _many: Callable[[Sequence[Srb]], None]
 
     @abstractmethod
     def reset_adapter(self) -> None:

@@ -7,7 +7,7 @@ interrupt a batch. The commands written to the COMMAND registers are in `command
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hba.adapters.adapter import Adapter
 from hba.adapters.pvscsi.commands import CommandRegisters
@@ -150,6 +150,8 @@ class PvscsiAdapter(Adapter):
         self.fault = ""
         self._done: list[int] = []  # the fields of the completions to post at the end of the batch
         self._post = self._done.extend
+        self._completion = self._complete  # the same object for every SRB
+        port.complete_together(self._completion, self._complete_all)
         self._backlog: deque[Done] = deque()  # completions that wait for a free slot
         self._retry: Timer | None = None
         self._status = self.registers.cell("INTR_STATUS")
@@ -332,7 +334,7 @@ class PvscsiAdapter(Adapter):
     def _take(self, rings: Rings, count: int) -> Iterator[Srb]:
         """The next `count` request descriptors become SRBs, each as it is asked for; fewer when the DMA maps or the
         rings change meanwhile. One loop, because every request of the guest goes through it."""
-        memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._complete
+        memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._completion
         plain_flags = _PLAIN.get
         generation = memory.generation
         low, high, window = memory.window()
@@ -444,6 +446,26 @@ class PvscsiAdapter(Adapter):
         else:
             self._post(self._unsuccessful(srb, context, sense_address, sense_length))
         srb.mdl = None  # whoever still keeps the SRB shall not keep the guest's memory mapped with it
+        if not self._batching and not self._flush_pending:
+            self._flush_pending = True
+            self.loop.call_soon(self._flush_late)
+
+    def _complete_all(self, srbs: Sequence[Srb]) -> None:
+        """`_complete` for several."""
+        if self.watch is not None:
+            for srb in srbs:
+                self._complete(srb)
+            return
+        in_flight, post = self.in_flight, self._post
+        for srb in srbs:
+            context, sense_address, sense_length = srb.context
+            if (latest := in_flight.pop(context, srb)) is not srb:
+                in_flight[context] = latest
+            if srb.srb_status == SRB_STATUS_SUCCESS:
+                post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
+            else:
+                post(self._unsuccessful(srb, context, sense_address, sense_length))
+            srb.mdl = None
         if not self._batching and not self._flush_pending:
             self._flush_pending = True
             self.loop.call_soon(self._flush_late)

@@ -958,6 +958,8 @@ class StorPort(PortBase):
         active: dict[Request, None] = {}
         before = 0
         done: list[Srb] = []
+        one = self._one
+        together = True
         for request in finished:
             srb = request.srb
             unit: Any = request.unit
@@ -980,6 +982,8 @@ class StorPort(PortBase):
             elif request.opaque is not None:
                 request.srb = _NOTHING  # or it would keep the guest's memory mapped
                 spares.append(request)
+            if srb.completion is not one:
+                together = False
             done.append(srb)
         if last is not None:
             self._returned(last, len(done) - before)
@@ -989,6 +993,10 @@ class StorPort(PortBase):
             for _ in done:
                 finished.popleft()
         del spares[SPARES:]
+        if together and one is not None:
+            if done:
+                self._many(done)
+            return
         for srb in done:
             if (completion := srb.completion) is not None:
                 completion(srb)

@@ -47,20 +47,31 @@ class StorPortServicesOf:
         self.get_physical_address = port.get_physical_address
         self.get_logical_unit = port.get_logical_unit
         self.request_complete = port.request_complete
+        self.notification: Callable[..., Any] = self._notification if port.watched else self._unwatched_notification()
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
 
-    def notification(self, notification_type: int, *arguments: Any) -> Any:
-        port = self._port
-        if notification_type == n.REQUEST_COMPLETE:
-            if not port.watched:
+    def _unwatched_notification(self) -> Callable[..., Any]:
+        """`notification` of a port that nobody watches: a plain completion at once, all else the common way."""
+        port, common = self._port, self._notification
+        complete, issued, notified = n.REQUEST_COMPLETE, ISSUED, NOTIFIED
+
+        def notification(notification_type: int, *arguments: Any) -> Any:
+            if notification_type == complete:
                 request = arguments[0]._port
-                if request is not None and request.state == ISSUED and port.callback:
-                    request.state = NOTIFIED
+                if request is not None and request.state == issued and port.callback:
+                    request.state = notified
                     port.finished.append(request)
                     port.dpc_pending = True
                     return None
-            elif port.verifier is not None and port.trace is None:
+            return common(notification_type, *arguments)
+
+        return notification
+
+    def _notification(self, notification_type: int, *arguments: Any) -> Any:
+        port = self._port
+        if notification_type == n.REQUEST_COMPLETE:
+            if port.verifier is not None and port.trace is None:
                 guard = arguments[0]
                 if type(guard) is GuardedSrb and port.callback in COMPLETES_HERE:
                     request = guard._request
