@@ -171,28 +171,24 @@ class DmaMiniport(Miniport):
         return True
 
     def hw_start_io(self, srb: Srb) -> bool:
-        if self._stor is None:
-            return self._start_io_scsiport(srb)
+        """Always True (SP-06). SCSI Port has no BuildIo and wants to hear "next" (SP-07)."""
+        scsi_port = self._stor is None
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             self._control(srb)
+            if scsi_port:
+                self._notification(NEXT_REQUEST)
             return True
-        task: Task = srb.srb_extension
-        if self._start(srb.target_id, srb.lun, task):
-            self._complete(srb, task)
-        return True
-
-    def _start_io_scsiport(self, srb: Srb) -> bool:
-        """SCSI Port has no BuildIo and wants to hear "next" (SP-07). Always True (SP-06)."""
-        if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
-            self._control(srb)
-            self._next(srb)
+        if not scsi_port:
+            task: Task = srb.srb_extension
+            if self._start(srb.target_id, srb.lun, task):
+                self._complete(srb, task)
             return True
         tagged = srb.queue_tag != SP_UNTAGGED
         path, target, lun = srb.path_id, srb.target_id, srb.lun  # the SRB is not ours once it is complete (OW-01)
         if not self.hw_build_io(srb):
             self._notification(NEXT_REQUEST)
             return True
-        task: Task = srb.srb_extension
+        task = srb.srb_extension
         if self._start(target, lun, task):
             self._complete(srb, task, next_request=False)
         elif not self._next_in_start_io:
@@ -209,9 +205,11 @@ class DmaMiniport(Miniport):
         get_physical_address = self.port.get_physical_address
         buffer = srb.data_buffer
         left = srb.data_transfer_length
+        found = get_physical_address(srb, buffer)
+        if found is not None and found[1] == left:
+            return [found]
         pieces: list[tuple[int, int]] = []
-        while left > 0:
-            found = get_physical_address(srb, buffer)
+        while True:
             if found is None:
                 raise DmaFault(0, left, "the port has no physical address for the data buffer")
             address, length = found
@@ -219,9 +217,10 @@ class DmaMiniport(Miniport):
                 length = left
             pieces.append((address, length))
             left -= length
-            if left:
-                buffer = buffer + length
-        return pieces
+            if not left:
+                return pieces
+            buffer = buffer + length
+            found = get_physical_address(srb, buffer)
 
     # -- completing it ----------------------------------------------------------------------------------------
 
@@ -310,9 +309,6 @@ class DmaMiniport(Miniport):
         self._reap()
         srb.srb_status = status
         self._notification(REQUEST_COMPLETE, srb)
-
-    def _next(self, srb: Srb) -> None:
-        self._notification(NEXT_REQUEST)
 
     def _abort(self, srb: Srb) -> bool:
         """ER-08: only a request we still have can be aborted."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hba.clock import MS, S
@@ -194,6 +194,20 @@ class PortBase(Ownership):
         completion = srb.completion
         if completion is not None:
             completion(srb)
+
+    def up_together(self, srbs: Sequence[Srb]) -> None:
+        """Hand up what ended well, in order; only from `dpc`."""
+        one = self._one
+        for srb in srbs:
+            if srb.completion is not one:
+                break
+        else:
+            if one is not None:
+                self._many(srbs)
+                return
+        for srb in srbs:
+            if srb.completion is not None:
+                srb.completion(srb)
 
     def outcome(self, request: Request) -> str:
         """For the trace: how the request ended."""

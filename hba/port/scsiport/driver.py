@@ -12,7 +12,7 @@ Sources: SCSI Port I/O Model; SCSI Port Driver's Queue Management; Return from H
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hba.loop import EventLoop
@@ -61,6 +61,8 @@ from hba.srb import (
     SP_UNTAGGED,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
+    SRB_FLAGS_DATA_IN,
+    SRB_FLAGS_DATA_OUT,
     SRB_FLAGS_DISABLE_AUTOSENSE,
     SRB_FLAGS_DISABLE_DISCONNECT,
     SRB_FLAGS_DISABLE_SYNCH_TRANSFER,
@@ -83,6 +85,9 @@ NO_TAG = 8  # Q-14: until the next completion
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
 _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
 _NOT_PLAIN = _BYPASSING | SRB_FLAGS_DISABLE_DISCONNECT
+_PLAIN = frozenset(
+    SRB_FLAGS_QUEUE_ACTION_ENABLE | direction for direction in (0, SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT)
+)  # the flags of most requests
 FIXED_SENSE = 18
 
 
@@ -185,6 +190,117 @@ class ScsiPort(PortBase):
                     self.dpc_pending = True
         if (self.dpc_pending or self.interrupt_pending) and not self.running:
             self.run()
+
+    def submit_all(self, srbs: Iterable[Srb]) -> None:
+        if self.watched or self.careful or self.running or self.callback:
+            super().submit_all(srbs)
+            return
+        self.chip.plug()
+        try:
+            self._submit_all(srbs)
+        finally:
+            self.callback = NO_CALLBACK
+            self.chip.unplug()
+
+    def _submit_all(self, srbs: Iterable[Srb]) -> None:
+        """`submit`, for a batch: what cannot change between two requests of it is looked at once. A request that is
+        out of the ordinary, or a callback that does more than ask for the next one, starts anew."""
+        start_io = self._hw_start_io
+        free_tags, finished = self.free_tags, self.finished
+        max_length, max_segments = self.max_length, self.max_segments
+        mapped, policy = self.mapped, self.opaque_policy
+        unit: Any = None
+        target = lun = -1
+        room = started = 0  # requests that `unit` can still have, and got
+        number = self.numbers
+        last: Any = None  # the last request that `unit` got
+        try:
+            for srb in srbs:
+                if srb.lun != lun or srb.target_id != target:
+                    if started:
+                        self._account(unit, started, last)
+                        started = 0
+                    target, lun = srb.target_id, srb.lun
+                    unit = self.units.get(target << 8 | lun)
+                    room = 0
+                    if not (unit is None or unit.holds or unit.queue.entries or self.gate or self.adapter_queue):
+                        room = min(unit.depth - len(unit.active), len(free_tags))
+                mdl = srb.mdl
+                if (
+                    room <= 0
+                    or srb.function
+                    or srb.path_id
+                    or srb.srb_flags not in _PLAIN
+                    or (mdl is not None and (mdl.length > max_length or len(mdl.segments) > max_segments))
+                ):
+                    if started:
+                        self._account(unit, started, last)
+                        started = 0
+                    self.submit(srb)
+                    number = self.numbers
+                    lun = -1
+                    continue
+                room -= 1
+                started += 1
+                last = request = Request(srb, unit)
+                srb._port = request
+                self.numbers = request.number = number = number + 1
+                unit.holds = NOT_READY
+                request.tag = srb.queue_tag = free_tags.pop()
+                if mdl is not None:
+                    srb.data_buffer = MappedBuffer(mdl, request) if mapped else OpaqueBuffer(request, policy)
+                self.gate = BUSY  # SP-02
+                self.busy_with = request
+                request.state = ISSUED
+                request.length_at_issue = srb.data_transfer_length
+                unit.active[request] = None
+                self.callback = START_IO  # SP-05
+                try:
+                    returned = start_io(srb)
+                except Exception as error:
+                    self._account(unit, started, last)
+                    started = 0
+                    self.crashed(error, request)
+                    errors.start_io_failed(self, request)
+                    returned = True
+                self.callback = NO_CALLBACK
+                if returned is not True:
+                    self._account(unit, started, last)
+                    started = 0
+                    self._start_io_returned(request, returned)
+                ready = self.ready_units
+                if (
+                    self.next_latched
+                    and not (finished or self.rare_latched or self.interrupt_pending)
+                    and len(ready) == 1
+                    and ready[0] is unit
+                    and self.gate == BUSY
+                    and unit.holds == NOT_READY
+                ):
+                    # What `dpc` makes of NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
+                    self.dpc_pending = self.next_latched = False
+                    self.gate = 0
+                    self.busy_with = None
+                    ready.clear()
+                    unit.holds = 0
+                else:
+                    if started:
+                        self._account(unit, started, last)
+                        started = 0
+                    if self.dpc_pending or self.interrupt_pending:
+                        self.run()
+                        number = self.numbers
+                    lun = -1
+        finally:
+            if started:
+                self._account(unit, started, last)
+
+    def _account(self, unit: ScsiPortUnit, started: int, last: Request) -> None:
+        """`unit` has got so many requests."""
+        self.outstanding += started
+        unit.queue.last_key = last.srb.queue_sort_key
+        if self.tick_timer is None:
+            self.arm_tick()
 
     def enqueue(self, request: Request) -> None:
         """SP-01, Q-01: into the unit's queue, never refused; on to the adapter at once if nothing is in the way."""
@@ -399,6 +515,35 @@ class ScsiPort(PortBase):
         if self.callback == NO_CALLBACK and not self.running:
             self.run_later()
 
+    def unwatched_notification(self) -> Callable[..., None]:
+        """`notification` of a port that nobody watches: plain completions and NextLuRequests at once, all else the
+        common way."""
+        common = self.notification
+        complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
+
+        def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
+            if notification_type == complete:
+                request = first._port
+                if (
+                    request is not None
+                    and request.state == issued
+                    and self.callback
+                    and not first.srb_status & SRB_STATUS_QUEUE_FROZEN
+                ):
+                    request.state = notified
+                    self.finished.append(request)
+                    self.dpc_pending = True
+                    return
+            elif notification_type == next_lu and self.callback and self.overlap:
+                unit: Any = self.units.get(first << 16 | second << 8 | third)
+                if unit is not None and unit.untagged is None:
+                    self.next_latched = self.dpc_pending = True
+                    self.ready_units.append(unit)
+                    return
+            common(notification_type, first, second, third)
+
+        return notification
+
     def _rare_notification(self, notification_type: int, first: Any, second: Any) -> None:
         if notification_type == REQUEST_TIMER_CALL:
             self.timer_latched = (first, int(second))
@@ -474,11 +619,15 @@ class ScsiPort(PortBase):
         if self.adapter_queue:
             self.start_packets()
         finished = self.finished
+        done: list[Srb] = []
         while finished:
             request = finished.popleft()
             srb = request.srb
             unit: Any = request.unit
             if self.careful or srb.srb_status != SRB_STATUS_SUCCESS or not request.tag or srb.function:
+                if done:
+                    self.up_together(done)
+                    done = []
                 self._retire(request)
                 continue
             # The ordinary success, in one piece; `_retire` is the same with every turn-off.
@@ -490,14 +639,15 @@ class ScsiPort(PortBase):
             self.free_tags.append(request.tag)
             if self.watched:
                 self._watch_retirement(request)
-            if unit.holds or self.gate & NO_TAG:
+            if unit.holds or self.gate:
                 self._unit_free(unit)
             elif unit.queue.entries:
                 self.pull(unit)
             request.state = COMPLETED
             srb._port = srb.srb_extension = srb.data_buffer = None
-            if srb.completion is not None:
-                srb.completion(srb)
+            done.append(srb)
+        if done:
+            self.up_together(done)
         if self.adapter_queue:
             self.start_packets()
         if self.enable_latched is not None:

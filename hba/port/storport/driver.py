@@ -958,8 +958,6 @@ class StorPort(PortBase):
         active: dict[Request, None] = {}
         before = 0
         done: list[Srb] = []
-        one = self._one
-        together = True
         for request in finished:
             srb = request.srb
             unit: Any = request.unit
@@ -982,8 +980,6 @@ class StorPort(PortBase):
             elif request.opaque is not None:
                 request.srb = _NOTHING  # or it would keep the guest's memory mapped
                 spares.append(request)
-            if srb.completion is not one:
-                together = False
             done.append(srb)
         if last is not None:
             self._returned(last, len(done) - before)
@@ -993,13 +989,8 @@ class StorPort(PortBase):
             for _ in done:
                 finished.popleft()
         del spares[SPARES:]
-        if together and one is not None:
-            if done:
-                self._many(done)
-            return
-        for srb in done:
-            if (completion := srb.completion) is not None:
-                completion(srb)
+        if done:
+            self.up_together(done)
 
     def _returned(self, unit: StorUnit, count: int) -> None:
         """The miniport has given back so many requests of `unit`."""
