@@ -13,17 +13,28 @@ from hba.clock import S
 from hba.errors import StorageError
 from hba.scsi.attention import RESETS
 from hba.scsi.command import VARIABLE_LENGTH
-from hba.scsi.sense import LOGICAL_UNIT_NOT_SUPPORTED, REPORTED_LUNS_DATA_HAS_CHANGED, CheckCondition, fixed_sense
+from hba.scsi.sense import (
+    INVALID_FIELD_IN_CDB,
+    LOGICAL_UNIT_NOT_SUPPORTED,
+    NOT_READY_CAUSE_NOT_REPORTABLE,
+    NOT_READY_TO_READY_CHANGE,
+    REPORTED_LUNS_DATA_HAS_CHANGED,
+    CheckCondition,
+    fixed_sense,
+)
 from hba.scsi.server import CHECK_CONDITION
 from hba.scsi.spc.report_luns import encode_lun
 from hba.scsi.storage_sense import condition_for
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
 from hba.scsi.unit import LogicalUnit
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
+from hba.storage.sysfs import Limits
 
 _DIRECTIONS = {DATA_NONE: NO_DATA, DATA_IN: FROM_DEVICE, DATA_OUT: TO_DEVICE}
 _LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # of a CDB, by the group of its operation code (SPC-4)
 _REPORT_LUNS = 0xA0
+_INQUIRY = 0x12
+_BLOCK_LIMITS = 0xB0  # VPD page
 _NO_ATTENTION = frozenset((0x03, 0x12, _REPORT_LUNS))
 _SLOW = frozenset((0x04, 0x48, 0x19, 0xA1))  # FORMAT UNIT, SANITIZE, ERASE, BLANK
 TIMEOUT = 60 * S
@@ -34,6 +45,7 @@ class Device(Protocol):
     """What is passed through to; `hba.storage.sg.ScsiPassThrough` is one."""
 
     gone: bool
+    limits: Limits
     on_event: Callable[[str], None] | None
 
     def execute(
@@ -73,13 +85,12 @@ class PassThrough(LogicalUnit):
 
     def execute(self, task: Task) -> bool:
         cdb = cdb_of(task.cdb)
+        if self.device.gone and not (cdb and cdb[0] == _REPORT_LUNS):
+            return self._missing(task)
         if cdb and self._attentions and cdb[0] not in _NO_ATTENTION:
             return self._refuse(task, CheckCondition(self._attentions.pop(0)))
         if cdb and cdb[0] == _REPORT_LUNS and task.cdb[2] in (0, 2):
             return self._report_luns(task)
-        if self.device.gone:
-            task.response = RESPONSE_NO_TARGET
-            return True
         views = task.data.views if task.data is not None and task.direction != DATA_NONE else []
         direction = _DIRECTIONS[task.direction] if views else NO_DATA
         timeout = SLOW_TIMEOUT if cdb and cdb[0] in _SLOW else TIMEOUT
@@ -103,13 +114,34 @@ class PassThrough(LogicalUnit):
             task.status = result.status
             task.sense = result.sense
             task.transferred = task.data.length - result.residual if task.data is not None else 0
+            if task.status == 0 and task.cdb[0] == _INQUIRY and task.cdb[1] & 1 and task.cdb[2] == _BLOCK_LIMITS:
+                self._limit_transfers(task)
         if task.done is not None:
             task.done(task)
 
-    def _failed(self, task: Task, error: StorageError) -> bool:
-        if error.errno == errno.ENODEV:
+    def _limit_transfers(self, task: Task) -> None:
+        """Block Limits (SBC-4): MAXIMUM and OPTIMAL TRANSFER LENGTH are no more than the way to the device can take."""
+        transfer, block = self.device.limits
+        data = task.data
+        if data is None or task.transferred < 16 or not transfer or not block:
+            return
+        most = transfer // block
+        lengths = data.read(8, 8)
+        longest, best = int.from_bytes(lengths[:4], "big"), int.from_bytes(lengths[4:], "big")
+        data.write(min(longest or most, most).to_bytes(4, "big") + min(best, most).to_bytes(4, "big"), 8)
+
+    def _missing(self, task: Task) -> bool:
+        """The device has gone: so has the unit, or it stays and is not ready."""
+        if self.leaves_with_store:
             task.response = RESPONSE_NO_TARGET
             return True
+        return self._refuse(task, CheckCondition(NOT_READY_CAUSE_NOT_REPORTABLE))
+
+    def _failed(self, task: Task, error: StorageError) -> bool:
+        if error.errno == errno.ENODEV:
+            return self._missing(task)
+        if error.errno == errno.EINVAL:  # the kernel cannot send such a command: a CDB or a transfer of such a length
+            return self._refuse(task, CheckCondition(INVALID_FIELD_IN_CDB))
         return self._refuse(task, condition_for(error, task.direction == DATA_OUT))
 
     def _refuse(self, task: Task, condition: CheckCondition) -> bool:
@@ -132,6 +164,8 @@ class PassThrough(LogicalUnit):
         return self._send(task, len(luns).to_bytes(4, "big") + bytes(4) + luns, int.from_bytes(task.cdb[6:10], "big"))
 
     def _on_event(self, event: str) -> None:
+        if event == "back":
+            self._attentions = [NOT_READY_TO_READY_CHANGE]  # a unit that was unplugged is powered on besides
         if self.bus is not None and self.bus.on_storage is not None:
             self.bus.on_storage(event, *self.address)
 

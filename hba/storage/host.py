@@ -16,9 +16,10 @@ from pathlib import Path
 
 from hba.errors import StorageError
 from hba.loop import EventLoop
+from hba.storage import sysfs
 from hba.storage.backend import Done
 from hba.storage.descriptor import SECTOR, DescriptorBackend
-from hba.storage.udev import DeviceWatch, watch_devices
+from hba.storage.udev import DeviceWatch, let_go, watch_devices
 from hba.storage.workers import WorkerPool
 
 BLKROGET = 0x125E  # int: is it read-only?
@@ -46,6 +47,7 @@ class HostBackend(DescriptorBackend):
         self.read_only = read_only
         self.gone = False
         self._empty = False  # gone, because it has no medium: the device itself is still there
+        self._away = False  # gone, and let go of: what comes to our path may be it
         self._watch_udev: DeviceWatch | None = None
         fd = self._open(0)
         try:
@@ -56,8 +58,9 @@ class HostBackend(DescriptorBackend):
                 raise StorageError(f"{path} has no medium (its size is {size} bytes)", errno.ENOMEDIUM)
             self.logical_block_size = _integer(fd, BLKSSZGET)
             self.physical_block_size = max(_integer(fd, BLKPBSZGET), self.logical_block_size)
-            self._number = os.fstat(fd).st_rdev
-            self.can_discard = not read_only and _discards(self._number)
+            self._node = os.fstat(fd)
+            self._identity = sysfs.identity(self._node)
+            self.can_discard = not read_only and _discards(self._node.st_rdev)
             if direct:
                 self._cached_fd, fd = fd, self._open(os.O_DIRECT)
         except OSError as problem:
@@ -116,7 +119,7 @@ class HostBackend(DescriptorBackend):
         return _size(self._fd) // SECTOR * SECTOR
 
     def _checked(self, found: list[int], error: StorageError | None) -> None:
-        if error is None and found[0] == 0 and not self._closed:
+        if error is None and found[0] == 0 and not (self._closed or self._away):
             # Its medium was taken out, or it was let go (`losetup -d`): there is no disk of no size.
             found[0] = self.size
             self._empty = True
@@ -128,14 +131,24 @@ class HostBackend(DescriptorBackend):
             found[:] = [self.size]
         super()._checked(found, error)
 
+    def _watch(self) -> None:
+        """Every few seconds: the kernel's news may not come here, and its news of a return comes before udev has made
+        the device's other names and given it to its group."""
+        super()._watch()
+        if self.gone and not self._away and not sysfs.is_there(self._node):
+            self._let_go()
+        self._return()
+
     def _device_event(self, action: str, number: int) -> None:
         if self._closed:
             return
-        if number == self._number and action == "remove":
+        ours = number == self._node.st_rdev and not self._away
+        if ours and action == "remove":
             self._set_gone()
-        elif number == self._number and action == "change" and (self._empty or not self.gone):
+            self._let_go()
+        elif ours and action == "change" and (self._empty or not self.gone):
             self.check_size()
-        elif self.gone and action in ("add", "change"):
+        elif action in ("add", "change"):
             self._return()
 
     def _set_gone(self) -> None:
@@ -143,16 +156,24 @@ class HostBackend(DescriptorBackend):
             self.gone = True
             self._tell("gone")
 
+    def _let_go(self) -> None:
+        if not self._away and let_go(self._fd, self._cached_fd):
+            self._away = True
+            self._empty = False
+
     def _return(self) -> None:
-        """A device came: is it at our path again, and usable? Then it takes the place of the one that went."""
+        """Is the device that went at our path again, and usable? Then go on with it."""
+        if not self._away or self._closed:
+            return
         try:
             fresh = self._open(0)
         except StorageError:
             return
         opened = [fresh]
         try:
+            node = os.fstat(fresh)
             size = _size(fresh) // SECTOR * SECTOR
-            if size < SECTOR:
+            if size < SECTOR or not self._is_ours(fresh, node):
                 return
             # dup2 puts the new device behind the old numbers, which calls in workers may still hold.
             if self._cached_fd >= 0:
@@ -164,18 +185,29 @@ class HostBackend(DescriptorBackend):
         finally:
             for fd in opened:
                 os.close(fd)
-        self._number = os.fstat(self._fd).st_rdev
-        self.gone = self._empty = False
+        self._node = node
+        self.gone = self._empty = self._away = False
         self._changes += 1
         self._tell("back")
         if size != self.size:
             self.size = size
             self._tell("resized")
 
+    def _is_ours(self, fd: int, node: os.stat_result) -> bool:
+        """Not another device that was given the name: the guest's data has no place there."""
+        return sysfs.identity(node) == self._identity and _integer(fd, BLKSSZGET) == self.logical_block_size
+
+    def _vanished(self) -> bool:
+        """A device that was pulled answers with EIO, as for a bad block; but it has no size any more."""
+        try:
+            return _size(self._fd) == 0
+        except OSError:
+            return True
+
     def _explain(self, error: StorageError, what: str, offset: int, length: int) -> StorageError:
         error = super()._explain(error, what, offset, length)
-        if error.errno in _GONE and not self._closed:
-            self._empty = self._empty or error.errno == errno.ENOMEDIUM
+        if not self._closed and not self.gone and (error.errno in _GONE or self._vanished()):
+            self._empty = error.errno == errno.ENOMEDIUM
             self._set_gone()
         if self.gone:
             self.errors -= 1  # counted above already
@@ -186,6 +218,8 @@ class HostBackend(DescriptorBackend):
         if self._watch_udev is not None:
             self._watch_udev.close()
             self._watch_udev = None
+        if self.gone:
+            self._stable = self._changes  # there is nothing to flush to any more, and everybody has been told
         super().close()
 
     def describe(self) -> dict[str, object]:

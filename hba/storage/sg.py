@@ -16,10 +16,11 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hba.clock import MS
+from hba.clock import MS, S, Timer
 from hba.errors import StorageError
 from hba.loop import EventLoop
-from hba.storage.udev import DeviceWatch, watch_devices
+from hba.storage import sysfs
+from hba.storage.udev import DeviceWatch, let_go, watch_devices
 from hba.storage.vectors import cut, length_of
 from hba.storage.workers import WorkerPool
 
@@ -34,6 +35,12 @@ FROM_DEVICE = -3  # SG_DXFER_FROM_DEV
 DID_OK, DID_NO_CONNECT, DID_BUS_BUSY, DID_TIME_OUT = 0x00, 0x01, 0x02, 0x03  # host_status
 DID_TRANSPORT_DISRUPTED = 0x0E
 DRIVER_SENSE = 0x08  # driver_status: there is sense data, which is no error of the driver's
+
+CHECK_CONDITION = 0x02  # status
+# Sense keys of commands that moved no data: NOT READY, ILLEGAL REQUEST, UNIT ATTENTION, DATA PROTECT.
+_NO_DATA_MOVED = frozenset((0x2, 0x5, 0x6, 0x7))
+
+RETRY = 2 * S  # how often a device that has gone is looked for
 
 MAX_SENSE = 252  # bytes; SPC-5 4.4.1: sense data is not longer
 MAX_CDB = 252
@@ -116,21 +123,27 @@ class ScsiPassThrough:
         self.path = Path(path)
         self.read_only = read_only
         self.gone = False
+        self.limits = sysfs.Limits(0, 0)
         self.on_event: Callable[[str], None] | None = None
         self.commands = 0
         self.bytes = 0
         self.errors = 0
+        self._loop = loop
         self._workers = workers
         self._ioctl = ioctl if ioctl is not None else _sg_io
+        self._probe = ioctl is None
         self._in_flight = 0
         self._closed = False
-        self._fd = self._open(probe=ioctl is None)
-        information = os.fstat(self._fd)
-        self._number = information.st_rdev
-        subsystem = "block" if stat.S_ISBLK(information.st_mode) else "scsi_generic"
+        self._away = False  # gone, and let go of: what comes to our path may be it
+        self._timer: Timer | None = None
+        self._fd = self._open()
+        self._node = os.fstat(self._fd)
+        self._identity = sysfs.identity(self._node)
+        self.limits = sysfs.limits(self._node)
+        subsystem = "block" if stat.S_ISBLK(self._node.st_mode) else "scsi_generic"
         self._watch: DeviceWatch | None = watch_devices(loop, self._device_event, subsystem)
 
-    def _open(self, probe: bool) -> int:
+    def _open(self) -> int:
         path = self.path
         try:
             fd = os.open(path, (os.O_RDONLY if self.read_only else os.O_RDWR) | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -142,7 +155,7 @@ class ScsiPassThrough:
                 errno.EBUSY: "another program has it for itself",
             }.get(problem.errno or 0, problem.strerror)
             raise StorageError(f"{path}: cannot open it: {advice}", problem.errno or 0) from None
-        if probe:
+        if self._probe:
             try:
                 (version,) = struct.unpack("i", fcntl.ioctl(fd, SG_GET_VERSION_NUM, bytes(4)))
             except OSError:
@@ -202,6 +215,8 @@ class ScsiPassThrough:
                 DID_TIME_OUT: (errno.ETIMEDOUT, "the command was not finished in time"),
                 DID_TRANSPORT_DISRUPTED: (errno.EBUSY, "the connection to the device was disturbed"),
             }.get(header.host_status, (errno.EIO, f"host status 0x{header.host_status:02x}"))
+            if not sysfs.is_there(self._node):
+                code, why = errno.ENODEV, "the device has gone"
             error = StorageError(f"{self.path}: {why}", code)
         elif header is not None and error is None and header.driver_status & 0x0F not in (0, DRIVER_SENSE):
             error = StorageError(f"{self.path}: driver status 0x{header.driver_status:02x}", errno.EIO)
@@ -211,26 +226,81 @@ class ScsiPassThrough:
             if error.errno in (errno.ENODEV, errno.ENXIO) and not self._closed:
                 self._set_gone()
             return ScsiResult(0, b"", call.length, error)
+        sense = bytes(call.sense.raw[: header.sb_len_wr])
         residual = min(max(0, header.resid), call.length)
+        # Drivers of host adapters that count no residual of a command that failed say that everything came. What came
+        # then is what the kernel's buffer held before: no business of the guest's.
+        if residual == 0 and header.status == CHECK_CONDITION and _sense_key(sense) in _NO_DATA_MOVED:
+            residual = call.length
         call.finish(call.length - residual)
         self.bytes += call.length - residual
-        return ScsiResult(header.status, bytes(call.sense.raw[: header.sb_len_wr]), residual)
+        return ScsiResult(header.status, sense, residual)
+
+    # -- going and coming back --------------------------------------------------------------------------------
 
     def _device_event(self, action: str, number: int) -> None:
-        if number == self._number and action == "remove":
+        if self._closed:
+            return
+        if action == "remove" and number == self._node.st_rdev and not self._away:
             self._set_gone()
+            self._let_go()
+        elif action in ("add", "change"):
+            self._return()
 
     def _set_gone(self) -> None:
         if not self.gone:
             self.gone = True
-            if self.on_event is not None:
-                self.on_event("gone")
+            self._timer = self._loop.clock.call_later(RETRY, self._look)
+            self._tell("gone")
+
+    def _look(self) -> None:
+        """Every few seconds: the kernel's news may not come here, and its news of a return comes before udev has made
+        the device's other names and given it to its group."""
+        self._timer = self._loop.clock.call_later(RETRY, self._look)
+        if not sysfs.is_there(self._node):
+            self._let_go()
+        self._return()
+
+    def _let_go(self) -> None:
+        if not self._away and let_go(self._fd):
+            self._away = True
+
+    def _return(self) -> None:
+        """Is the device that went at our path again? Then go on with it."""
+        if not self._away:
+            return
+        try:
+            fresh = self._open()
+        except StorageError:
+            return
+        try:
+            node = os.fstat(fresh)
+            # Not another device that was given the name: the guest's commands are not for that one.
+            if sysfs.identity(node) != self._identity:
+                return
+            os.dup2(fresh, self._fd, inheritable=False)
+        finally:
+            os.close(fresh)
+        self._node = node
+        self.limits = sysfs.limits(node)
+        self.gone = self._away = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell("back")
+
+    def _tell(self, event: str) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+    # -- the end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Waits for commands under way. Idempotent."""
         if self._closed:
             return
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watch is not None:
             self._watch.close()
         if self._workers.wait(lambda: self._in_flight == 0, 10.0):
@@ -302,3 +372,9 @@ class _Call:
 
 def _sg_io(fd: int, header: SgIoHeader) -> None:
     fcntl.ioctl(fd, SG_IO, header, True)
+
+
+def _sense_key(sense: bytes) -> int:
+    """SPC-5 4.4: descriptor format (72h, 73h) or fixed format. -1: none."""
+    at = 1 if sense and sense[0] & 0x7F in (0x72, 0x73) else 2
+    return sense[at] & 0x0F if len(sense) > at else -1

@@ -52,3 +52,20 @@ def watch_devices(loop: EventLoop, event: DeviceEvent, subsystem: str = "block")
     except (ImportError, OSError):
         return None
     return DeviceWatch(loop, event, monitor)
+
+
+def let_go(*fds: int) -> bool:
+    """Close a device that was pulled, without giving the numbers back, which calls in workers may still use.
+
+    The kernel keeps a device's name (/dev/sdb) taken while anybody has it open: only then can the device have it again
+    when it is put back. Calls on `fds` fail with EBADF now. False when it cannot be done yet (no descriptor is free).
+    """
+    try:
+        nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    for fd in fds:
+        if fd >= 0:
+            os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
+    return True

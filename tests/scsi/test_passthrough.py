@@ -13,6 +13,7 @@ from hba.scsi.bus import ScsiBus
 from hba.scsi.passthrough import PassThrough, cdb_of
 from hba.scsi.task import RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
+from hba.storage.sysfs import Limits
 from tests.scsi.util import disk, make_task, read10, write10
 
 
@@ -21,6 +22,7 @@ class FakeDevice:
 
     def __init__(self) -> None:
         self.gone = False
+        self.limits = Limits(0, 0)
         self.on_event: Callable[[str], None] | None = None
         self.sent: list[tuple[bytes, int, Sequence[memoryview], Callable[[ScsiResult], None]]] = []
         self.refuse: StorageError | None = None
@@ -92,12 +94,51 @@ def test_errors(device: FakeDevice) -> None:
     device.refuse = StorageError("read-only", errno.EROFS)
     task, ended = start(unit, write10(0, 1), out=bytes(512))
     assert ended == [task] and sense.condition_of(task.sense) == sense.WRITE_PROTECTED
-    device.refuse = None
+    device.refuse = StorageError("too long", errno.EINVAL)
+    task, ended = start(unit, write10(0, 1), out=bytes(512))
+    assert ended == [task] and sense.condition_of(task.sense) == sense.INVALID_FIELD_IN_CDB
+
+
+def test_a_device_that_has_gone_takes_the_unit_with_it(device: FakeDevice) -> None:
+    unit = PassThrough(device)
+    unit.leaves_with_store = True
     task, ended = start(unit, read10(0, 1), 512)
     device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
     assert ended == [task] and task.response == RESPONSE_NO_TARGET
     device.gone = True
     assert start(unit, read10(0, 1), 512)[0].response == RESPONSE_NO_TARGET
+
+
+def test_or_the_unit_stays_and_is_not_ready(device: FakeDevice) -> None:
+    unit = PassThrough(device)
+    task, ended = start(unit, read10(0, 1), 512)
+    device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
+    assert ended == [task] and sense.condition_of(task.sense) == sense.NOT_READY_CAUSE_NOT_REPORTABLE
+    device.gone = True
+    for _ in range(2):
+        task, _ = start(unit, "000000000000")
+        assert sense.condition_of(task.sense) == sense.NOT_READY_CAUSE_NOT_REPORTABLE
+    device.gone = False
+    assert device.on_event is not None
+    device.on_event("back")
+    task, _ = start(unit, "000000000000")
+    assert sense.condition_of(task.sense) == sense.NOT_READY_TO_READY_CHANGE
+
+
+@pytest.mark.parametrize(("longest", "best", "says"), [(0, 0, (128, 0)), (65536, 2048, (128, 128)), (64, 8, (64, 8))])
+def test_no_longer_transfers_than_the_kernel_sends(
+    device: FakeDevice, longest: int, best: int, says: tuple[int, int]
+) -> None:
+    device.limits = Limits(512 * 1024, 4096)
+    task, _ = start(PassThrough(device), "1201b0004000", 64)
+    page = bytes((0, 0xB0, 0, 60)) + bytes(4) + longest.to_bytes(4, "big") + best.to_bytes(4, "big") + b"x" * 48
+    views, done = device.sent[0][2:]
+    views[0][:] = page
+    done(ScsiResult(0, b"", 0))
+    assert task.data is not None
+    told = task.data.read()
+    assert (int.from_bytes(told[8:12], "big"), int.from_bytes(told[12:16], "big")) == says
+    assert (told[:8], told[16:]) == (page[:8], page[16:])
 
 
 def test_abort_and_reset_drop_the_late_answer(device: FakeDevice) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 from hba.errors import StorageError
 from hba.loop import EventLoop
+from hba.storage import host, sysfs
 from hba.storage.host import HostBackend
 from hba.storage.workers import WorkerPool
 from tests.storage.util import Sync, operations, run_against_model
@@ -93,14 +94,70 @@ def test_removal_and_return(device: Path, loop: EventLoop, workers: WorkerPool) 
             call()
         assert caught.value.errno == errno.ENODEV
     assert backend.describe()["state"] == "gone"
-    # The old descriptor keeps our exclusive hold, as the device that was pulled would not: let it go first.
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, backend._cached_fd)
-    os.dup2(null, backend._fd)
-    os.close(null)
+    # Its name is free again: nothing of ours has it open.
+    os.close(os.open(device, os.O_RDWR | os.O_EXCL))
     backend._device_event("add", number)
     assert events == ["gone", "back"]
     assert sync.read(0, 512) == b"x" * 512
+    backend.close()
+
+
+def test_another_device_under_the_name_is_not_taken(
+    device: Path, loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = ["ours"]
+    monkeypatch.setattr(sysfs, "identity", lambda node: who[0])
+    backend = HostBackend(device, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    number = device.stat().st_rdev
+    backend._device_event("remove", number)
+    who[0] = "another"
+    backend._device_event("add", number)
+    assert events == ["gone"]
+    who[0] = "ours"
+    backend._device_event("add", number)
+    assert events == ["gone", "back"]
+    backend.close()
+
+
+def test_a_name_that_comes_later_than_the_device_is_found(
+    device: Path, tmp_path: Path, loop: EventLoop, workers: WorkerPool
+) -> None:
+    """udev makes /dev/disk/by-id/ after the kernel's news, and no news of its own comes here."""
+    name = tmp_path / "by-id"
+    name.symlink_to(device)
+    backend = HostBackend(name, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    number = device.stat().st_rdev
+    name.unlink()
+    backend._device_event("remove", number)
+    backend._device_event("add", number)
+    assert events == ["gone"]
+    name.symlink_to(device)
+    backend._watch()
+    assert events == ["gone", "back"]
+    backend.close()
+
+
+def test_any_error_of_a_device_that_is_not_there_any_more(
+    device: Path, loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says EIO at first. Without its news, our own looking finds out that the device is away."""
+    backend = HostBackend(device, loop, workers)
+    events: list[str] = []
+    backend.on_event = events.append
+    assert backend._explain(StorageError("", errno.EIO), "read", 0, 512).errno == errno.EIO
+    assert events == []
+    with monkeypatch.context() as away:
+        away.setattr(host, "_size", lambda fd: 0)
+        away.setattr(sysfs, "is_there", lambda node: False)
+        assert backend._explain(StorageError("", errno.EIO), "read", 0, 512).errno == errno.ENODEV
+        backend._watch()
+        assert events == ["gone"]
+    backend._watch()
+    assert events == ["gone", "back"]
     backend.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import struct
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from hba.clock import S
 from hba.errors import StorageError
 from hba.loop import EventLoop
+from hba.storage import sysfs
 from hba.storage.sg import (
     FROM_DEVICE,
     NO_DATA,
@@ -153,6 +155,79 @@ def test_sense_comes_back(loop: EventLoop, workers: WorkerPool) -> None:
     device = make(loop, workers, kernel)
     result = execute(loop, device, bytes(6))
     assert (result.status, result.sense, result.error) == (2, sense, None)
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("sense", "residual"),
+    [
+        ("70000500000000 0a", 10),  # ILLEGAL REQUEST
+        ("7205240000000000", 10),  # the same in descriptor format
+        ("70000600000000 0a", 10),  # UNIT ATTENTION
+        ("70000300000000 0a", 0),  # MEDIUM ERROR: what was read up to the bad block counts
+        ("70000100000000 0a", 0),  # RECOVERED ERROR
+        ("", 0),
+    ],
+)
+def test_a_refused_command_moved_no_data(loop: EventLoop, workers: WorkerPool, sense: str, residual: int) -> None:
+    """Also when the host adapter's driver counts no residual, as Linux's vmw_pvscsi does with an error."""
+    raw = bytes.fromhex(sense)
+
+    def kernel(header: SgIoHeader) -> None:
+        ctypes.memmove(header.sbp, raw, len(raw))
+        header.sb_len_wr, header.status = len(raw), 2
+
+    device = make(loop, workers, kernel)
+    data = bytearray(b"untouched!")
+    result = execute(loop, device, bytes(6), FROM_DEVICE, [memoryview(data)])
+    assert (result.sense, result.residual) == (raw, residual)
+    assert data == (b"untouched!" if residual else bytes(10))
+    device.close()
+
+
+def test_it_comes_back_as_itself_only(
+    tmp_path: Path, loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name may come later than the kernel's news, and it may be another device's in between."""
+    who = ["ours"]
+    monkeypatch.setattr(sysfs, "identity", lambda node: who[0])
+    name = tmp_path / "sg0"
+    name.symlink_to(NULL)
+    device = ScsiPassThrough(name, loop, workers, ioctl=lambda fd, header: None)
+    events: list[str] = []
+    device.on_event = events.append
+    number = name.stat().st_rdev
+    device._device_event("remove", number + 1)
+    assert events == []
+    device._device_event("remove", number)
+    with pytest.raises(OSError):  # the device is let go of, and its number is kept
+        os.read(device._fd, 1)
+    with pytest.raises(StorageError, match="gone"):
+        execute(loop, device, bytes(6))
+    name.unlink()
+    device._device_event("add", number)
+    name.symlink_to(NULL)
+    who[0] = "another"
+    device._device_event("add", number)
+    assert events == ["gone"]
+    who[0] = "ours"
+    device._look()
+    assert events == ["gone", "back"]
+    assert execute(loop, device, bytes(6)).error is None
+    device.close()
+
+
+def test_any_error_of_a_device_that_the_kernel_removes(
+    loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernel(header: SgIoHeader) -> None:
+        header.host_status = 7
+
+    monkeypatch.setattr(sysfs, "is_there", lambda node: False)
+    device = make(loop, workers, kernel)
+    result = execute(loop, device, bytes(6))
+    assert result.error is not None and result.error.errno == errno.ENODEV
+    assert device.gone
     device.close()
 
 
