@@ -94,6 +94,14 @@ def test_what_goes_to_the_guest() -> None:
         names = archive.getnames()
     assert {"conftest.py", "adapter.py", "kernellog.py", "pattern.py", "pytest.ini", "smoke/suite.toml"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
+    assert not [name for name in names if name.startswith("hba")]
+
+
+def test_our_own_code_goes_to_the_guest_when_a_suite_asks_for_it() -> None:
+    with tarfile.open(fileobj=io.BytesIO(suite._packed(suite.load("host-devices")))) as archive:
+        names = archive.getnames()
+    assert {"hba/__main__.py", "hba/server/assemble.py", "host-devices/suite.toml"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
 
 
 def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
