@@ -164,15 +164,18 @@ class GuardedSrb(Srb):
         return extension
 
     def __setattr__(self, name: str, value: Any) -> None:
-        request, policy = self._request, self._policy
+        state = self.__dict__
+        request = state["_request"]
         srb = request.srb
+        if request.state == ISSUED and (name in WRITABLE or self._may_write(name, value)):
+            setattr(srb, name, value)
+            if name in state or name == "srb_extension":
+                state[name] = value
+            return
+        policy = state["_policy"]
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
             policy.report(rule, f"srb.{name} written after the request was completed; not written", request)
-        elif name in WRITABLE or self._may_write(name, value):
-            setattr(srb, name, value)
-            if name in self.__dict__ or name == "srb_extension":
-                self.__dict__[name] = value
         elif name == "srb_extension":
             policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
             srb.srb_extension = value

@@ -366,6 +366,7 @@ class PvscsiAdapter(Adapter):
                     if tag != SRB_SIMPLE and tag in (SRB_HEAD, SRB_ORDERED):
                         srb.queue_action = tag
                     end = address + length
+                    found = None
                     if low <= address and 0 < length <= MAX_TRANSFER and end <= high and (found := plain_flags(flags)):
                         # One piece of ordinary memory, as most requests have.
                         srb.srb_flags = found
@@ -380,7 +381,7 @@ class PvscsiAdapter(Adapter):
                     if watch is not None:
                         rings.request_cons = (first + taken) & MASK32
                         watch.request(
-                            srb,
+                            srb, found is not None,
                             (
                                 context, address, length, sense_address, sense_length, flags,
                                 cdb, cdb_length, lun, tag, bus, target, vcpu_hint,
@@ -452,15 +453,13 @@ class PvscsiAdapter(Adapter):
 
     def _complete_all(self, srbs: Sequence[Srb]) -> None:
         """`_complete` for several."""
-        if self.watch is not None:
-            for srb in srbs:
-                self._complete(srb)
-            return
-        in_flight, post = self.in_flight, self._post
+        in_flight, post, watch = self.in_flight, self._post, self.watch
         for srb in srbs:
             context, sense_address, sense_length = srb.context
             if (latest := in_flight.pop(context, srb)) is not srb:
                 in_flight[context] = latest
+            if watch is not None:
+                watch.completed(srb)
             if srb.srb_status == SRB_STATUS_SUCCESS:
                 post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
             else:

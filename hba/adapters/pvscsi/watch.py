@@ -35,7 +35,6 @@ _DIRECTIONS = FLAG_DIR_NONE | FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE
 _LEGAL_DIRECTIONS = (FLAG_DIR_NONE, FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)
 
 Descriptor = tuple[int, int, int, int, int, int, bytes, int, int, int, int, int, int]
-_PLAIN = frozenset(_LEGAL_DIRECTIONS)  # flags of a request that needs no closer look: one direction, no scatter list
 
 
 class GuestWatch:
@@ -113,30 +112,21 @@ class GuestWatch:
     def ring_stopped(self, why: str) -> None:
         self.verifier.report("GD-05", why, where="request ring")
 
-    def request(self, srb: Srb, descriptor: Descriptor) -> None:
-        """A descriptor has become an SRB that is about to be submitted."""
+    def request(self, srb: Srb, plain: bool, descriptor: Descriptor) -> None:
+        """A descriptor has become an SRB that is about to be submitted. `plain`: one piece of data, no odd flags."""
         adapter = self.adapter
         rings = adapter.rings
         assert rings is not None
         slot = (rings.request_cons - 1) & rings.requests.mask
-        context, _, length, _, _, flags, _, cdb_length, _, _, bus, _, _ = descriptor
-        mdl = srb.mdl
-        if (
-            ((copy := self._copies.pop(slot, None)) is not None and copy != descriptor)
-            or flags not in _PLAIN
-            or context in adapter.in_flight
-            or bus
-            or not 0 < cdb_length <= 16
-            or (mdl is not None and len(mdl.segments) > 1)
-            or (length and mdl is None)
-        ):
+        copy = self._copies.pop(slot, descriptor)
+        if not plain or copy != descriptor or descriptor[0] in adapter.in_flight:
             self._look_closely(srb, descriptor, slot, copy)
 
-    def _look_closely(self, srb: Srb, descriptor: Descriptor, slot: int, copy: Descriptor | None) -> None:
+    def _look_closely(self, srb: Srb, descriptor: Descriptor, slot: int, copy: Descriptor) -> None:
         """The same descriptor, which is no plain one: every check."""
         context, address, length, _sense, _sense_length, flags, _cdb, cdb_length, _lun, _tag, bus = descriptor[:11]
         where = f"request ring slot {slot}"
-        if copy is not None and copy != descriptor:
+        if copy != descriptor:
             self.verifier.report("GD-01", "the descriptor changed after reqProdIdx had passed it", where=where)
         direction = flags & _DIRECTIONS
         if flags & FLAG_RESERVED or direction not in _LEGAL_DIRECTIONS or (length and direction == FLAG_DIR_NONE):

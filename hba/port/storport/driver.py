@@ -278,33 +278,24 @@ class StorPort(PortBase):
         active[request] = None
         unit.started += 1
         self.outstanding += 1
-        miniport = self.miniport
         verified = self.verifier is not None
-        handed = self._watch(request) if verified else srb
-        self.callback = BUILD_IO
-        try:
-            if not miniport.hw_build_io(handed):
-                request.stage = REFUSED
-                if verified:
-                    self._watch_built(request)
-            else:
-                if verified:
-                    self._watch_built(request)
-                if (self.gates | unit.gates) & HOLDING:
+        if verified:
+            self._build_and_start_verified(request)
+        else:
+            miniport = self.miniport
+            self.callback = BUILD_IO
+            try:
+                if not miniport.hw_build_io(srb):
+                    request.stage = REFUSED
+                elif (self.gates | unit.gates) & HOLDING:
                     self._hold_built(request)
                 elif request.state == ISSUED:
                     self.callback = START_IO
                     request.stage = STARTED
-                    if not miniport.hw_start_io(handed) and verified:
-                        self._refused_to_start(request)
-                elif verified:
-                    self._complete_already(request)
-        except Exception as error:
-            self._crashed_with(error, request, handed)
-        finally:
-            if verified:
-                self._watch_over(request)
-            self.callback = NO_CALLBACK
+                    miniport.hw_start_io(srb)
+            except Exception as error:
+                self._crashed_with(error, request, srb)
+        self.callback = NO_CALLBACK
         finished = self.finished
         if (
             request.state == NOTIFIED
@@ -340,7 +331,7 @@ class StorPort(PortBase):
             self.run()
 
     def submit_all(self, srbs: Iterable[Srb]) -> None:
-        if self.watched or self.running or self.callback:
+        if self.trace is not None or self.running or self.callback:
             super().submit_all(srbs)
             return
         self.chip.plug()
@@ -356,6 +347,7 @@ class StorPort(PortBase):
         build_io, start_io = miniport.hw_build_io, miniport.hw_start_io
         max_length, max_segments = self._max_length, self._max_segments
         plain, rw_opcodes = self._plain_mapping, self._rw_opcodes
+        verified = self.verifier is not None
         spares = self._spares
         unit: Any = None
         target = lun = -1
@@ -414,18 +406,21 @@ class StorPort(PortBase):
                 active[request] = None
                 room -= 1
                 started += 1
-                self.callback = BUILD_IO
-                try:
-                    if not build_io(srb):
-                        request.stage = REFUSED
-                    elif self.gates or unit.gates:
-                        self._hold_or_start(request)
-                    elif request.state == ISSUED:
-                        self.callback = START_IO
-                        request.stage = STARTED
-                        start_io(srb)
-                except Exception as error:
-                    self._crashed_with(error, request, srb)
+                if verified:
+                    self._build_and_start_verified(request)
+                else:
+                    self.callback = BUILD_IO
+                    try:
+                        if not build_io(srb):
+                            request.stage = REFUSED
+                        elif self.gates or unit.gates:
+                            self._hold_or_start(request)
+                        elif request.state == ISSUED:
+                            self.callback = START_IO
+                            request.stage = STARTED
+                            start_io(srb)
+                    except Exception as error:
+                        self._crashed_with(error, request, srb)
                 if self.dpc_pending or self.interrupt_pending:
                     self.callback = NO_CALLBACK
                     self.numbers = number
@@ -462,6 +457,31 @@ class StorPort(PortBase):
             self.miniport.hw_start_io(request.srb)
 
     # -- the verifier's part of it --------------------------------------------------------------------------------
+
+    def _build_and_start_verified(self, request: Request) -> None:
+        """BuildIo and StartIo, with everything that is compared around them."""
+        miniport, unit = self.miniport, request.unit
+        handed = self._watch(request)
+        self.callback = BUILD_IO
+        try:
+            if not miniport.hw_build_io(handed):
+                request.stage = REFUSED
+                self._watch_built(request)
+                return
+            self._watch_built(request)
+            if (self.gates | unit.gates) & HOLDING:  # type: ignore[union-attr]
+                self._hold_built(request)
+            elif request.state == ISSUED:
+                self.callback = START_IO
+                request.stage = STARTED
+                if not miniport.hw_start_io(handed):
+                    self._refused_to_start(request)
+            else:
+                self._complete_already(request)
+        except Exception as error:
+            self._crashed_with(error, request, handed)
+        finally:
+            self._watch_over(request)
 
     def _watch(self, request: Request) -> GuardedSrb:
         """Before BuildIo: what the miniport gets, and what is compared afterwards."""
@@ -507,7 +527,7 @@ class StorPort(PortBase):
     def _close_window(self, request: Request) -> None:
         """The request is complete: no DMA for it any more."""
         windows = self.chip.windows
-        if windows is not None:
+        if windows is not None and request.srb.mdl is not None:
             windows.close(request.srb)
         request.guard = request.opaque = None
 
