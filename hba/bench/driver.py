@@ -43,6 +43,7 @@ MASK = SLOTS - 1
 PATIENCE = 10_000  # ms without any completion before the server is given up
 SPINS = 40  # rounds of looks at the completion index, with the CPU offered to others in between, before sleeping
 LOOKS = 50
+SMALL = 128 << 10  # bytes; who waits for more sleeps at once: the server can use the processor to copy
 
 Transfer = tuple[bool, int, int]  # (write?, offset in bytes, length in bytes)
 
@@ -64,6 +65,7 @@ class BenchDriver:
         self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._client = VfioUserClient.connect(socket)
         self._produced = 0
+        self._spins = SPINS
         self._state = self.ram.view[:PAGE_SIZE].cast("I")
         completions = self._requests_at + REQUEST_PAGES * PAGE_SIZE
         # as 64-bit words: context, dataLen, (senseLen, hostStatus, scsiStatus), pad
@@ -158,7 +160,9 @@ class BenchDriver:
 
     def prepare(self, transfers: Sequence[Transfer], block_size: int) -> None:
         """Write the descriptors: one for each slot of the ring, over and over through `transfers`."""
-        room = self._data_size // max(length for _, _, length in transfers)
+        largest = max(length for _, _, length in transfers)
+        self._spins = SPINS if largest <= SMALL else 1
+        room = self._data_size // largest
         for slot in range(SLOTS):
             write, offset, length = transfers[slot % len(transfers)]
             cdb = (
@@ -221,7 +225,7 @@ class BenchDriver:
         state, at = self._state, CMP_PROD_IDX // 4
         wanted &= 0xFFFFFFFF
         while True:
-            for _ in range(SPINS):
+            for _ in range(self._spins):
                 for _ in range(LOOKS):
                     if (state[at] - wanted) & 0xFFFFFFFF < 0x8000_0000:
                         return

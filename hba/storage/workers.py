@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from hba.errors import StorageError
 from hba.loop import EventLoop
+from hba.storage.assistant import Assistant
 from hba.storage.backend import Done
 
 Work = Callable[[], None]
@@ -37,6 +38,7 @@ class WorkerPool:
         self._running = 0
         self._closing = False
         self._waiting = False  # `wait` blocks on the condition
+        self.assistant = Assistant()
         self._announced = False  # the loop has been told that `_finished` is not empty
 
     @property
@@ -135,5 +137,6 @@ class WorkerPool:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout if drained else 0)
+        self.assistant.close()
         self._deliver()
         return drained

@@ -83,6 +83,8 @@ IDENTITY = Identity(
 )
 MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
 BATCH = 16  # requests that are executed, completed and announced together
+LARGE = 32 << 10  # bytes of a request
+BATCH_BYTES = 2 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
 RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
 
 SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = (
@@ -281,13 +283,13 @@ class PvscsiAdapter(Adapter):
             if not pending:
                 return
             while pending and rings.generation == self.memory.generation:
-                count = min(pending, BATCH)
-                pending -= count
-                if count > 1:
-                    self.port.submit_all(self._take(rings, count))
+                first = rings.request_cons
+                if pending > 1:
+                    self.port.submit_all(self._take(rings, min(pending, BATCH)))
                 else:
                     for srb in self._take(rings, 1):
                         self.port.submit(srb)
+                pending -= (rings.request_cons - first) & MASK32
                 if self._done and pending:
                     self._flush()  # the guest works on these while we work on the next
             if self.rings is not rings:
@@ -332,13 +334,13 @@ class PvscsiAdapter(Adapter):
             self.watch.ring_stopped(why)
 
     def _take(self, rings: Rings, count: int) -> Iterator[Srb]:
-        """The next `count` request descriptors become SRBs, each as it is asked for; fewer when the DMA maps or the
-        rings change meanwhile. One loop, because every request of the guest goes through it."""
+        """The next `count` request descriptors become SRBs, each as it is asked for; fewer when they are large, and
+        when the DMA maps or the rings change meanwhile. One loop: every request of the guest goes through it."""
         memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._completion
         plain_flags = _PLAIN.get
         generation = memory.generation
         low, high, window = memory.window()
-        first, taken = rings.request_cons, 0
+        first, taken, room = rings.request_cons, 0, BATCH_BYTES
         self.requests += count
         self.outstanding += count
         try:
@@ -391,6 +393,10 @@ class PvscsiAdapter(Adapter):
                     yield srb
                     if rings.generation != memory.generation:
                         return
+                    if length > LARGE:
+                        room -= length
+                        if room <= 0:
+                            return
         finally:
             rings.request_cons = (first + taken) & MASK32
             self.requests -= count - taken
