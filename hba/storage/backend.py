@@ -30,6 +30,7 @@ class Backend(ABC):
     size: int = 0  # bytes
     read_only: bool = False
     can_discard: bool = False
+    batches: bool = False  # `read_batch` is worth calling
     physical_block_size: int = 512  # bytes; what the LUN reports as its physical block
     on_event: Event | None = None  # called in the loop's thread when something happens to the store by itself
 

@@ -76,6 +76,7 @@ class DescriptorBackend(CountingBackend):
             self._write_flags = 0 if inline_writes == "always" else os.RWF_NOWAIT
             if inline_writes == "auto":
                 self._inline = InlineWrites()
+        self.batches = self._read_flags != NEVER
         self._timer = self._loop.clock.call_later(WATCH, self._watch)
 
     # -- data -------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def fast_path(unit: MediumUnit, slow: Run, long_cdb: bool = True) -> list[Run]:
 
 def plan_reads(unit: MediumUnit, long_cdb: bool = True) -> Plan:
     """What of the fast path can be run together with others: see `LogicalUnit.plain_read`. Made anew with it."""
-    if unit.backend is None:
+    if unit.backend is None or not unit.backend.batches:
         return not_plain
     size = unit.block_size
     blocks = unit.blocks
