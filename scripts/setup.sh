@@ -8,7 +8,7 @@ setup_venv() {
     if [ -e "$stamp_" ] && cmp -s "$project_/pyproject.toml" "$stamp_"; then
         return
     fi
-    python_=${HBA_PYTHON:-python3}
+    python_=${HBA_PYTHON:-$(choose_python)}
     command -v "$python_" >/dev/null || install_packages python3
     "$python_" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "error: Python 3.11 or later is needed; $python_ is $("$python_" --version 2>&1). Set HBA_PYTHON." >&2
@@ -26,6 +26,18 @@ setup_venv() {
         --config-settings editable_mode=compat --editable "$project_${extra_:+[$extra_]}" >&2
     "$project_/.venv/bin/python" -m compileall -q "$project_/hba" >&2
     cp "$project_/pyproject.toml" "$stamp_"
+}
+
+# choose_python: the distribution's own Python before another on PATH: it is what Debian's libnbd binding is made for, and
+# built with optimisations that private builds often lack, which the hot path is felt in. HBA_PYTHON overrides.
+choose_python() {
+    for candidate_ in /usr/bin/python3 python3; do
+        if "$candidate_" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate_"
+            return
+        fi
+    done
+    echo python3
 }
 
 # install_packages NAME...: with apt-get as root; otherwise says what to run.

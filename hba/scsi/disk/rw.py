@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 commands = CommandTable()
 
-_READ10 = struct.Struct(">BBIBHB").unpack_from
+# The first two bytes together: the operation code, and no flag.
+_PLAIN10 = struct.Struct(">HIBHB").unpack_from
+_PLAIN16 = struct.Struct(">HQIBB").unpack_from
 _RW10 = struct.Struct(">xBIBHB").unpack_from
 _RW16 = struct.Struct(">xBQIBB").unpack_from
 FUA = 0x08
@@ -74,27 +76,27 @@ def plan_reads(unit: MediumUnit, long_cdb: bool = True) -> Plan:
     blocks = unit.blocks
     limit = unit.max_transfer
     home = Task.initiator
-    opcode16 = 0x88 if long_cdb else -1
+    head16 = 0x8800 if long_cdb else -1
 
     def plan(task: Task) -> Read | None:
         cdb = task.cdb
         try:
-            opcode, flags, lba, group, count, control = _READ10(cdb)
-            if opcode != 0x28:
-                if opcode != opcode16:
+            head, lba, group, count, control = _PLAIN10(cdb)
+            if head != 0x2800:
+                if head != head16:
                     return None
-                flags, lba, count, group, control = _RW16(cdb)
+                _, lba, count, group, control = _PLAIN16(cdb)
         except struct.error:
             return None  # cut short
         data = task.data
         length = count * size
         if (
-            flags
-            or group
+            group
             or control
             or data is None
             or data.length != length
-            or not 0 < count <= limit
+            or count > limit
+            or not count
             or lba + count > blocks
             or task.direction != DATA_IN
             or task.attribute != SIMPLE
