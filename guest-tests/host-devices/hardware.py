@@ -60,10 +60,20 @@ class RealDisk:
         """Have the kernel delete the device, whoever uses it."""
         (self._device / "delete").write_text("1")
 
-    def put_back(self, udev: bool = True) -> None:
-        """Have the kernel look for a device there; returns when it has its nodes, and with `udev` its other names."""
+    def put_back(self, name: str = "", udev: bool = True) -> None:
+        """Have the kernel look for a device there; returns when it has its nodes, and with `udev` its other names.
+
+        `name`: one of its nodes is to be that one. The kernel frees a name a moment after the last one who had the
+        device open has closed it, and udev may be looking into it; who keeps it open does so for ever.
+        """
         host, channel, target, lun = self.address.split(":")
-        Path(f"/sys/class/scsi_host/host{host}/scan").write_text(f"{channel} {target} {lun}")
-        wait_for(lambda: self.there, f"{self.address} is found again")
-        if udev:
-            settle()
+        for _ in range(5):
+            Path(f"/sys/class/scsi_host/host{host}/scan").write_text(f"{channel} {target} {lun}")
+            wait_for(lambda: self.there, f"{self.address} is found again")
+            if udev:
+                settle()
+            if name in ("", self.node, self.generic):
+                return
+            self.pull()
+            wait_for(lambda: not self.there, f"{self.address} is gone")
+        raise AssertionError(f"{self.address} does not come back as {name}: somebody has the old one open")

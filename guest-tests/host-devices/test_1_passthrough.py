@@ -24,7 +24,7 @@ TARGETS = pytest.mark.parametrize("target", [0, 1], ids=["sg", "sd"])
 def server(real, tmp_path_factory):
     units = [
         {"target": 0, "storage": {"kind": "scsi", "path": real[0].generic}},
-        {"target": 1, "storage": {"kind": "scsi", "path": real[1].by_id}},
+        {"target": 1, "storage": {"kind": "scsi", "path": real[1].node}},
     ]
     with Server(tmp_path_factory.mktemp("run"), units) as server:
         yield server
@@ -221,7 +221,7 @@ def test_pulled_out_and_put_back(server, driver, real, target):
     disk, data = real[target], os.urandom(64 * 1024)
     start, blocks = 20 * MIB // disk.block_size, len(data) // disk.block_size
     assert driver.run(target, cdb.write(start, blocks), out=data).status == 0
-    nodes = disk.node, disk.generic
+    name = disk.generic if target == 0 else disk.node
     sent = [driver.start(target, cdb.read(start, blocks), len(data)) for _ in range(6)]
     disk.pull()
     for answer in map(driver.wait, sent):
@@ -232,8 +232,7 @@ def test_pulled_out_and_put_back(server, driver, real, target):
     assert driver.run(target, bytes(6)).host == SELECTION_TIMEOUT
     assert driver.run(target, cdb.read(start, blocks), len(data)).host == SELECTION_TIMEOUT
 
-    disk.put_back()
-    assert (disk.node, disk.generic) == nodes
+    disk.put_back(name)
     assert server.next_event() == ("storage", "back", target)
     assert server.next_event() == ("hotplug", "added", target)
     assert driver.message() == ("added", target)

@@ -163,7 +163,7 @@ class HostBackend(DescriptorBackend):
 
     def _return(self) -> None:
         """Is the device that went at our path again, and usable? Then go on with it."""
-        if not self._away or self._closed:
+        if not self._away or self._closed or not self._is_ours():
             return
         try:
             fresh = self._open(0)
@@ -173,7 +173,7 @@ class HostBackend(DescriptorBackend):
         try:
             node = os.fstat(fresh)
             size = _size(fresh) // SECTOR * SECTOR
-            if size < SECTOR or not self._is_ours(fresh, node):
+            if size < SECTOR or sysfs.identity(node) != self._identity:
                 return
             # dup2 puts the new device behind the old numbers, which calls in workers may still hold.
             if self._cached_fd >= 0:
@@ -193,9 +193,23 @@ class HostBackend(DescriptorBackend):
             self.size = size
             self._tell("resized")
 
-    def _is_ours(self, fd: int, node: os.stat_result) -> bool:
-        """Not another device that was given the name: the guest's data has no place there."""
-        return sysfs.identity(node) == self._identity and _integer(fd, BLKSSZGET) == self.logical_block_size
+    def _is_ours(self) -> bool:
+        """Is what has our name the device we had, with a medium? The guest's data has no place on another one.
+
+        Without opening it for writing: when such a descriptor is closed udev has the kernel send news of a change, and
+        on these we look again.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            same = sysfs.identity(os.fstat(fd)) == self._identity
+            return same and _size(fd) >= SECTOR and _integer(fd, BLKSSZGET) == self.logical_block_size
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
 
     def _vanished(self) -> bool:
         """A device that was pulled answers with EIO, as for a bad block; but it has no size any more."""

@@ -215,16 +215,14 @@ class ScsiPassThrough:
                 DID_TIME_OUT: (errno.ETIMEDOUT, "the command was not finished in time"),
                 DID_TRANSPORT_DISRUPTED: (errno.EBUSY, "the connection to the device was disturbed"),
             }.get(header.host_status, (errno.EIO, f"host status 0x{header.host_status:02x}"))
-            if not sysfs.is_there(self._node):
-                code, why = errno.ENODEV, "the device has gone"
             error = StorageError(f"{self.path}: {why}", code)
         elif header is not None and error is None and header.driver_status & 0x0F not in (0, DRIVER_SENSE):
             error = StorageError(f"{self.path}: driver status 0x{header.driver_status:02x}", errno.EIO)
         if error is not None or header is None:
             error = error if error is not None else StorageError(f"{self.path}: not sent", errno.EIO)
             self.errors += 1
-            if error.errno in (errno.ENODEV, errno.ENXIO) and not self._closed:
-                self._set_gone()
+            if not self._closed:
+                error = self._explain(error)
             return ScsiResult(0, b"", call.length, error)
         sense = bytes(call.sense.raw[: header.sb_len_wr])
         residual = min(max(0, header.resid), call.length)
@@ -235,6 +233,14 @@ class ScsiPassThrough:
         call.finish(call.length - residual)
         self.bytes += call.length - residual
         return ScsiResult(header.status, sense, residual)
+
+    def _explain(self, error: StorageError) -> StorageError:
+        """Whatever a command says that the device does not get any more: it is because the device has gone."""
+        if error.errno in (errno.ENODEV, errno.ENXIO) or not sysfs.is_there(self._node):
+            self._set_gone()
+        elif error.errno != errno.EBADF:  # a worker came to it only when the device had been let go
+            return error
+        return StorageError(f"{self.path}: the device has gone", errno.ENODEV)
 
     # -- going and coming back --------------------------------------------------------------------------------
 
@@ -270,12 +276,15 @@ class ScsiPassThrough:
         if not self._away:
             return
         try:
+            # Not another device that was given the name: the guest's commands are not for that one. Looked at before it
+            # is opened: when a block device is closed udev has the kernel send news, and on these we look again.
+            if sysfs.identity(self.path.stat()) != self._identity:
+                return
             fresh = self._open()
-        except StorageError:
+        except (OSError, StorageError):
             return
         try:
             node = os.fstat(fresh)
-            # Not another device that was given the name: the guest's commands are not for that one.
             if sysfs.identity(node) != self._identity:
                 return
             os.dup2(fresh, self._fd, inheritable=False)

@@ -42,9 +42,8 @@ def identity(node: os.stat_result) -> str:
 def is_there(node: os.stat_result) -> bool:
     """Whether the kernel still has the device and is not about to remove it."""
     where = folder(node)
-    if not where.exists():
-        return False
-    return all(_read(where / above / "device/state") not in _LEAVING for above in ("", ".."))
+    leaving = any(_read(where / above / "device/state") in _LEAVING for above in ("", ".."))
+    return not leaving and where.exists()  # in this order: it may be removed at this moment
 
 
 def limits(node: os.stat_result) -> Limits:

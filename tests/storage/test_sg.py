@@ -217,6 +217,19 @@ def test_it_comes_back_as_itself_only(
     device.close()
 
 
+def test_a_command_that_waited_while_the_device_was_let_go(loop: EventLoop, workers: WorkerPool) -> None:
+    """Its worker finds a descriptor without a device behind it."""
+
+    def kernel(header: SgIoHeader) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    device = make(loop, workers, kernel)
+    result = execute(loop, device, bytes(6))
+    assert result.error is not None and result.error.errno == errno.ENODEV
+    assert not device.gone  # it may be back by now
+    device.close()
+
+
 def test_any_error_of_a_device_that_the_kernel_removes(
     loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
