@@ -7,12 +7,14 @@ chip asks before a command moves data, and again when a command ends that took l
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hba.dma import DmaBuffer
 from hba.scsi.task import DATA_IN, DATA_NONE, Task
 from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb
 
 Report = Callable[[str, str, Srb | None], None]  # (rule, message, srb)
+Window = list[Any]  # the SRB, bytes moved for it so far, the command that moves them now
 
 
 class DmaWindows:
@@ -20,24 +22,23 @@ class DmaWindows:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._open: dict[DmaBuffer, Srb] = {}
+        self.open_now: dict[DmaBuffer, Window] = {}
         self._fixed: list[tuple[int, int]] = []  # (first, last + 1)
-        self._moving: dict[DmaBuffer, Task] = {}
-        self.moved: dict[DmaBuffer, int] = {}  # bytes moved per open window, for ST-13 and OW-07
+        self._moving: dict[DmaBuffer, Task] = {}  # by commands that have no open window
 
     def open(self, srb: Srb) -> None:
         """The miniport gets the SRB."""
         if srb.mdl is not None:
-            self._open[srb.mdl] = srb
-            self.moved[srb.mdl] = 0
+            self.open_now[srb.mdl] = [srb, 0, None]
 
     def close(self, srb: Srb) -> None:
         """The miniport completed the SRB."""
         mdl = srb.mdl
-        if mdl is None or self._open.pop(mdl, None) is None:
+        if mdl is None:
             return
-        self.moved.pop(mdl, None)
-        if mdl in self._moving:
+        window = self.open_now.pop(mdl, None)
+        if window is not None and window[2] is not None:
+            self._moving[mdl] = window[2]
             self._report("MB-13", "completed while the device still moves its data", srb)
 
     def add_fixed(self, first: int, length: int) -> None:
@@ -47,35 +48,41 @@ class DmaWindows:
         self._fixed.clear()
 
     def transferred(self, srb: Srb) -> int:
-        """Bytes the chip moved for this SRB so far."""
-        return self.moved.get(srb.mdl, 0) if srb.mdl is not None else 0
+        """Bytes the chip moved for this SRB so far (ST-13, OW-07)."""
+        window = self.open_now.get(srb.mdl) if srb.mdl is not None else None
+        return window[1] if window is not None else 0
 
     def begin(self, task: Task) -> None:
         """A command is being started."""
         data = task.data
-        if data is not None and task.direction != DATA_NONE:
-            srb = self._open.get(data)
-            needed = SRB_FLAGS_DATA_IN if task.direction == DATA_IN else SRB_FLAGS_DATA_OUT
-            if srb is None or not srb.srb_flags & needed:
+        if data is not None and (direction := task.direction) != DATA_NONE:
+            window = self.open_now.get(data)
+            needed = SRB_FLAGS_DATA_IN if direction == DATA_IN else SRB_FLAGS_DATA_OUT
+            if window is None or not window[0].srb_flags & needed:
                 self._check(data, task, "command started")
-            self._moving[data] = task
+            if window is not None:
+                window[2] = task
+            else:
+                self._moving[data] = task
 
     def end(self, task: Task) -> None:
         """A command has ended, the chip moves nothing for it any more."""
         data = task.data
-        if data is None or self._moving.pop(data, None) is None:
+        if data is None:
             return
-        if data in self.moved:
-            self.moved[data] += task.transferred
-        elif task.transferred and data not in self._open and not self._inside(data):
+        window = self.open_now.get(data)
+        if window is not None:
+            if window[2] is not None:
+                window[2] = None
+                window[1] += task.transferred
+        elif self._moving.pop(data, None) is not None and task.transferred and not self._inside(data):
             self._report("MB-13", "DMA went on after the request was completed", _srb_of(task))
 
     def _check(self, data: DmaBuffer, task: Task, when: str) -> None:
-        srb = self._open.get(data)
+        window = self.open_now.get(data)
+        srb = window[0] if window is not None else self._covering(data, task, when)
         if srb is None:
-            srb = self._covering(data, task, when)
-            if srb is None:
-                return
+            return
         needed = SRB_FLAGS_DATA_IN if task.direction == DATA_IN else SRB_FLAGS_DATA_OUT
         if not srb.srb_flags & needed:
             way = "to" if task.direction == DATA_IN else "from"
@@ -109,8 +116,9 @@ class DmaWindows:
         return owner
 
     def _owner_of(self, address: int, length: int) -> Srb | None:
-        for mdl, srb in self._open.items():
+        for mdl, window in self.open_now.items():
             if _covers(mdl, address, length):
+                srb: Srb = window[0]
                 return srb
         return None
 

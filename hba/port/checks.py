@@ -36,7 +36,8 @@ def completion(port: Ownership, request: Request) -> None:
     srb_status = srb.srb_status
     windows = port.chip.windows
     if windows is not None and srb.mdl is not None:
-        request.moved = windows.moved.get(srb.mdl, 0)
+        window = windows.open_now.get(srb.mdl)
+        request.moved = window[1] if window is not None else 0
     if (
         srb_status == s.SRB_STATUS_SUCCESS
         and srb.scsi_status == s.SCSISTAT_GOOD

@@ -81,6 +81,7 @@ WRITABLE = frozenset(
 )
 _DIRECTION = s.SRB_FLAGS_UNSPECIFIED_DIRECTION
 
+_set = object.__setattr__
 # (rule, message, request): reports; raises at level strict.
 Report = Callable[[str, str, Request], None]
 
@@ -88,12 +89,13 @@ Report = Callable[[str, str, Request], None]
 class GuardPolicy:
     """What the guards of one port need to know of it."""
 
-    __slots__ = ("has_extension", "lun_writable", "report")
+    __slots__ = ("has_extension", "report", "writable")
 
     def __init__(self, report: Report, has_extension: bool, lun_writable: bool) -> None:
         self.report = report
         self.has_extension = has_extension  # srb_extension_size != 0
-        self.lun_writable = lun_writable  # more than 8 logical units are mapped
+        # lun: only where more than 8 logical units are mapped
+        self.writable = WRITABLE.union(["srb_extension"] * has_extension, ["lun"] * lun_writable)
 
 
 def _reader(name: str) -> Any:
@@ -138,23 +140,23 @@ class GuardedSrb(Srb):
     _policy: GuardPolicy
 
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
-        state = self.__dict__
         srb = request.srb
+        state: dict[str, Any]
         if not srb.function:
-            state.update(srb.__dict__)
+            state = srb.__dict__.copy()
             if srb.next_srb is not None or srb.srb_extension is not None:
                 state.pop("next_srb", None)
                 state.pop("srb_extension", None)
-        state["_request"] = request
-        state["_policy"] = policy
+            state["_request"] = request
+            state["_policy"] = policy
+        else:
+            state = {"_request": request, "_policy": policy}
+        _set(self, "__dict__", state)  # at once, which costs half
 
     def ended(self) -> None:
         """The miniport has completed it, or lost it: from now on every access is looked at (OW-01)."""
         state = self.__dict__
-        request, policy = state["_request"], state["_policy"]
-        state.clear()
-        state["_request"] = request
-        state["_policy"] = policy
+        _set(self, "__dict__", {"_request": state["_request"], "_policy": state["_policy"]})
 
     def _read_extension(self) -> Any:
         request = self._request
@@ -167,12 +169,12 @@ class GuardedSrb(Srb):
         state = self.__dict__
         request = state["_request"]
         srb = request.srb
-        if request.state == ISSUED and (name in WRITABLE or self._may_write(name, value)):
-            setattr(srb, name, value)
+        policy = state["_policy"]
+        if request.state == ISSUED and (name in policy.writable or self._may_write(name, value)):
+            srb.__dict__[name] = value
             if name in state or name == "srb_extension":
                 state[name] = value
             return
-        policy = state["_policy"]
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
             policy.report(rule, f"srb.{name} written after the request was completed; not written", request)
@@ -184,10 +186,6 @@ class GuardedSrb(Srb):
             policy.report("OW-06", f"srb.{name} = {value!r}: {where}; not written", request)
 
     def _may_write(self, name: str, value: Any) -> bool:
-        if name == "srb_extension":
-            return self._policy.has_extension
-        if name == "lun":
-            return self._policy.lun_writable
         if name == "srb_flags":
             # Only an unspecified direction may be made definite (subordinate DMA adapters).
             flags = self._request.srb.srb_flags

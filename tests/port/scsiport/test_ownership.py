@@ -199,7 +199,7 @@ def test_OW_07_is_compared_with_what_the_device_moved(rig: Make, status: int, se
     srb = r.command()
     windows = r.chip.windows
     assert windows is not None and srb.mdl is not None
-    windows.moved[srb.mdl] = 100
+    windows.open_now[srb.mdl][1] = 100
     r.finish(srb, status)
     assert [(f.rule, f.severity) for f in r.verifier.findings] == [("OW-07", severity)]
 
