@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -45,6 +46,18 @@ class EventLoop:
     def remove_reader(self, fd: int) -> None:
         if self._readers.pop(fd, None) is not None:
             self._update(fd)
+
+    def rest(self, sock: socket.socket, delay: int) -> None:
+        """Stop watching `sock` for `delay` ns, or for ever if it is closed meanwhile: for one that stays readable while
+        nothing can be done about it (a listening socket, and no file descriptors left)."""
+        callback = self._readers[sock.fileno()]
+        self.remove_reader(sock.fileno())
+
+        def again() -> None:
+            if sock.fileno() >= 0:
+                self.add_reader(sock.fileno(), callback)
+
+        self.clock.call_later(delay, again)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         self._writers[fd] = callback

@@ -70,7 +70,7 @@ class ControlServer:
             peer, _ = self._socket.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._pause()
+                self.loop.rest(self._socket, S)
             return  # else it left again before we came
         if len(self._connections) >= protocol.MAX_CLIENTS:
             _send_last(
@@ -83,18 +83,6 @@ class ControlServer:
         connection.send(
             {"hba": __version__, "protocol": protocol.PROTOCOL, "adapter": self.parts.name, "pid": os.getpid()}
         )
-
-    def _pause(self) -> None:
-        """No descriptors left: the socket would stay readable, so look away for a while instead of spinning."""
-        listening = self._socket
-        assert listening is not None
-        self.loop.remove_reader(listening.fileno())
-
-        def again() -> None:
-            if self._socket is listening:
-                self.loop.add_reader(listening.fileno(), self._accept)
-
-        self.loop.clock.call_later(S, again)
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)

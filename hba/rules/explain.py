@@ -32,9 +32,8 @@ def prefixes() -> list[str]:
     return sorted({f"{rule_id.split('-')[0]}-*" for rule_id in RULES})
 
 
-def explain(rule_id: str, width: int = 100) -> str:
-    """The text `hba explain` prints. Raises HbaError for an unknown ID."""
-    rule = find_rule(rule_id)
+def explain(rule: Rule, width: int = 100) -> str:
+    """The text `hba explain` prints."""
     parts = [
         f"{rule.id}  {rule.title}",
         "",
@@ -52,23 +51,6 @@ def explain(rule_id: str, width: int = 100) -> str:
     if rule.counterpart:
         parts.append(_paragraph("Windows:  ", rule.counterpart, width))
     return "\n".join(parts)
-
-
-def explain_json(rule_id: str) -> dict[str, object]:
-    """The same for `--json`."""
-    rule = find_rule(rule_id)
-    return {
-        "id": rule.id,
-        "title": rule.title,
-        "model": rule.model,
-        "text": rule.text,
-        "source": rule.source,
-        "held": list(rule.held),
-        "check": rule.check,
-        "severity": rule.severity,
-        "counterpart": rule.counterpart,
-        "why_not": rule.why_not,
-    }
 
 
 def _paragraph(label: str, text: str, width: int) -> str:

@@ -106,6 +106,7 @@ class NativeEngine:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR):
                 self.counters.last_error = f"accept: {error.strerror}"
                 log.warning("accept: %s", error.strerror)
+                self._loop.rest(self._listener, S)  # it would stay readable: try again, but do not spin
             return
         if self._client is not None and self._client.gone:
             self._client.close()  # its end is still waiting in the loop, and the next one is here already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hba.clock import S, VirtualClock
 from hba.errors import EXIT_SOCKET, SocketError
 from hba.loop import EventLoop
 from hba.vfio_user import device as dev
@@ -282,3 +284,43 @@ def test_a_slow_reader_gets_everything_in_order(loop: EventLoop, tmp_path: Path)
                 assert os.fstat(fds[0]).st_size == 4096
                 os.close(fds[0])
     engine.close()
+
+
+def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    loop = EventLoop(clock)
+    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    engine.start()
+    client = socket.socket(socket.AF_UNIX)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        highest = os.open("/dev/null", os.O_RDONLY)
+        os.close(highest)
+        client.connect(str(tmp_path / "s"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        loop.run_once(0)
+        assert "accept" in engine.counters.last_error
+        assert engine._listener is not None
+        assert engine._listener.fileno() not in loop._readers
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not engine.connected
+    clock.advance(2 * S)
+    turn(loop)
+    assert engine.connected
+    client.close()
+    engine.close()
+    loop.close()
+
+
+def test_a_listener_that_is_closed_while_it_rests_is_left_alone(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    loop = EventLoop(clock)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        loop.add_reader(listener.fileno(), lambda: None)
+        loop.rest(listener, S)
+    clock.advance(2 * S)
+    assert not loop._readers
+    loop.close()

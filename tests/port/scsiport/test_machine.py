@@ -12,7 +12,7 @@ from hba.port.scsiport.config import ScsiPortConfig
 from tests.port.fakes import TAGGED, Rig
 from tests.port.machine import PortMachine, honest
 
-SETTINGS = settings(max_examples=12, stateful_step_count=30, deadline=None)
+SETTINGS = settings(max_examples=settings().max_examples * 12 // 100, stateful_step_count=30, deadline=None)
 
 
 class ScsiPortMachine(PortMachine):
