@@ -138,6 +138,7 @@ class DmaMiniport(Miniport):
             self._next_at_completion = when == "completion"
             self._stor = None
             self._segments = self._pieces
+            self._get_physical_address = self.port.get_physical_address
         return SP_RETURN_FOUND
 
     def hw_initialize(self) -> bool:
@@ -172,19 +173,18 @@ class DmaMiniport(Miniport):
 
     def hw_start_io(self, srb: Srb) -> bool:
         """Always True (SP-06). SCSI Port has no BuildIo and wants to hear "next" (SP-07)."""
-        scsi_port = self._stor is None
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             self._control(srb)
-            if scsi_port:
+            if self._stor is None:
                 self._notification(NEXT_REQUEST)
             return True
-        if not scsi_port:
+        if self._stor is not None:
             task: Task = srb.srb_extension
             if self._start(srb.target_id, srb.lun, task):
                 self._complete(srb, task)
             return True
-        tagged = srb.queue_tag != SP_UNTAGGED
-        path, target, lun = srb.path_id, srb.target_id, srb.lun  # the SRB is not ours once it is complete (OW-01)
+        # The SRB is not ours once it is complete (OW-01).
+        untagged, path, target, lun = srb.queue_tag == SP_UNTAGGED, srb.path_id, srb.target_id, srb.lun
         if not self.hw_build_io(srb):
             self._notification(NEXT_REQUEST)
             return True
@@ -194,15 +194,15 @@ class DmaMiniport(Miniport):
         elif not self._next_in_start_io:
             return True
         # SP-11, SP-12: the unit itself may get another only while nothing untagged is active on it.
-        if tagged:
-            self._notification(NEXT_LU_REQUEST, path, target, lun)
-        else:
+        if untagged:
             self._notification(NEXT_REQUEST)
+        else:
+            self._notification(NEXT_LU_REQUEST, path, target, lun)
         return True
 
     def _pieces(self, srb: Srb) -> list[tuple[int, int]]:
         """SCSI Port: walk the buffer, one physically contiguous piece at a time (CF-04)."""
-        get_physical_address = self.port.get_physical_address
+        get_physical_address = self._get_physical_address
         buffer = srb.data_buffer
         left = srb.data_transfer_length
         found = get_physical_address(srb, buffer)

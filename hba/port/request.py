@@ -28,6 +28,7 @@ class Request:
     frozen = False  # its error froze the queue of its unit: SRB_STATUS_QUEUE_FROZEN goes up with it
     stage = 0  # the model's own progress mark
     child: Srb | None = None  # the part of a split transfer that is under way (hba.port.transfers)
+    late = False  # a reset the port gave up waiting for: what is active when it ends may be newer
     tag = 0  # SCSI Port: the tag it holds; 0: none
     opaque: Any = None  # the OpaqueBuffer of a request that is used over and over (Storport's short way)
     # with the verifier only

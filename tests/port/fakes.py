@@ -181,13 +181,19 @@ class Rig:
 
     def command(self, lun: int = 0, key: int = 0, cdb: bytes = READ, size: int = 512, **members: Any) -> Srb:
         """Submit a tagged READ (or another CDB) with a data buffer of `size` bytes."""
+        srb = self.prepared(lun, key, cdb, size, **members)
+        self.port.submit(srb)
+        return srb
+
+    def prepared(self, lun: int = 0, key: int = 0, cdb: bytes = READ, size: int = 512, **members: Any) -> Srb:
+        """What `command` submits."""
         flags = members.pop("srb_flags", SRB_FLAGS_QUEUE_ACTION_ENABLE)
         out = cdb[0] in (0x0A, 0x2A, 0x8A, 0xAA)
         members.setdefault("sense_info_buffer_length", 18)
         if size:
             flags |= SRB_FLAGS_DATA_OUT if out else SRB_FLAGS_DATA_IN
             members.setdefault("mdl", DmaBuffer.of(bytearray(size)))
-        return self.submit(
+        return self.srb(
             lun=lun,
             cdb=cdb,
             cdb_length=len(cdb),

@@ -55,7 +55,7 @@ def stuck(port: ScsiPort) -> list[tuple[str, str, str]]:
 def busy_seconds(port: ScsiPort) -> int:
     """Whole seconds the slot has been BUSY."""
     request = port.busy_with
-    return port.busy_age if request is not None and request is port.busy_seen else 0
+    return port.busy_age if request is not None and request.number == port.busy_seen else 0
 
 
 def adapter_snapshot(port: ScsiPort) -> dict[str, object]:

@@ -32,9 +32,11 @@ from hba.miniport.services import (
     WMI_EVENT,
     WMI_REREGISTER,
 )
+from hba.port import checks
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DIRQL, LEGAL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
+from hba.port.guard import GuardedSrb
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
 from hba.port.scsiport import (
     configuration,
@@ -57,6 +59,7 @@ from hba.port.scsiport.unit import (
     QUEUE_FULL,
     ScsiPortUnit,
 )
+from hba.port.watch import CALLBACK_LIMIT
 from hba.srb import (
     SP_UNTAGGED,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
@@ -89,6 +92,8 @@ _PLAIN = frozenset(
     SRB_FLAGS_QUEUE_ACTION_ENABLE | direction for direction in (0, SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT)
 )  # the flags of most requests
 FIXED_SENSE = 18
+SPARES = 256  # requests kept for the next ones
+_NOTHING = Srb()
 
 
 class ScsiPort(PortBase):
@@ -110,9 +115,12 @@ class ScsiPort(PortBase):
         self.gate = 0  # why nothing is started: BUSY, DISCONNECT, HOLD, NO_TAG; 0 is READY
         self.busy_with: Request | None = None  # the one that made it BUSY
         self.busy_age = 0  # ticks it has been BUSY with that one (ER-09)
-        self.busy_seen: Request | None = None
+        self.busy_seen = 0  # number of the one that was busy at the last tick
         self.disconnect_owner: Request | None = None  # SP-14: holds the bus until it completes
         self.free_tags: list[int] = []
+
+        # In a batch, the unit whose request is being started; None as soon as NextLuRequest has come for it.
+        self.starting: ScsiPortUnit | None = None
 
         # what the miniport notified, until the DPC (SP-09)
         self.next_latched = False
@@ -134,6 +142,7 @@ class ScsiPort(PortBase):
         self.max_length = 0
         self.max_segments = 0
         self.adjust = False  # some option changes SRBs on the way down (CF-13, ER-05)
+        self._spares: list[Request] = []  # of requests that ended plainly: nobody else has them, use them again
         poison = config.forbidden_access == "poison"
         self.opaque_policy = BufferPolicy("CF-02", "that is not mapped (MapBuffers FALSE)", poison, self.offence_of)
         self.mapped_policy: BufferPolicy | None = None
@@ -158,6 +167,7 @@ class ScsiPort(PortBase):
             or unit.queue.entries
             or self.adapter_queue
             or not self.free_tags
+            or len(unit.active) >= unit.depth
             or (mdl is not None and (mdl.length > self.max_length or len(mdl.segments) > self.max_segments))
         ):
             super().submit(srb)
@@ -192,7 +202,7 @@ class ScsiPort(PortBase):
             self.run()
 
     def submit_all(self, srbs: Iterable[Srb]) -> None:
-        if self.watched or self.careful or self.running or self.callback:
+        if self.trace is not None or self.careful or self.running or self.callback:
             super().submit_all(srbs)
             return
         self.chip.plug()
@@ -203,17 +213,25 @@ class ScsiPort(PortBase):
             self.chip.unplug()
 
     def _submit_all(self, srbs: Iterable[Srb]) -> None:
-        """`submit`, for a batch: what cannot change between two requests of it is looked at once. A request that is
-        out of the ordinary, or a callback that does more than ask for the next one, starts anew."""
+        """`submit`, for a batch: what cannot change between two requests of it is looked at once, and counted at the
+        end. A request that is out of the ordinary, or a callback that does more than ask for the next one, starts anew.
+
+        Between two requests the slot is READY and the unit too; that they are not while one is being started shows only
+        when it asks for no other (SP-02), so it is noted only then.
+        """
         start_io = self._hw_start_io
-        free_tags, finished = self.free_tags, self.finished
+        free_tags, spares = self.free_tags, self._spares
         max_length, max_segments = self.max_length, self.max_segments
         mapped, policy = self.mapped, self.opaque_policy
+        verified = self.verifier is not None
         unit: Any = None
         target = lun = -1
+        active: dict[Request, None] = {}
         room = started = 0  # requests that `unit` can still have, and got
         number = self.numbers
-        last: Any = None  # the last request that `unit` got
+        last: Any = None  # what `unit` got last
+        handed: Srb
+        returned: object
         try:
             for srb in srbs:
                 if srb.lun != lun or srb.target_id != target:
@@ -222,9 +240,11 @@ class ScsiPort(PortBase):
                         started = 0
                     target, lun = srb.target_id, srb.lun
                     unit = self.units.get(target << 8 | lun)
+                    self.callback = START_IO  # SP-05
                     room = 0
                     if not (unit is None or unit.holds or unit.queue.entries or self.gate or self.adapter_queue):
-                        room = min(unit.depth - len(unit.active), len(free_tags))
+                        active = unit.active
+                        room = min(unit.depth - len(active), len(free_tags))
                 mdl = srb.mdl
                 if (
                     room <= 0
@@ -233,74 +253,102 @@ class ScsiPort(PortBase):
                     or srb.srb_flags not in _PLAIN
                     or (mdl is not None and (mdl.length > max_length or len(mdl.segments) > max_segments))
                 ):
+                    self.numbers = number
                     if started:
                         self._account(unit, started, last)
                         started = 0
+                    self.callback = NO_CALLBACK
                     self.submit(srb)
                     number = self.numbers
                     lun = -1
                     continue
                 room -= 1
                 started += 1
-                last = request = Request(srb, unit)
+                if spares:
+                    request = spares.pop()
+                    request.srb = srb
+                    request.unit = unit
+                else:
+                    request = Request(srb, unit)
+                    request.opaque = OpaqueBuffer(request, policy)
                 srb._port = request
-                self.numbers = request.number = number = number + 1
-                unit.holds = NOT_READY
+                request.number = number = number + 1
+                last = srb
                 request.tag = srb.queue_tag = free_tags.pop()
                 if mdl is not None:
-                    srb.data_buffer = MappedBuffer(mdl, request) if mapped else OpaqueBuffer(request, policy)
-                self.gate = BUSY  # SP-02
-                self.busy_with = request
+                    srb.data_buffer = MappedBuffer(mdl, request, self.mapped_policy) if mapped else request.opaque
                 request.state = ISSUED
                 request.length_at_issue = srb.data_transfer_length
-                unit.active[request] = None
-                self.callback = START_IO  # SP-05
+                active[request] = None
+                handed = self._watch(request) if verified else srb
+                self.starting = unit
                 try:
-                    returned = start_io(srb)
+                    returned = start_io(handed)
                 except Exception as error:
-                    self._account(unit, started, last)
-                    started = 0
                     self.crashed(error, request)
                     errors.start_io_failed(self, request)
                     returned = True
+                if verified:
+                    self._watch_over(request)
+                if self.starting is None and returned is True and not (self.dpc_pending or self.interrupt_pending):
+                    # NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
+                    continue
+                # What `notification` and `_start` would have left.
+                if self.starting is None:
+                    self.next_latched = self.dpc_pending = True
+                    self.ready_units.append(unit)
+                self.starting = None
                 self.callback = NO_CALLBACK
+                self.numbers = number
+                self._account(unit, started, last)
+                started = 0
+                self.gate |= BUSY  # SP-02
+                self.busy_with = request
+                unit.holds |= NOT_READY
                 if returned is not True:
-                    self._account(unit, started, last)
-                    started = 0
                     self._start_io_returned(request, returned)
-                ready = self.ready_units
-                if (
-                    self.next_latched
-                    and not (finished or self.rare_latched or self.interrupt_pending)
-                    and len(ready) == 1
-                    and ready[0] is unit
-                    and self.gate == BUSY
-                    and unit.holds == NOT_READY
-                ):
-                    # What `dpc` makes of NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
-                    self.dpc_pending = self.next_latched = False
-                    self.gate = 0
-                    self.busy_with = None
-                    ready.clear()
-                    unit.holds = 0
-                else:
-                    if started:
-                        self._account(unit, started, last)
-                        started = 0
-                    if self.dpc_pending or self.interrupt_pending:
-                        self.run()
-                        number = self.numbers
-                    lun = -1
+                if self.dpc_pending or self.interrupt_pending:
+                    self.run()
+                number = self.numbers
+                lun = -1
         finally:
+            self.starting = None
+            self.callback = NO_CALLBACK
+            self.numbers = max(number, self.numbers)
             if started:
                 self._account(unit, started, last)
+        if self.dpc_pending or self.interrupt_pending:
+            self.run()
 
-    def _account(self, unit: ScsiPortUnit, started: int, last: Request) -> None:
-        """`unit` has got so many requests."""
+    def _account(self, unit: ScsiPortUnit, started: int, last: Srb) -> None:
+        """`unit` has got so many requests, `last` as the last one."""
         self.outstanding += started
-        unit.queue.last_key = last.srb.queue_sort_key
+        unit.started += started
+        unit.queue.last_key = last.queue_sort_key
         if self.tick_timer is None:
             self.arm_tick()
+
+    def _watch(self, request: Request) -> GuardedSrb:
+        """With the verifier, before hw_start_io: what the miniport gets, and what is compared afterwards."""
+        srb = request.srb
+        now = request.issued_at = self.clock.now()
+        request.history = [(now, "submit", None)]
+        request.sense_at_issue = srb.sense_info_buffer_length
+        windows = self.chip.windows
+        if windows is not None:
+            windows.open(srb)
+        assert self.guard_policy is not None
+        guard = request.guard = GuardedSrb(request, self.guard_policy)
+        self.irql, self.charged = DIRQL, 0
+        return guard
+
+    def _watch_over(self, request: Request) -> None:
+        """After it: the time it took (IN-03), and whether anybody will look for the request's end (IN-07)."""
+        if self.charged or self.clock.now() - request.issued_at > CALLBACK_LIMIT:
+            self.end_watch(request.issued_at)
+        if not self.info.bus_interrupt_level:
+            self._check_polled(request)
+        self.irql = PASSIVE_LEVEL
 
     def enqueue(self, request: Request) -> None:
         """SP-01, Q-01: into the unit's queue, never refused; on to the adapter at once if nothing is in the way."""
@@ -372,6 +420,7 @@ class ScsiPort(PortBase):
         request.state = ISSUED
         request.length_at_issue = srb.data_transfer_length
         unit.active[request] = None
+        unit.started += 1
         self.outstanding += 1
         if self.tick_timer is None:
             self.arm_tick()
@@ -422,8 +471,7 @@ class ScsiPort(PortBase):
             errors.start_io_failed(self, request)
         finally:
             if self.verifier is not None:
-                self.end_watch(request.issued_at)
-                self._check_polled(request)
+                self._watch_over(request)
             self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL
             if trace is not None:
                 trace.add("start_io.exit", request.number, None)
@@ -470,12 +518,7 @@ class ScsiPort(PortBase):
 
     def _check_polled(self, request: Request) -> None:
         """IN-07."""
-        if (
-            not self.info.bus_interrupt_level
-            and request.state == ISSUED
-            and not self.timer.armed
-            and self.timer_latched is None
-        ):
+        if request.state == ISSUED and not self.timer.armed and self.timer_latched is None:
             self.finding(
                 "IN-07", "hw_start_io of a polled adapter returned with a request outstanding and no timer", request
             )
@@ -515,6 +558,37 @@ class ScsiPort(PortBase):
         if self.callback == NO_CALLBACK and not self.running:
             self.run_later()
 
+    def verified_notification(self) -> Callable[..., None]:
+        """`notification` of a port with a verifier and no trace: what is in its place and ordinary at once."""
+        common, now = self.notification, self.clock.now
+        complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
+        completes_here, next_here = LEGAL[complete], LEGAL[next_lu]
+
+        def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
+            if notification_type == complete:
+                if type(first) is GuardedSrb and self.callback in completes_here:
+                    request = first._request
+                    if request.state == issued and request.history is not None:
+                        request.history.append((now(), "notification", "RequestComplete"))
+                        checks.completion(self, request)
+                        request.state = notified
+                        first.ended()
+                        self.finished.append(request)
+                        self.dpc_pending = True
+                        return
+            elif notification_type == next_lu and self.callback in next_here and self.overlap:
+                unit: Any = self.units.get(first << 16 | second << 8 | third)
+                if unit is not None and unit.untagged is None:
+                    if unit is self.starting:
+                        self.starting = None
+                    else:
+                        self.next_latched = self.dpc_pending = True
+                        self.ready_units.append(unit)
+                    return
+            common(notification_type, first, second, third)
+
+        return notification
+
     def unwatched_notification(self) -> Callable[..., None]:
         """`notification` of a port that nobody watches: plain completions and NextLuRequests at once, all else the
         common way."""
@@ -537,8 +611,11 @@ class ScsiPort(PortBase):
             elif notification_type == next_lu and self.callback and self.overlap:
                 unit: Any = self.units.get(first << 16 | second << 8 | third)
                 if unit is not None and unit.untagged is None:
-                    self.next_latched = self.dpc_pending = True
-                    self.ready_units.append(unit)
+                    if unit is self.starting:
+                        self.starting = None
+                    else:
+                        self.next_latched = self.dpc_pending = True
+                        self.ready_units.append(unit)
                     return
             common(notification_type, first, second, third)
 
@@ -610,7 +687,8 @@ class ScsiPort(PortBase):
         if self.rare_latched:
             self._rare_in_dpc()
         if self.ready_units:
-            ready, self.ready_units = self.ready_units, []
+            ready = self.ready_units[:]
+            self.ready_units.clear()
             for told in ready:
                 if told.holds & NOT_READY:
                     told.holds &= ~NOT_READY
@@ -618,46 +696,71 @@ class ScsiPort(PortBase):
                         self.pull(told)
         if self.adapter_queue:
             self.start_packets()
-        finished = self.finished
-        done: list[Srb] = []
-        while finished:
-            request = finished.popleft()
-            srb = request.srb
-            unit: Any = request.unit
-            if self.careful or srb.srb_status != SRB_STATUS_SUCCESS or not request.tag or srb.function:
-                if done:
-                    self.up_together(done)
-                    done = []
-                self._retire(request)
-                continue
-            # The ordinary success, in one piece; `_retire` is the same with every turn-off.
-            active = unit.active
-            if active.pop(request, self) is self:
-                self.complete_up(request)  # given up by a reset meanwhile
-                continue
-            self.outstanding -= 1
-            self.free_tags.append(request.tag)
-            if self.watched:
-                self._watch_retirement(request)
-            if unit.holds or self.gate:
-                self._unit_free(unit)
-            elif unit.queue.entries:
-                self.pull(unit)
-            request.state = COMPLETED
-            srb._port = srb.srb_extension = srb.data_buffer = None
-            done.append(srb)
-        if done:
-            self.up_together(done)
+        if self.finished:
+            self._retire_plain()
+            while self.finished:
+                self._retire(self.finished.popleft())
         if self.adapter_queue:
             self.start_packets()
         if self.enable_latched is not None:
             interrupts.run_deferred(self)
 
-    def _watch_retirement(self, request: Request) -> None:
-        request.guard = None
-        if self.chip.windows is not None:
-            self.chip.windows.close(request.srb)
-        self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
+    def _retire_plain(self) -> None:
+        """The common case of `_retire`, up to the first request that is not one: a tagged command that ended well, at
+        a unit that nothing holds and nobody traces. A guest's batch comes back this way."""
+        if self.careful or self.gate or self.trace is not None:
+            return
+        finished, spares, windows, busy_with = self.finished, self._spares, self.chip.windows, self.busy_with
+        verified = self.verifier is not None
+        now = self.clock.now() if verified else 0
+        free_tag = self.free_tags.append
+        last: Any = None
+        active: dict[Request, None] = {}
+        before = 0
+        done: list[Srb] = []
+        for request in finished:
+            srb = request.srb
+            unit: Any = request.unit
+            if unit is not last:
+                if last is not None:
+                    self._returned(last, len(done) - before)
+                    last, before = None, len(done)
+                if unit is None or unit.holds:
+                    break
+                last, active = unit, unit.active
+            if srb.srb_status != SRB_STATUS_SUCCESS or not request.tag or srb.function or request not in active:
+                break
+            del active[request]
+            free_tag(request.tag)
+            request.state = COMPLETED
+            srb._port = srb.srb_extension = srb.data_buffer = None
+            if verified:
+                if windows is not None:
+                    windows.close(srb)
+                request.guard = request.opaque = None
+                if request.history is not None:
+                    request.history.append((now, "complete", None))
+            elif request.opaque is not None and request is not busy_with:
+                request.srb = _NOTHING  # or it would keep the guest's memory mapped
+                spares.append(request)
+            done.append(srb)
+        if last is not None:
+            self._returned(last, len(done) - before)
+        if len(done) == len(finished):
+            finished.clear()
+        else:
+            for _ in done:
+                finished.popleft()
+        del spares[SPARES:]
+        if done:
+            self.up_together(done)
+
+    def _returned(self, unit: ScsiPortUnit, count: int) -> None:
+        """The miniport has given back so many requests of `unit`."""
+        self.outstanding -= count
+        unit.completed += count
+        if unit.queue.entries:
+            self.pull(unit)
 
     def _rare_in_dpc(self) -> None:
         self.rare_latched = False

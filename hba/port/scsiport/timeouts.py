@@ -38,12 +38,12 @@ def tick(port: ScsiPort) -> None:
         return  # the reset has to end first; what it leaves behind is judged then
     busy_with = port.busy_with
     if busy_with is not None:
-        port.busy_age = port.busy_age + 1 if busy_with is port.busy_seen else 1
+        port.busy_age = port.busy_age + 1 if busy_with.number == port.busy_seen else 1
         if port.busy_age >= _timeout(port, busy_with):
-            port.busy_seen = None
+            port.busy_seen = 0
             _no_next(port)
             return
-    port.busy_seen = busy_with
+    port.busy_seen = busy_with.number if busy_with is not None else 0
     for expired in _expired(port):
         _no_completion(port, expired)
     for unit in port.units.values():
@@ -61,8 +61,9 @@ def _expired(port: ScsiPort) -> list[ScsiPortUnit]:
     for unit in port.units.values():
         assert isinstance(unit, ScsiPortUnit)
         oldest = next(iter(unit.active), None)
-        unit.age = unit.age + 1 if oldest is unit.oldest else 1
-        unit.oldest = oldest
+        number = oldest.number if oldest is not None else 0  # the object may have become another request meanwhile
+        unit.age = unit.age + 1 if number == unit.oldest else 1
+        unit.oldest = number
         if oldest is not None and unit.age == _timeout(port, oldest):
             expired.append(unit)
     return expired
@@ -98,19 +99,21 @@ def _no_completion(port: ScsiPort, unit: ScsiPortUnit) -> None:
     srb = Srb(SRB_FUNCTION_ABORT_COMMAND, unit.path, unit.target, unit.lun)
     srb.next_srb = request.guard or request.srb
     srb.time_out_value = port.options.abort_timeout
-    srb.completion = lambda done: _abort_done(port, unit, request, done)
+    number = request.number
+    srb.completion = lambda done: _abort_done(port, unit, request, number, done)
     unit.abort = port.own_request(srb, unit, f"abort of #{request.number}")
     unit.abort_left = port.options.abort_timeout
     control.ahead(port, unit.abort)
 
 
-def _abort_done(port: ScsiPort, unit: ScsiPortUnit, victim: Request, srb: Srb) -> None:
+def _abort_done(port: ScsiPort, unit: ScsiPortUnit, victim: Request, number: int, srb: Srb) -> None:
     if unit.abort is None or unit.abort.srb is not srb:
         return  # given up already
     unit.abort = None
     unit.abort_left = -1
-    if srb.srb_status != SRB_STATUS_SUCCESS or victim.state == ISSUED:
-        resets.reset_bus(port, unit.path, f"the abort of #{victim.number} failed")
+    alive = victim.number == number and victim.state == ISSUED  # and not another request in the same object
+    if srb.srb_status != SRB_STATUS_SUCCESS or alive:
+        resets.reset_bus(port, unit.path, f"the abort of #{number} failed")
 
 
 def _abort_failed(port: ScsiPort, unit: ScsiPortUnit, why: str) -> None:

@@ -49,7 +49,7 @@ class ScsiPortUnit(PortUnit):
         self.queue = SortedQueue()
         self.depth = depth
         self.holds = 0
-        self.oldest: Request | None = None  # of the active ones, when the tick last came by
+        self.oldest = 0  # number of the oldest active one when the tick last came by; 0: there was none
         self.age = 0  # ticks it has been outstanding (ER-09)
         self.untagged: Request | None = None  # active
         self.frozen_at = 0  # ns, when FROZEN

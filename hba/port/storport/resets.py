@@ -148,7 +148,7 @@ class Resets:
         """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
         the port has taken it back."""
         srb = request.srb
-        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS or request.stage == CHECKED:
+        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS or request.stage == CHECKED or request.late:
             return False
         request.stage = CHECKED
         taken = False
@@ -355,7 +355,9 @@ class Recovery:
 
     def _step_timed_out(self) -> None:
         self.timer = None
-        self.pending = None
+        late, self.pending = self.pending, None
+        if late is not None and late._port is not None:
+            late._port.late = True
         self.port.finding(
             "RS-01", f"{STEP_NAMES[self.step]} was not completed in time", self.victim, severity="warning"
         )

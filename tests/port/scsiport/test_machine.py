@@ -52,6 +52,8 @@ class Tagged(ScsiPortMachine):
 
 class TaggedUnwatched(ScsiPortMachine):
     verifier = "off"
+    options: ClassVar[dict[str, Any]] = {"requests_per_unit": 5}
+    max_depth = 5
 
 
 class OneAtATime(ScsiPortMachine):

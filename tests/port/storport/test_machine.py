@@ -25,6 +25,7 @@ class StorPortMachine(PortMachine):
     max_depth = DEPTH
     max_outstanding = ADAPTER
     feature: ClassVar[int] = 0
+    traced: ClassVar[bool] = True  # without, batches and single requests take their short ways
     options: ClassVar[dict[str, Any]] = {}
 
     def make_rig(self) -> Rig:
@@ -39,8 +40,7 @@ class StorPortMachine(PortMachine):
         config = StorPortConfig(
             initial_lun_queue_depth=DEPTH, max_ios_per_lun=DEPTH, max_number_of_io=ADAPTER, **self.options
         )
-        # "off" takes the short way through `submit`.
-        return Rig(miniport, config, "storport", self.verifier, traced=self.verifier != "off")
+        return Rig(miniport, config, "storport", self.verifier, traced=self.traced)
 
     @property
     def port(self) -> StorPort:
@@ -95,8 +95,13 @@ class VerifiedMachine(StorPortMachine):
     verifier = "report"
 
 
+class UntracedMachine(StorPortMachine):
+    traced = False
+
+
 class PlainMachine(StorPortMachine):
     verifier = "off"
+    traced = False
 
 
 class AbortingMachine(StorPortMachine):
@@ -111,6 +116,8 @@ class InterleavedMachine(StorPortMachine):
 CONFIG = settings(max_examples=settings().max_examples * 2 // 5, stateful_step_count=40, deadline=None)
 TestVerified = VerifiedMachine.TestCase
 TestVerified.settings = CONFIG
+TestUntraced = UntracedMachine.TestCase
+TestUntraced.settings = CONFIG
 TestPlain = PlainMachine.TestCase
 TestPlain.settings = CONFIG
 TestAborting = AbortingMachine.TestCase

@@ -133,6 +133,27 @@ def test_RS_01_abort_goes_first_where_the_miniport_can(make_rig: MakeRig) -> Non
     assert rig.found == {"ER-09"}
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_RS_02_a_reset_that_ends_too_late_has_no_say_about_newer_requests(make_rig: MakeRig, level: str | None) -> None:
+    """The port went on to the target when the unit's reset was not completed in time, and started new requests."""
+    rig = make_rig(level=level, default_timeout=2, reset_timeout=10)
+    log = answer_resets(rig, None, SRB_STATUS_SUCCESS)
+    rig.submit()
+    rig.advance(3 * S)
+    late = rig.scripted.started[-1]
+    rig.advance(10 * S)
+    assert log == ["lun", "target"]
+    newer = rig.submit()
+    assert rig.started(newer)
+    rig.scripted.complete(late)
+    rig.advance(0)
+    assert newer not in rig.done
+    rig.complete(newer)
+    assert newer.srb_status == SRB_STATUS_SUCCESS
+    if level is not None:
+        assert "RS-02" not in rig.found
+
+
 @pytest.mark.parametrize("function", [SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE])
 @pytest.mark.parametrize("level", LEVELS)
 def test_RS_02_a_reset_from_above_ends_its_scope(make_rig: MakeRig, function: int, level: str | None) -> None:
