@@ -173,22 +173,22 @@ class DmaMiniport(Miniport):
 
     def hw_start_io(self, srb: Srb) -> bool:
         """Always True (SP-06). SCSI Port has no BuildIo and wants to hear "next" (SP-07)."""
+        if self._stor is not None:
+            if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
+                self._control(srb)
+            elif self._start(srb.target_id, srb.lun, srb.srb_extension):
+                self._complete(srb, srb.srb_extension)
+            return True
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             self._control(srb)
-            if self._stor is None:
-                self._notification(NEXT_REQUEST)
-            return True
-        if self._stor is not None:
-            task: Task = srb.srb_extension
-            if self._start(srb.target_id, srb.lun, task):
-                self._complete(srb, task)
+            self._notification(NEXT_REQUEST)
             return True
         # The SRB is not ours once it is complete (OW-01).
         untagged, path, target, lun = srb.queue_tag == SP_UNTAGGED, srb.path_id, srb.target_id, srb.lun
         if not self.hw_build_io(srb):
             self._notification(NEXT_REQUEST)
             return True
-        task = srb.srb_extension
+        task: Task = srb.srb_extension
         if self._start(target, lun, task):
             self._complete(srb, task, next_request=False)
         elif not self._next_in_start_io:
@@ -204,8 +204,8 @@ class DmaMiniport(Miniport):
         """SCSI Port: walk the buffer, one physically contiguous piece at a time (CF-04)."""
         get_physical_address = self._get_physical_address
         buffer = srb.data_buffer
-        left = srb.data_transfer_length
         found = get_physical_address(srb, buffer)
+        left = srb.data_transfer_length
         if found is not None and found[1] == left:
             return [found]
         pieces: list[tuple[int, int]] = []

@@ -132,8 +132,9 @@ class _Member:
 class GuardedSrb(Srb):
     """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module.
 
-    While the miniport owns a command, what is set in the SRB is an attribute of the guard, too: nothing can be wrong
-    with reading it, and it costs what it costs in an SRB. `ended` takes these away.
+    While the miniport owns a command, the guard and the SRB have one dictionary of attributes: nothing can be wrong
+    with reading what is set, and it costs what it costs in an SRB. `ended` parts them. What is not in there, and all
+    members of an SRB that is no command, are asked for through `_reader`.
     """
 
     _request: Request
@@ -141,22 +142,21 @@ class GuardedSrb(Srb):
 
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
         srb = request.srb
-        state: dict[str, Any]
-        if not srb.function:
-            state = srb.__dict__.copy()
-            if srb.next_srb is not None or srb.srb_extension is not None:
-                state.pop("next_srb", None)
+        state: dict[str, Any] = {}
+        if not srb.function and srb.next_srb is None:
+            state = srb.__dict__
+            if srb.srb_extension is None:
                 state.pop("srb_extension", None)
-            state["_request"] = request
-            state["_policy"] = policy
-        else:
-            state = {"_request": request, "_policy": policy}
-        _set(self, "__dict__", state)  # at once, which costs half
+            if "queue_action" not in state:
+                state["queue_action"] = srb.queue_action  # every miniport reads it
+        state["_request"] = request
+        state["_policy"] = policy
+        _set(self, "__dict__", state)
 
     def ended(self) -> None:
         """The miniport has completed it, or lost it: from now on every access is looked at (OW-01)."""
         state = self.__dict__
-        _set(self, "__dict__", {"_request": state["_request"], "_policy": state["_policy"]})
+        _set(self, "__dict__", {"_request": state.pop("_request"), "_policy": state.pop("_policy")})
 
     def _read_extension(self) -> Any:
         request = self._request
@@ -172,8 +172,6 @@ class GuardedSrb(Srb):
         policy = state["_policy"]
         if request.state == ISSUED and (name in policy.writable or self._may_write(name, value)):
             srb.__dict__[name] = value
-            if name in state or name == "srb_extension":
-                state[name] = value
             return
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"

@@ -346,10 +346,12 @@ class PvscsiAdapter(Adapter):
         try:
             while taken < count:
                 descriptors, _ = rings.requests.stretch(first + taken, count - taken)
-                for taken, (  # noqa: B020 - it goes on counting where the last page ended
-                    context, address, length, sense_address, sense_length, flags,
-                    cdb, cdb_length, lun, tag, bus, target, vcpu_hint,
-                ) in enumerate(REQUEST.iter_unpack(descriptors), taken + 1):  # fmt: skip
+                # It goes on counting where the last page ended.
+                for taken, descriptor in enumerate(REQUEST.iter_unpack(descriptors), taken + 1):  # noqa: B020
+                    (
+                        context, address, length, sense_address, sense_length, flags,
+                        cdb, cdb_length, lun, tag, bus, target, _,
+                    ) = descriptor  # fmt: skip
                     if bus or lun & _NO_LUN_BYTES:
                         self._refuse(context, BTSTAT_SELTIMEO)
                         continue
@@ -382,13 +384,7 @@ class PvscsiAdapter(Adapter):
                         low, high, window = memory.window()
                     if watch is not None:
                         rings.request_cons = (first + taken) & MASK32
-                        watch.request(
-                            srb, found is not None,
-                            (
-                                context, address, length, sense_address, sense_length, flags,
-                                cdb, cdb_length, lun, tag, bus, target, vcpu_hint,
-                            ),
-                        )  # fmt: skip
+                        watch.request(srb, found is not None, descriptor)
                     in_flight[context] = srb
                     yield srb
                     if rings.generation != memory.generation:
@@ -447,7 +443,7 @@ class PvscsiAdapter(Adapter):
         if (latest := self.in_flight.pop(context, srb)) is not srb:
             self.in_flight[context] = latest
         if self.watch is not None:
-            self.watch.completed(srb)
+            self.watch.completed((srb,))
         if srb.srb_status == SRB_STATUS_SUCCESS:
             self._post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
         else:
@@ -459,13 +455,13 @@ class PvscsiAdapter(Adapter):
 
     def _complete_all(self, srbs: Sequence[Srb]) -> None:
         """`_complete` for several."""
-        in_flight, post, watch = self.in_flight, self._post, self.watch
+        in_flight, post = self.in_flight, self._post
+        if self.watch is not None:
+            self.watch.completed(srbs)
         for srb in srbs:
             context, sense_address, sense_length = srb.context
             if (latest := in_flight.pop(context, srb)) is not srb:
                 in_flight[context] = latest
-            if watch is not None:
-                watch.completed(srb)
             if srb.srb_status == SRB_STATUS_SUCCESS:
                 post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
             else:

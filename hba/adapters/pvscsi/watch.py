@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -157,10 +158,13 @@ class GuestWatch:
         rule = "GD-07" if why.startswith(("DMA", "sense")) else "GD-09"
         self.verifier.report(rule, why, where=f"request with context 0x{context:x}")
 
-    def completed(self, srb: Srb) -> None:
-        """An SRB has come back from the port; its completion is not posted yet."""
+    def completed(self, srbs: Sequence[Srb]) -> None:
+        """SRBs have come back from the port; their completions are not posted yet."""
         if self._lists or self._removed:
-            self._check_completed(srb)
+            for srb in srbs:
+                self._check_completed(srb)
+            if not self.adapter.in_flight.keys() - {srb.context[0] for srb in srbs}:
+                self._removed.clear()
         if self._timer is None:
             self._arm()
 
@@ -178,8 +182,6 @@ class GuestWatch:
                 self.verifier.report("GD-10", f"scatter list: {fault}", where=where, srb=repr(srb))
         if self._removed and srb.mdl is not None:
             self._check_removed(srb, where)
-        if not self.adapter.in_flight:
-            self._removed.clear()
 
     def _check_removed(self, srb: Srb, where: str) -> None:
         assert srb.mdl is not None

@@ -227,7 +227,7 @@ class ScsiPort(PortBase):
         unit: Any = None
         target = lun = -1
         active: dict[Request, None] = {}
-        room = started = 0  # requests that `unit` can still have, and got
+        room = started = 0  # requests that `unit` can have, and got
         number = self.numbers
         last: Any = None  # what `unit` got last
         handed: Srb
@@ -247,7 +247,7 @@ class ScsiPort(PortBase):
                         room = min(unit.depth - len(active), len(free_tags))
                 mdl = srb.mdl
                 if (
-                    room <= 0
+                    started >= room
                     or srb.function
                     or srb.path_id
                     or srb.srb_flags not in _PLAIN
@@ -262,7 +262,6 @@ class ScsiPort(PortBase):
                     number = self.numbers
                     lun = -1
                     continue
-                room -= 1
                 started += 1
                 if spares:
                     request = spares.pop()
@@ -562,7 +561,7 @@ class ScsiPort(PortBase):
         """`notification` of a port with a verifier and no trace: what is in its place and ordinary at once."""
         common, now = self.notification, self.clock.now
         complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
-        completes_here, next_here = LEGAL[complete], LEGAL[next_lu]
+        completes_here = LEGAL[complete]
 
         def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
             if notification_type == complete:
@@ -576,22 +575,21 @@ class ScsiPort(PortBase):
                         self.finished.append(request)
                         self.dpc_pending = True
                         return
-            elif notification_type == next_lu and self.callback in next_here and self.overlap:
-                unit: Any = self.units.get(first << 16 | second << 8 | third)
-                if unit is not None and unit.untagged is None:
-                    if unit is self.starting:
-                        self.starting = None
-                    else:
-                        self.next_latched = self.dpc_pending = True
-                        self.ready_units.append(unit)
-                    return
+            elif (
+                notification_type == next_lu
+                and (unit := self.starting) is not None
+                and (unit.lun == third and unit.target == second and unit.path == first)
+                and unit.untagged is None
+            ):
+                self.starting = None
+                return
             common(notification_type, first, second, third)
 
         return notification
 
     def unwatched_notification(self) -> Callable[..., None]:
-        """`notification` of a port that nobody watches: plain completions and NextLuRequests at once, all else the
-        common way."""
+        """`notification` of a port that nobody watches: plain completions, and NextLuRequest for the unit whose request
+        is being started in a batch, at once; all else the common way."""
         common = self.notification
         complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
 
@@ -608,15 +606,14 @@ class ScsiPort(PortBase):
                     self.finished.append(request)
                     self.dpc_pending = True
                     return
-            elif notification_type == next_lu and self.callback and self.overlap:
-                unit: Any = self.units.get(first << 16 | second << 8 | third)
-                if unit is not None and unit.untagged is None:
-                    if unit is self.starting:
-                        self.starting = None
-                    else:
-                        self.next_latched = self.dpc_pending = True
-                        self.ready_units.append(unit)
-                    return
+            elif (
+                notification_type == next_lu
+                and (unit := self.starting) is not None
+                and (unit.lun == third and unit.target == second and unit.path == first)
+                and unit.untagged is None
+            ):
+                self.starting = None
+                return
             common(notification_type, first, second, third)
 
         return notification

@@ -165,7 +165,6 @@ class StorPort(PortBase):
         self._plain_mapping = False
         self._total_sense = options.total_sense_data_bytes
         # for `submit`
-        self._locks_before = 0
         self._start_irql = DISPATCH_LEVEL
         self._spares: list[Request] = []  # of requests that ended plainly: nobody else has them, use them again
         self._max_length = 0
@@ -459,17 +458,37 @@ class StorPort(PortBase):
     # -- the verifier's part of it --------------------------------------------------------------------------------
 
     def _build_and_start_verified(self, request: Request) -> None:
-        """BuildIo and StartIo, with everything that is compared around them."""
-        miniport, unit = self.miniport, request.unit
-        handed = self._watch(request)
+        """BuildIo and StartIo, with everything that is compared around them. One function: it is hot, too."""
+        miniport, unit, locks, writes, srb = self.miniport, request.unit, self.locks, self.writes, request.srb
+        now = self.clock.now
+        since = request.issued_at = now()
+        request.history = [(since, "submit", None)]
+        request.sense_at_issue = srb.sense_info_buffer_length
+        windows = self.chip.windows
+        if windows is not None:
+            windows.open(srb)
+        assert self.guard_policy is not None
+        handed = request.guard = GuardedSrb(request, self.guard_policy)
+        self.irql, self.current, self.charged = DISPATCH_LEVEL, request, 0
+        locks_before = locks.taken
+        number = request.number
+        if writes is not None and (number <= CLOSELY or number % SAMPLE < 2):  # `due`, without a call
+            writes.begin()
         self.callback = BUILD_IO
         try:
-            if not miniport.hw_build_io(handed):
+            built = miniport.hw_build_io(handed)
+            # Locks, IRQL, time and write set (LK-03, LK-05, IN-03, ST-04).
+            if self.charged or locks.held or self.irql != DISPATCH_LEVEL:
+                self.end_watch(since)
+            if writes is not None and writes.watching:
+                found = writes.end(number)
+                if found and locks_before == locks.taken:
+                    self._races(request, found)
+            self.irql = self._start_irql
+            self.in_start_io += 1
+            if not built:
                 request.stage = REFUSED
-                self._watch_built(request)
-                return
-            self._watch_built(request)
-            if (self.gates | unit.gates) & HOLDING:  # type: ignore[union-attr]
+            elif (self.gates | unit.gates) & HOLDING:  # type: ignore[union-attr]
                 self._hold_built(request)
             elif request.state == ISSUED:
                 self.callback = START_IO
@@ -481,53 +500,17 @@ class StorPort(PortBase):
         except Exception as error:
             self._crashed_with(error, request, handed)
         finally:
-            self._watch_over(request)
-
-    def _watch(self, request: Request) -> GuardedSrb:
-        """Before BuildIo: what the miniport gets, and what is compared afterwards."""
-        srb = request.srb
-        now = request.issued_at = self.clock.now()
-        request.history = [(now, "submit", None)]
-        request.sense_at_issue = srb.sense_info_buffer_length
-        windows = self.chip.windows
-        if windows is not None:
-            windows.open(srb)
-        assert self.guard_policy is not None
-        guard = request.guard = GuardedSrb(request, self.guard_policy)
-        self.irql, self.current, self.charged = DISPATCH_LEVEL, request, 0
-        self._locks_before = self.locks.taken
-        number = request.number
-        if self.writes is not None and (number <= CLOSELY or number % SAMPLE < 2):  # `due`, without a call
-            self.writes.begin()
-        return guard
-
-    def _watch_built(self, request: Request) -> None:
-        """After BuildIo: locks, IRQL, time and write set (LK-03, LK-05, IN-03, ST-04). Then StartIo's IRQL."""
-        locks = self.locks
-        if self.charged or locks.held or self.irql != DISPATCH_LEVEL:
-            self.end_watch(request.issued_at)
-        writes = self.writes
-        if writes is not None and writes.watching:
-            found = writes.end(request.number)
-            if found and self._locks_before == locks.taken:
-                self._races(request, found)
-        self.irql = self._start_irql
-        self.in_start_io += 1
-
-    def _watch_over(self, request: Request) -> None:
-        """After StartIo (or BuildIo, when there was none)."""
-        self.in_start_io = 0
-        wrong_irql = self.callback == START_IO and self.irql != self._start_irql
-        too_long = self.clock.now() - request.issued_at > CALLBACK_LIMIT
-        if self.charged or self.locks.held or wrong_irql or too_long:
-            self.end_watch(request.issued_at)
-        self.irql = PASSIVE_LEVEL
-        self.current = None
+            self.in_start_io = 0
+            wrong_irql = self.callback == START_IO and self.irql != self._start_irql
+            if self.charged or locks.held or wrong_irql or now() - since > CALLBACK_LIMIT:
+                self.end_watch(since)
+            self.irql = PASSIVE_LEVEL
+            self.current = None
 
     def _close_window(self, request: Request) -> None:
         """The request is complete: no DMA for it any more."""
         windows = self.chip.windows
-        if windows is not None and request.srb.mdl is not None:
+        if windows is not None:
             windows.close(request.srb)
         request.guard = request.opaque = None
 
@@ -971,7 +954,7 @@ class StorPort(PortBase):
         finished = self.finished
         if not finished or self.waiting or self.gates:
             return
-        verified = self.verifier is not None
+        verified, windows = self.verifier is not None, self.chip.windows
         now = self.clock.now() if verified else 0
         spares = self._spares
         last: Any = None
@@ -994,7 +977,9 @@ class StorPort(PortBase):
             request.state = COMPLETED
             srb._port = srb.srb_extension = srb.data_buffer = None
             if verified:
-                self._close_window(request)
+                if windows is not None:
+                    windows.close(srb)
+                request.guard = request.opaque = None
                 if request.history is not None:
                     request.history.append((now, "complete", None))
             elif request.opaque is not None:

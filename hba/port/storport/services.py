@@ -47,7 +47,11 @@ class StorPortServicesOf:
         self.get_physical_address = port.get_physical_address
         self.get_logical_unit = port.get_logical_unit
         self.request_complete = port.request_complete
-        self.notification: Callable[..., Any] = self._notification if port.watched else self._unwatched_notification()
+        self.notification: Callable[..., Any] = self._notification
+        if not port.watched:
+            self.notification = self._unwatched_notification()
+        elif port.trace is None and port.verifier is not None:
+            self.notification = self._verified_notification()
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
 
@@ -68,25 +72,34 @@ class StorPortServicesOf:
 
         return notification
 
-    def _notification(self, notification_type: int, *arguments: Any) -> Any:
-        port = self._port
-        if notification_type == n.REQUEST_COMPLETE:
-            if port.verifier is not None and port.trace is None:
+    def _verified_notification(self) -> Callable[..., Any]:
+        """`notification` of a port with a verifier and no trace: a completion that is in its place, and the miniport's
+        to make (RS-04), at once."""
+        port, common, now = self._port, self._notification, self._port.clock.now
+        complete, issued, notified, built = n.REQUEST_COMPLETE, ISSUED, NOTIFIED, BUILT
+
+        def notification(notification_type: int, *arguments: Any) -> Any:
+            if notification_type == complete:
                 guard = arguments[0]
-                if type(guard) is GuardedSrb and port.callback in COMPLETES_HERE:
+                callback = port.callback
+                if type(guard) is GuardedSrb and callback in COMPLETES_HERE:
                     request = guard._request
-                    if request.state == ISSUED and request.stage != BUILT and request.history is not None:
-                        # Nothing unusual about the place, and it is the miniport's to complete (RS-04).
-                        request.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
+                    if request.state == issued and request.stage != built and request.history is not None:
+                        request.history.append((now(), "notification", COMPLETED_FROM[callback]))
                         checks.completion(port, request)
-                        request.state = NOTIFIED
+                        request.state = notified
                         guard.ended()
                         port.finished.append(request)
                         port.dpc_pending = True
                         return None
-                port.noted(notification_type, arguments)
-            else:
-                port.noted(notification_type, arguments)
+            return common(notification_type, *arguments)
+
+        return notification
+
+    def _notification(self, notification_type: int, *arguments: Any) -> Any:
+        port = self._port
+        if notification_type == n.REQUEST_COMPLETE:
+            port.noted(notification_type, arguments)
             port.request_complete(arguments[0])
             return None
         port.noted(notification_type, arguments)
