@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from hba.adapters.pvscsi import structures as st
 from hba.clock import S
 from hba.rules.guest import GUEST_RULES
+from hba.srb import SRB_STATUS_SUCCESS
 from tests.adapters.pvscsi.driver import DATA, RAM, REQ, STATE, Driver
 
 LIST = 0x300000
@@ -116,6 +119,31 @@ def test_GD_10_memory_removed_in_flight(watched: Driver) -> None:
     assert watched.found() == {"GD-10": 1}
     watched.port.complete(watched.port.srbs[0])  # it had no data there
     assert watched.found() == {"GD-10": 1}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_GD_10_is_found_for_each_request(watched: Driver, together: bool) -> None:
+    watched.memory.unmap(0, RAM)
+    watched.memory.map(0, 0x100000, 3, os.dup(watched.fd), 0)
+    watched.memory.map(0x100000, RAM - 0x100000, 3, os.dup(watched.fd), 0x100000)
+    for context in (1, 2, 3):
+        watched.put(context=context, length=512)
+    watched.kick()
+    watched.memory.unmap(0x100000, RAM - 0x100000)
+    first, second, third = watched.port.srbs[:3]
+    if together:
+        for srb in (first, second):
+            srb.srb_status = SRB_STATUS_SUCCESS
+        watched.adapter._complete_all([first, second])
+    else:
+        watched.port.complete(first)
+        watched.port.complete(second)
+    assert watched.found() == {"GD-10": 2}
+    watch = watched.adapter.watch
+    assert watch is not None and watch._removed
+    watched.port.complete(third)
+    assert watched.found() == {"GD-10": 3}
+    assert not watch._removed  # nobody is left whom it could concern
 
 
 def test_GD_11_undefined_register(watched: Driver) -> None:

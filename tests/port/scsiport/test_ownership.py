@@ -217,6 +217,28 @@ def test_OW_08_extension(rig: Make) -> None:
     assert r.rules == ["OW-08", "OW-08"]
 
 
+def test_OW_08_extension_of_an_srb_that_was_used_before(rig: Make) -> None:
+    """It says None by itself then, which is no more the miniport's value than the default is."""
+    r = rig(srb_extension_size=64)
+    srb = r.prepared(srb_extension=None)
+    r.port.submit(srb)
+    assert r.held(srb).srb_extension is None
+    assert r.rules == ["OW-08"]
+
+
+def test_OW_09_a_command_has_no_next_srb(rig: Make) -> None:
+    r = rig()
+    srb = r.prepared(next_srb=r.prepared())
+    r.port.submit(srb)
+    held = r.held(srb)
+    assert (held.cdb, held.lun) == (srb.cdb, 0)
+    held.scsi_status = 2
+    assert (held.scsi_status, srb.scsi_status) == (2, 2)
+    assert r.rules == []
+    assert held.next_srb is None
+    assert r.rules == ["OW-09"]
+
+
 def test_OW_08_no_extension_without_its_size(rig: Make) -> None:
     r = rig()
     held: Any = r.held(r.command())
