@@ -32,6 +32,7 @@ class Backend(ABC):
     can_discard: bool = False
     batches: bool = False  # `read_batch` is worth calling
     physical_block_size: int = 512  # bytes; what the LUN reports as its physical block
+    _lost = False  # it went before a flush had covered all it acknowledged; the next flush says so
     on_event: Event | None = None  # called in the loop's thread when something happens to the store by itself
 
     @abstractmethod
@@ -48,6 +49,10 @@ class Backend(ABC):
     @abstractmethod
     def flush(self, done: Done) -> bool:
         """Everything written before is on stable storage (fdatasync) when done."""
+
+    def forget_lost(self) -> None:
+        """Who wrote to it was told that it went, and starts over with it: no `flush` need fail for what is lost."""
+        self._lost = False
 
     def discard(self, offset: int, length: int, done: Done) -> bool:
         """Give the range up; it reads as zeros afterwards. Back ends that cannot write zeros instead."""

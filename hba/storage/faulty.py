@@ -148,6 +148,9 @@ class FaultyBackend(Backend):
     def flush(self, done: Done) -> bool:
         return self._call("flush", 0, self.size, self.inner.flush, done)
 
+    def forget_lost(self) -> None:
+        self.inner.forget_lost()
+
     def discard(self, offset: int, length: int, done: Done) -> bool:
         return self._call("discard", offset, length, lambda done: self.inner.discard(offset, length, done), done)
 

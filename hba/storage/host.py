@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hba.errors import StorageError
@@ -48,6 +48,8 @@ class HostBackend(DescriptorBackend):
         self.gone = False
         self._empty = False  # gone, because it has no medium: the device itself is still there
         self._away = False  # gone, and let go of: what comes to our path may be it
+        self._written = 0  # writes and the like the device got, which it may keep in a volatile cache
+        self._flushed = 0  # how many of them a flush has covered
         self._watch_udev: DeviceWatch | None = None
         fd = self._open(0)
         try:
@@ -102,12 +104,39 @@ class HostBackend(DescriptorBackend):
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
         if self.gone:
             raise self._missing("write")
+        self._written += not fua
         return super().write(views, offset, done, fua)
 
+    def _erase(self, what: str, work: Callable[[int, int], None] | None, offset: int, length: int, done: Done) -> bool:
+        self._written += 1
+        return super()._erase(what, work, offset, length, done)
+
     def flush(self, done: Done) -> bool:
+        """After a return, the first one fails if the device had gone with something unflushed: nobody knows whether
+        its cache survived."""
         if self.gone:
             raise self._missing("flush")
-        return super().flush(done)
+        if self._lost:
+            self.errors += 1
+            raise self._writes_lost()
+        covered = self._written
+
+        def flushed(error: StorageError | None) -> None:
+            if error is None and self._lost:
+                error = self._writes_lost()
+            if error is None:
+                self._flushed = max(self._flushed, covered)
+            done(error)
+
+        return super().flush(flushed)
+
+    def _writes_lost(self) -> StorageError:
+        """Said once: from then on whoever wrote knows."""
+        self._lost = False
+        return StorageError(
+            f"{self.path}: the device went before it had flushed what it acknowledged; those writes may be lost",
+            errno.EIO,
+        )
 
     def _missing(self, what: str) -> StorageError:
         self.errors += 1
@@ -154,6 +183,8 @@ class HostBackend(DescriptorBackend):
     def _set_gone(self) -> None:
         if not self.gone:
             self.gone = True
+            self._lost = self._lost or self._written > self._flushed
+            self._flushed = self._written
             self._tell("gone")
 
     def _let_go(self) -> None:

@@ -66,7 +66,6 @@ class NbdBackend(CountingBackend):
         self._hold_timer: Timer | None = None
         self._written = 0  # writes acknowledged by the server, which may still hold them in its memory
         self._stable = 0  # how many of them a flush has covered
-        self._lost = False  # it left while some were not covered
         self._handle: Any = None
         self._fd = -1
         self._writing = False

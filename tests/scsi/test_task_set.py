@@ -17,6 +17,7 @@ from hba.scsi.task import (
     SIMPLE,
     Task,
 )
+from hba.storage.memory import MemoryBackend
 from tests.scsi.util import Deferred, disk, make_task, read10, run, settle, write10
 
 TUR = "000000000000"
@@ -148,6 +149,16 @@ def test_a_reset_ends_all_tasks_and_is_an_attention(tasks: Started, kind: str, c
     assert {task.response for task in tasks.ended} == {RESPONSE_RESET}
     assert run(tasks.unit, TUR).condition == condition
     assert run(tasks.unit, TUR).status == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"protection": True}])
+@pytest.mark.parametrize(("kind", "forgets"), [("power-on", True), ("bus", False), ("lun", False)])
+def test_only_power_on_makes_the_store_forget_what_was_lost(kind: str, forgets: bool, options: dict[str, bool]) -> None:
+    store = MemoryBackend(1 << 20)
+    unit = disk(backend=store, **options)
+    store._lost = True
+    unit.reset(kind)
+    assert store._lost is not forgets
 
 
 # -- unit attentions ------------------------------------------------------------------------------------------------

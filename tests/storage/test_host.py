@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from hba.clock import S
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import host, sysfs
@@ -99,6 +100,56 @@ def test_removal_and_return(device: Path, loop: EventLoop, workers: WorkerPool) 
     backend._device_event("add", number)
     assert events == ["gone", "back"]
     assert sync.read(0, 512) == b"x" * 512
+    backend.close()
+
+
+def pulled_and_back(backend: HostBackend, device: Path) -> None:
+    number = device.stat().st_rdev
+    backend._device_event("remove", number)
+    backend._device_event("add", number)
+    assert not backend.gone
+
+
+def test_a_flush_does_not_vouch_for_what_was_written_before_a_removal(
+    device: Path, loop: EventLoop, workers: WorkerPool
+) -> None:
+    backend = HostBackend(device, loop, workers)
+    sync = Sync(loop, backend)
+    for change in (lambda: sync.write(0, b"x" * 512), lambda: sync.zero(0, 4096)):
+        change()
+        pulled_and_back(backend, device)
+        with pytest.raises(StorageError, match="may be lost") as caught:
+            sync.flush()
+        assert caught.value.errno == errno.EIO
+        sync.flush()  # said once
+    backend.close()
+
+
+def test_what_was_flushed_is_not_lost_by_a_removal(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * 512)
+    sync.flush()
+    sync.write(512, b"y" * 512, fua=True)
+    pulled_and_back(backend, device)
+    sync.flush()
+    sync.write(0, b"z" * 512)
+    pulled_and_back(backend, device)
+    backend.forget_lost()  # the guest was told of the removal, and starts over
+    sync.flush()
+    backend.close()
+
+
+def test_a_flush_that_a_removal_overtakes(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    Sync(loop, backend).write(0, b"x" * 512)
+    outcomes: list[StorageError | None] = []
+    assert not backend.flush(outcomes.append)
+    pulled_and_back(backend, device)
+    while not outcomes:
+        loop.run_once(S)
+    assert outcomes[0] is not None and outcomes[0].errno == errno.EIO
+    Sync(loop, backend).flush()
     backend.close()
 
 

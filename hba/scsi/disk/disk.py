@@ -223,6 +223,8 @@ class Disk(MediumUnit):
         self.locked_by.clear()
         if kind == "power-on":
             self.stopped = False
+            if self.backend is not None:
+                self.backend.forget_lost()
         self.mode_changed()
 
     def attach_backend(self, backend: Backend | None) -> None:

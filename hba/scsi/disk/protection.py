@@ -199,6 +199,9 @@ class ProtectedStore(Backend):
         self.keep(lba, information)
         return True
 
+    def forget_lost(self) -> None:
+        self.inner.forget_lost()
+
     def flush(self, done: Done) -> bool:
         if self._path is not None:
             self._map.flush()
