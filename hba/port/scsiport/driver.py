@@ -32,7 +32,6 @@ from hba.miniport.services import (
     WMI_EVENT,
     WMI_REREGISTER,
 )
-from hba.port import checks
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DIRQL, LEGAL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
@@ -557,55 +556,30 @@ class ScsiPort(PortBase):
         if self.callback == NO_CALLBACK and not self.running:
             self.run_later()
 
-    def verified_notification(self) -> Callable[..., None]:
-        """`notification` of a port with a verifier and no trace: what is in its place and ordinary at once."""
-        common, now = self.notification, self.clock.now
+    def untraced_notification(self) -> Callable[..., None]:
+        """`notification` of a port without a trace: plain completions, and NextLuRequest for the unit whose request is
+        being started in a batch, at once; all else the common way."""
+        common, verified, completes_here = self.notification, self.verifier is not None, LEGAL[REQUEST_COMPLETE]
         complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
-        completes_here = LEGAL[complete]
 
         def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
             if notification_type == complete:
-                if type(first) is GuardedSrb and self.callback in completes_here:
-                    request = first._request
-                    if request.state == issued and request.history is not None:
-                        request.history.append((now(), "notification", "RequestComplete"))
-                        checks.completion(self, request)
+                if self.callback not in completes_here:
+                    pass
+                elif verified:
+                    if type(first) is GuardedSrb and self.completed_in_place(first, "RequestComplete"):
+                        return
+                else:
+                    request = first._port
+                    if (
+                        request is not None
+                        and request.state == issued
+                        and not first.srb_status & SRB_STATUS_QUEUE_FROZEN
+                    ):
                         request.state = notified
-                        first.ended()
                         self.finished.append(request)
                         self.dpc_pending = True
                         return
-            elif (
-                notification_type == next_lu
-                and (unit := self.starting) is not None
-                and (unit.lun == third and unit.target == second and unit.path == first)
-                and unit.untagged is None
-            ):
-                self.starting = None
-                return
-            common(notification_type, first, second, third)
-
-        return notification
-
-    def unwatched_notification(self) -> Callable[..., None]:
-        """`notification` of a port that nobody watches: plain completions, and NextLuRequest for the unit whose request
-        is being started in a batch, at once; all else the common way."""
-        common = self.notification
-        complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
-
-        def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
-            if notification_type == complete:
-                request = first._port
-                if (
-                    request is not None
-                    and request.state == issued
-                    and self.callback
-                    and not first.srb_status & SRB_STATUS_QUEUE_FROZEN
-                ):
-                    request.state = notified
-                    self.finished.append(request)
-                    self.dpc_pending = True
-                    return
             elif (
                 notification_type == next_lu
                 and (unit := self.starting) is not None

@@ -20,13 +20,7 @@ class Services:
     def __init__(self, port: ScsiPort) -> None:
         self._port = port
         # hot or identical: the port's own methods, without a call in between
-        self.notification = (
-            port.notification
-            if port.trace is not None
-            else port.verified_notification()
-            if port.verifier is not None
-            else port.unwatched_notification()
-        )
+        self.notification = port.notification if port.trace is not None else port.untraced_notification()
         self.get_physical_address = port.get_physical_address
         self.get_logical_unit = port.get_logical_unit
         self.log_error = port.log_error

@@ -20,7 +20,6 @@ from hba.miniport.services import (
     DpcRoutine,
     LockHandle,
 )
-from hba.port import checks
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, LEGAL, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.guard import GuardedSrb
 from hba.port.request import ISSUED, NOTIFIED
@@ -75,23 +74,19 @@ class StorPortServicesOf:
     def _verified_notification(self) -> Callable[..., Any]:
         """`notification` of a port with a verifier and no trace: a completion that is in its place, and the miniport's
         to make (RS-04), at once."""
-        port, common, now = self._port, self._notification, self._port.clock.now
-        complete, issued, notified, built = n.REQUEST_COMPLETE, ISSUED, NOTIFIED, BUILT
+        port, common = self._port, self._notification
+        complete, built = n.REQUEST_COMPLETE, BUILT
 
         def notification(notification_type: int, *arguments: Any) -> Any:
             if notification_type == complete:
                 guard = arguments[0]
-                callback = port.callback
-                if type(guard) is GuardedSrb and callback in COMPLETES_HERE:
-                    request = guard._request
-                    if request.state == issued and request.stage != built and request.history is not None:
-                        request.history.append((now(), "notification", COMPLETED_FROM[callback]))
-                        checks.completion(port, request)
-                        request.state = notified
-                        guard.ended()
-                        port.finished.append(request)
-                        port.dpc_pending = True
-                        return None
+                if (
+                    type(guard) is GuardedSrb
+                    and port.callback in COMPLETES_HERE
+                    and guard._request.stage != built
+                    and port.completed_in_place(guard, COMPLETED_FROM[port.callback])
+                ):
+                    return None
             return common(notification_type, *arguments)
 
         return notification
