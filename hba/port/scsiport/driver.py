@@ -36,7 +36,7 @@ from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DIRQL, LEGAL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
 from hba.port.guard import GuardedSrb
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request, describe
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
 from hba.port.scsiport import (
     configuration,
     control,
@@ -86,7 +86,6 @@ NO_TAG = 8  # Q-14: until the next completion
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
 _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
-_NOT_PLAIN = _BYPASSING | SRB_FLAGS_DISABLE_DISCONNECT
 _PLAIN = frozenset(
     SRB_FLAGS_QUEUE_ACTION_ENABLE | direction for direction in (0, SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT)
 )  # the flags of most requests
@@ -150,55 +149,10 @@ class ScsiPort(PortBase):
     # == down ======================================================================================================
 
     def submit(self, srb: Srb) -> None:
-        """The ordinary read or write finds everything free and goes straight to hw_start_io: `_start` without the
-        stops on the way. Anything else takes `PortBase.submit`."""
-        unit: Any = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
-        mdl = srb.mdl
-        if (
-            self.careful
-            or unit is None
-            or unit.holds
-            or self.gate
-            or self.callback
-            or srb.function
-            or srb.srb_flags & _NOT_PLAIN
-            or not srb.srb_flags & _MAY_BE_TAGGED
-            or unit.queue.entries
-            or self.adapter_queue
-            or not self.free_tags
-            or len(unit.active) >= unit.depth
-            or (mdl is not None and (mdl.length > self.max_length or len(mdl.segments) > self.max_segments))
-        ):
+        if self.trace is not None or self.careful or self.running or self.callback:
             super().submit(srb)
-            return
-        request = Request(srb, unit)
-        srb._port = request
-        self.numbers = request.number = self.numbers + 1
-        unit.queue.last_key = srb.queue_sort_key
-        unit.holds = NOT_READY
-        if self.watched:
-            self.note(request, "submit", describe(srb) if self.trace is not None else None)
-            self._start_watched(request, unit, srb, True)
         else:
-            self._start(request, unit, srb)
-            if (
-                self.next_latched
-                and not (self.finished or self.rare_latched or self.interrupt_pending or self.adapter_queue)
-                and len(self.ready_units) == 1
-                and self.enable_latched is None
-                and not self.running
-            ):
-                # What `dpc` makes of NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
-                self.dpc_pending = self.next_latched = False
-                self.gate &= ~BUSY
-                self.busy_with = None
-                told = self.ready_units.pop()
-                told.holds &= ~NOT_READY
-                if told.queue.entries:
-                    self.pull(told)
-                    self.dpc_pending = True
-        if (self.dpc_pending or self.interrupt_pending) and not self.running:
-            self.run()
+            self._submit_all((srb,))
 
     def submit_all(self, srbs: Iterable[Srb]) -> None:
         if self.trace is not None or self.careful or self.running or self.callback:
@@ -208,12 +162,12 @@ class ScsiPort(PortBase):
         try:
             self._submit_all(srbs)
         finally:
-            self.callback = NO_CALLBACK
             self.chip.unplug()
 
     def _submit_all(self, srbs: Iterable[Srb]) -> None:
-        """`submit`, for a batch: what cannot change between two requests of it is looked at once, and counted at the
-        end. A request that is out of the ordinary, or a callback that does more than ask for the next one, starts anew.
+        """The ordinary read or write finds everything free and goes straight to hw_start_io; anything else takes
+        `PortBase.submit`. What cannot change between two requests is looked at once, and counted at the end; a request
+        that is out of the ordinary, or a callback that does more than ask for the next one, starts anew.
 
         Between two requests the slot is READY and the unit too; that they are not while one is being started shows only
         when it asks for no other (SP-02), so it is noted only then.
@@ -257,7 +211,7 @@ class ScsiPort(PortBase):
                         self._account(unit, started, last)
                         started = 0
                     self.callback = NO_CALLBACK
-                    self.submit(srb)
+                    super().submit(srb)
                     number = self.numbers
                     lun = -1
                     continue
