@@ -205,6 +205,9 @@ def test_a_unit_that_stays_is_not_ready(server, driver, devices, under_way):
     assert (answer.status, answer.condition) == (CHECK_CONDITION, (6, 0x28, 0))
     assert driver.run(1, bytes(6)).status == 0
     assert same(driver.run(1, cdb.read(256, 1), 4096).data, data)
+    # What was written before it went had not been flushed: nobody knows whether its cache survived. It is said once.
+    answer = driver.run(1, cdb.SYNCHRONIZE_CACHE)
+    assert (answer.status, answer.condition) == (CHECK_CONDITION, (3, 0x0C, 0))
     assert driver.run(1, cdb.SYNCHRONIZE_CACHE).status == 0
     assert driver.no_message()
 

@@ -36,6 +36,7 @@ def rebind(experiment, adapters, disks, bus_master):
     before = {(disk.target, disk.lun): disk.read(1 << 20, 64 * 1024) for disk in disks}
     counts = {adapter.address: len(adapter.disks()) for adapter in adapters}
     for adapter in adapters:
+        settle()  # or udev may still read from a disk of the last turn
         (driver / "unbind").write_text(adapter.address)
         settle()
         assert adapter.driver is None

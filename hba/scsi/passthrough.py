@@ -24,7 +24,7 @@ from hba.scsi.sense import (
 )
 from hba.scsi.server import CHECK_CONDITION
 from hba.scsi.spc.report_luns import encode_lun
-from hba.scsi.storage_sense import condition_for
+from hba.scsi.storage_sense import condition_for, is_writing
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
 from hba.scsi.unit import LogicalUnit
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
@@ -142,7 +142,7 @@ class PassThrough(LogicalUnit):
             return self._missing(task)
         if error.errno == errno.EINVAL:  # the kernel cannot send such a command: a CDB or a transfer of such a length
             return self._refuse(task, CheckCondition(INVALID_FIELD_IN_CDB))
-        return self._refuse(task, condition_for(error, task.direction == DATA_OUT))
+        return self._refuse(task, condition_for(error, is_writing(task)))
 
     def _refuse(self, task: Task, condition: CheckCondition) -> bool:
         task.status = CHECK_CONDITION

@@ -34,7 +34,7 @@ from hba.scsi.sense import (
     invalid_parameter,
 )
 from hba.scsi.state import SavedState
-from hba.scsi.storage_sense import condition_for
+from hba.scsi.storage_sense import condition_for, is_writing
 from hba.scsi.task import (
     ACA,
     DATA_IN,
@@ -406,7 +406,7 @@ class DeviceServer(LogicalUnit):
 
     def _storage_failed(self, task: Task, error: StorageError) -> None:
         task.transferred = 0
-        self._refuse(task, condition_for(error, task.direction == DATA_OUT, self.error_lba(task)))
+        self._refuse(task, condition_for(error, is_writing(task), self.error_lba(task)))
 
     def _defect(self, task: Task, error: Exception) -> None:
         """A defect of ours must not take the adapter down: the guest gets a hardware error, the log the traceback."""

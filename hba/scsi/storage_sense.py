@@ -15,6 +15,7 @@ from hba.scsi.sense import (
     WRITE_PROTECTED,
     CheckCondition,
 )
+from hba.scsi.task import DATA_IN, Task
 
 _SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _PROTECTED = frozenset((errno.EROFS, errno.EPERM, errno.EACCES, errno.EBADF))
@@ -33,6 +34,17 @@ _UNREACHABLE = frozenset(
         errno.ENOLINK,
     )
 )
+
+
+# What the direction of the data does not tell (SBC-4).
+_READING = frozenset((0x2F, 0x8F, 0xAF, 0x34, 0x90))  # VERIFY, PRE-FETCH
+_FLUSHING = frozenset((0x35, 0x91, 0x1B))  # SYNCHRONIZE CACHE, START STOP UNIT
+
+
+def is_writing(task: Task) -> bool:
+    """Whether the medium was being written when a command failed."""
+    opcode = task.cdb[0] if task.cdb else 0
+    return opcode in _FLUSHING or (task.direction != DATA_IN and opcode not in _READING)
 
 
 class SenseError(StorageError):

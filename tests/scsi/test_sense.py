@@ -9,7 +9,7 @@ import pytest
 from hba.errors import StorageError
 from hba.scsi import sense
 from hba.scsi.storage_sense import condition_for
-from tests.scsi.util import Deferred, disk, read10, run, write10
+from tests.scsi.util import Deferred, disk, make_task, read10, run, write10
 
 
 def test_fixed_format_carries_information_and_field_pointer() -> None:
@@ -74,12 +74,49 @@ def test_storage_errors_become_truthful_sense(code: int, reading: int, writing: 
 
 
 @pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize(
+    ("cdb", "out", "condition", "lba"),
+    [
+        (write10(5, 2), 1024, sense.WRITE_ERROR, 5),
+        ("35000000000000000000", 0, sense.WRITE_ERROR, None),  # SYNCHRONIZE CACHE: of everything
+        ("91" + "00" * 15, 0, sense.WRITE_ERROR, None),
+        ("1b0000000000", 0, sense.WRITE_ERROR, None),  # START STOP UNIT flushes
+        ("2f000000000500000200", 0, sense.UNRECOVERED_READ_ERROR, 5),  # VERIFY, without data and with
+        ("2f020000000500000200", 1024, sense.UNRECOVERED_READ_ERROR, 5),
+        ("42000000000000001800", 24, sense.WRITE_ERROR, None),  # UNMAP: its ranges are in the data
+        ("9300" + "0000000000000005" + "00000002" + "0000", 512, sense.WRITE_ERROR, 5),  # WRITE SAME
+    ],
+)
+def test_an_error_says_what_was_being_done_and_where_if_that_is_known(
+    cdb: str, out: int, condition: int, lba: int | None, deferred: bool
+) -> None:
+    backend = Deferred(1 << 20, deferred)
+    unit = disk(backend=backend)
+    data = bytearray(out)
+    if cdb.startswith("42"):
+        data[:] = bytes.fromhex("0016001000000000" + "0000000000000005" + "00000002" + "00000000")
+    task = make_task(cdb, out=bytes(data) if out else None)
+    ended: list[object] = []
+    task.done = ended.append
+    error = StorageError("broken", errno.EIO)
+    if deferred:
+        assert not unit.execute(task)
+        backend.finish(error)
+        assert ended == [task]
+    else:
+        backend.fail_next = error
+        assert unit.execute(task)
+    assert task.status == 2
+    code = task.sense
+    assert (code[2] & 0x0F, code[12], code[13]) == (condition >> 16, condition >> 8 & 0xFF, condition & 0xFF)
+    assert (int.from_bytes(code[3:7], "big") if code[0] & 0x80 else None) == lba
+
+
+@pytest.mark.parametrize("deferred", [False, True])
 def test_a_failed_read_reports_the_lba_and_moves_nothing(deferred: bool) -> None:
     backend = Deferred(1 << 20, deferred)
     unit = disk(backend=backend)
     if deferred:
-        from tests.scsi.util import make_task
-
         task = make_task(read10(5, 2), 1024)
         ended: list[object] = []
         task.done = ended.append

@@ -33,9 +33,16 @@ DPO = 0x10
 Run = Callable[[Task], bool]
 
 
+# Commands that name one range of blocks (SBC-4, MMC-6): READ, WRITE, VERIFY, PRE-FETCH, WRITE SAME and their like.
+_WITH_LBA = frozenset(
+    bytes.fromhex("08 0a 28 2a 2e 2f 34 41 88 89 8a 8b 8e 8f 90 93 9c 9e a8 aa ae af be"),
+)
+
+
 def lba_of(cdb: bytes) -> int | None:
-    """The LBA field of a block command, by the group of its operation code (SPC-4 "Typical CDB formats")."""
-    group = cdb[0] >> 5 if cdb else 7
+    """The LBA field of a block command, by the group of its operation code (SPC-4 "Typical CDB formats"). None for a
+    command that names no blocks, or all of them (SYNCHRONIZE CACHE)."""
+    group = cdb[0] >> 5 if cdb and cdb[0] in _WITH_LBA else 7
     if group == 0:
         return int.from_bytes(cdb[1:4], "big") & 0x1FFFFF
     if group in (1, 2, 5):
