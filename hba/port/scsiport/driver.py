@@ -92,6 +92,7 @@ _PLAIN = frozenset(
 FIXED_SENSE = 18
 SPARES = 256  # requests kept for the next ones
 _NOTHING = Srb()
+_CRASHED = object()  # in the place of what hw_start_io would have returned
 
 
 class ScsiPort(PortBase):
@@ -239,25 +240,27 @@ class ScsiPort(PortBase):
                 except Exception as error:
                     self.crashed(error, request)
                     errors.start_io_failed(self, request)
-                    returned = True
+                    returned = _CRASHED
                 if verified:
                     self._watch_over(request)
-                if self.starting is None and returned is True and not (self.dpc_pending or self.interrupt_pending):
-                    # NextLuRequest and nothing else: READY (SP-10), and the unit with it (SP-11).
-                    continue
-                # What `notification` and `_start` would have left.
-                if self.starting is None:
-                    self.next_latched = self.dpc_pending = True
-                    self.ready_units.append(unit)
+                told = self.starting is None
+                if told and returned is True:
+                    # NextLuRequest: READY (SP-10), and the unit with it (SP-11).
+                    if not (self.dpc_pending or self.interrupt_pending):
+                        continue
+                else:
+                    self.gate |= BUSY  # SP-02
+                    self.busy_with = request
+                    unit.holds |= NOT_READY
+                    if told:
+                        self.next_latched = self.dpc_pending = True
+                        self.ready_units.append(unit)
                 self.starting = None
                 self.callback = NO_CALLBACK
                 self.numbers = number
                 self._account(unit, started, last)
                 started = 0
-                self.gate |= BUSY  # SP-02
-                self.busy_with = request
-                unit.holds |= NOT_READY
-                if returned is not True:
+                if returned is not True and returned is not _CRASHED:
                     self._start_io_returned(request, returned)
                 if self.dpc_pending or self.interrupt_pending:
                     self.run()
