@@ -104,4 +104,4 @@ def wait_for(condition, what: str, timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} has not happened within {timeout} s"
-        time.sleep(0.1)
+        time.sleep(0.1)  # asked again: the server has no news for this
