@@ -30,7 +30,7 @@ class Request:
     child: Srb | None = None  # the part of a split transfer that is under way (hba.port.transfers)
     late = False  # a reset the port gave up waiting for: what is active when it ends may be newer
     tag = 0  # SCSI Port: the tag it holds; 0: none
-    opaque: Any = None  # the OpaqueBuffer of a request that is used over and over (Storport's short way)
+    opaque: Any = None  # the OpaqueBuffer of a request that is used over and over (batches)
     # with the verifier only
     guard: Any = None  # hba.port.guard.GuardedSrb, what the miniport got
     length_at_issue = 0
