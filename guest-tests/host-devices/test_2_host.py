@@ -208,6 +208,7 @@ def test_a_unit_that_stays_is_not_ready(server, driver, devices, under_way):
     # What was written before it went had not been flushed: nobody knows whether its cache survived. It is said once.
     answer = driver.run(1, cdb.SYNCHRONIZE_CACHE)
     assert (answer.status, answer.condition) == (CHECK_CONDITION, (3, 0x0C, 0))
+    assert "those writes may be lost" in server.unit(1)["latest_storage_error"]
     assert driver.run(1, cdb.SYNCHRONIZE_CACHE).status == 0
     assert driver.no_message()
 

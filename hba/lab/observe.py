@@ -22,6 +22,7 @@ class Seen:
     findings: list[dict[str, Any]] = field(default_factory=list)  # the newest, in full
     counts: dict[str, int] = field(default_factory=dict)  # findings by rule
     severities: dict[str, int] = field(default_factory=dict)  # findings by severity
+    storage_errors: list[str] = field(default_factory=list)  # a line for each unit that has had any
     everything: dict[str, Any] = field(default_factory=dict)  # `show.all`
 
 
@@ -46,5 +47,15 @@ def look(control: Path) -> Seen:
         findings=everything["verifier"]["findings"],
         counts=everything["verifier"]["counts"],
         severities=everything["verifier"]["severities"],
+        storage_errors=[_storage_errors(unit) for unit in units if unit.get("storage_errors")],
         everything=everything,
+    )
+
+
+def _storage_errors(unit: dict[str, Any]) -> str:
+    where = unit.get("storage") or {}
+    name = where.get("path") or where.get("uri") or where.get("kind", "no medium")
+    return (
+        f"unit {unit['target']}:{unit['lun']} ({name}): storage errors: {unit['storage_errors']}, "
+        f"the latest: {unit['latest_storage_error']}"
     )

@@ -43,6 +43,8 @@ def print_seen(console: Console, seen: Seen) -> None:
     table.add_row("interrupts", f"{seen.interrupts:,}")
     table.add_row("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none")
     console.print(table)
+    for line in seen.storage_errors:
+        console.print(f"  [red]{escape(line)}[/red]", soft_wrap=True)
     for rule, count in seen.counts.items():
         console.print(f"  {escape(rule)}: {count} x (`hba explain {escape(rule)}` tells the rule)")
     for finding in seen.findings[-5:]:

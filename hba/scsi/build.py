@@ -44,7 +44,7 @@ def build_unit(
     configuration, `StorageError` when the saved state cannot be read; the back end is then still the caller's.
     """
     if backend is not None and not isinstance(backend, Backend):
-        return PassThrough(backend)
+        return PassThrough(backend, clock)
     state = SavedState(_path(config.state_file, directory))
     identity = identity_of(config)
     where = f"lun {config.target}:{config.lun}"

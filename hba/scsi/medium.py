@@ -22,6 +22,7 @@ from hba.scsi.sense import (
 )
 from hba.scsi.server import DeviceServer, Identity
 from hba.scsi.state import SavedState
+from hba.scsi.storage_sense import is_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
 from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend, Read
@@ -161,7 +162,7 @@ class MediumUnit(DeviceServer):
         return buffer.slice(0, length)
 
     def _storage_failed(self, task: Task, error: StorageError) -> None:
-        if task.direction == DATA_OUT:
+        if is_writing(task):
             self.write_errors += 1
         else:
             self.read_errors += 1
@@ -178,8 +179,7 @@ class MediumUnit(DeviceServer):
             backend.on_event = self._on_event
 
     def _on_event(self, event: str) -> None:
-        if self.bus is not None and self.bus.on_storage is not None:
-            self.bus.on_storage(event, *self.address)
+        self.tell(event)
         if event == "resized":
             self.capacity_changed()
         elif event == "gone":

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hba.clock import S
+from hba.clock import Clock, S
 from hba.errors import StorageError
 from hba.scsi.attention import RESETS
 from hba.scsi.command import VARIABLE_LENGTH
@@ -26,6 +26,7 @@ from hba.scsi.server import CHECK_CONDITION
 from hba.scsi.spc.report_luns import encode_lun
 from hba.scsi.storage_sense import condition_for, is_writing
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
+from hba.scsi.trouble import Trouble
 from hba.scsi.unit import LogicalUnit
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
 from hba.storage.sysfs import Limits
@@ -76,8 +77,9 @@ def cdb_of(raw: bytes) -> bytes:
 class PassThrough(LogicalUnit):
     """A device of the host as a unit of ours. It owns `device`."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, clock: Clock) -> None:
         self.device = device
+        self.trouble = Trouble(clock, self.tell)
         device.on_event = self._on_event
         self._attentions: list[int] = []
         self._in_flight: dict[Task, Callable[[], None]] = {}  # and what withdraws it
@@ -142,6 +144,7 @@ class PassThrough(LogicalUnit):
             return self._missing(task)
         if error.errno == errno.EINVAL:  # the kernel cannot send such a command: a CDB or a transfer of such a length
             return self._refuse(task, CheckCondition(INVALID_FIELD_IN_CDB))
+        self.trouble.note(error)
         return self._refuse(task, condition_for(error, is_writing(task)))
 
     def _refuse(self, task: Task, condition: CheckCondition) -> bool:
@@ -166,8 +169,7 @@ class PassThrough(LogicalUnit):
     def _on_event(self, event: str) -> None:
         if event == "back":
             self._attentions = [NOT_READY_TO_READY_CHANGE]  # a unit that was unplugged is powered on besides
-        if self.bus is not None and self.bus.on_storage is not None:
-            self.bus.on_storage(event, *self.address)
+        self.tell(event)
 
     def execute_for_absent_lun(self, task: Task) -> bool:
         cdb = cdb_of(task.cdb)
@@ -216,6 +218,7 @@ class PassThrough(LogicalUnit):
             "commands": self.commands_run,
             "in_flight": len(self._in_flight),
             "medium": "gone" if self.device.gone else "ready",
+            **self.trouble.describe(),
             "storage": self.device.describe(),
         }
 

@@ -34,7 +34,7 @@ from hba.scsi.sense import (
     invalid_parameter,
 )
 from hba.scsi.state import SavedState
-from hba.scsi.storage_sense import condition_for, is_writing
+from hba.scsi.storage_sense import SenseError, condition_for, is_writing
 from hba.scsi.task import (
     ACA,
     DATA_IN,
@@ -46,6 +46,7 @@ from hba.scsi.task import (
     SIMPLE,
     Task,
 )
+from hba.scsi.trouble import Trouble
 from hba.scsi.unit import LogicalUnit
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class DeviceServer(LogicalUnit):
         self.descriptor_sense = False  # the control mode page's D_SENSE
         self.started_at = clock.now()
         self.commands_run = 0  # commands that were not on the fast path
+        self.trouble = Trouble(clock, self.tell)
         self.checks = 0  # commands ended with CHECK CONDITION
         self.self_tests: list[bytes] = []  # results of SEND DIAGNOSTIC, the latest first, 16 bytes each
         self.buffer = bytearray()  # the data buffer of READ BUFFER and WRITE BUFFER
@@ -404,7 +406,13 @@ class DeviceServer(LogicalUnit):
         make = descriptor_sense if self.descriptor_sense else fixed_sense
         task.sense = make(condition.condition, condition.information, condition.specific)
 
+    def store_failed(self, error: StorageError) -> None:
+        """The unit's store, or the file of its saved state, did not do something: the host is told the cause."""
+        if not isinstance(error, SenseError):  # or the guest's protection information does not fit
+            self.trouble.note(error)
+
     def _storage_failed(self, task: Task, error: StorageError) -> None:
+        self.store_failed(error)
         task.transferred = 0
         self._refuse(task, condition_for(error, is_writing(task), self.error_lba(task)))
 
@@ -546,6 +554,7 @@ class DeviceServer(LogicalUnit):
             "serial": identity.serial,
             "commands": self.commands_run,
             "check_conditions": self.checks,
+            **self.trouble.describe(),
             "in_flight": len(self._in_flight),
             "waiting": len(self._waiting),
             "unit_attentions": self.attentions.describe(),

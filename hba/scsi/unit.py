@@ -44,6 +44,11 @@ class LogicalUnit(ABC):
     def execute_for_absent_lun(self, task: Task) -> bool:
         """The target's answer to a command for a LUN it does not have (SPC "Incorrect logical unit")."""
 
+    def tell(self, event: str) -> None:
+        """What the unit's store says goes to those who watch the bus."""
+        if self.bus is not None and self.bus.on_storage is not None:
+            self.bus.on_storage(event, *self.address)
+
     def execute_for_well_known_lun(self, task: Task) -> bool:
         """The answer of the target's REPORT LUNS well known logical unit (SPC-4), if it has one."""
         return self.execute_for_absent_lun(task)

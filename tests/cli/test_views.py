@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hba.cli.views import irq, queues
+from hba.cli.views import irq, luns, queues
 
 READ = {"number": 7, "where": "ISSUED", "function": 0, "cdb": "28000000000000000800", "length": 4096, "tag": 3}
 RESET = {"number": 8, "where": "QUEUED", "function": 0x13, "cdb": "", "length": 0, "tag": 0xFF, "age_ms": None}
@@ -98,3 +98,20 @@ def test_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert row(lines, "mode") == ["mode", "msix"]
     assert row(lines, "msix") == ["msix", "8", "12", "0-2,", "5", "-", "7", "no"]
+
+
+def test_units_and_what_their_storage_failed_with(capsys: pytest.CaptureFixture[str]) -> None:
+    fine = {"target": 0, "lun": 0, "type": "disk", "storage_errors": 0, "latest_storage_error": None}
+    full = {
+        "target": 1,
+        "lun": 2,
+        "type": "disk",
+        "storage_errors": 3,
+        "latest_storage_error": "No space left on device",
+    }
+    luns.brief([fine, full])
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == "unit 1:2: storage errors: 3, the latest: No space left on device"
+    )
+    luns.brief([fine])
+    assert "errors" not in capsys.readouterr().out

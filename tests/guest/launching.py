@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+
+from tests.guest.scratch import scratch
 
 _MARK = "HBA_TEST_MARK"
 
@@ -21,8 +22,7 @@ class Launch:
 
     def __init__(self, folder: Path, *arguments: str, terminal: int | None = None) -> None:
         self._mark = uuid.uuid4().hex
-        # Sockets need short paths; pytest's folders are long ones.
-        self.temporary = Path(tempfile.mkdtemp(prefix="hbat-"))
+        self.temporary = scratch("hbat-")
         self.output = folder / "launch.out"
         self._runtime = self.temporary / "run"
         environment = {

@@ -19,7 +19,8 @@ import pytest
 from hba.errors import GuestError, HbaError
 from tests.durability.machine import BLOCK, BLOCKS
 from tests.durability.test_kill import Promises
-from tests.guest.units import Units, short_folder, sparse
+from tests.guest.scratch import scratch
+from tests.guest.units import Units, sparse
 
 pytestmark = pytest.mark.qemu
 
@@ -50,7 +51,7 @@ for number, (flags, flush) in enumerate([(os.O_DSYNC, False), (0, True), (os.O_S
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = short_folder()
+    folder = scratch("hbau-")
     monkeypatch.setenv("HBA_RUNTIME_DIR", str(folder / "run"))
     yield folder
     shutil.rmtree(folder)

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.guest.scratch import scratch
 from tests.guest.units import (
     NbdServer,
     SmallFileSystem,
     Units,
     needs_nbdkit,
     needs_root,
-    short_folder,
     sparse,
     wait_for,
 )
@@ -35,7 +35,7 @@ class Lab:
     """The units, and what breaks their stores."""
 
     def __init__(self) -> None:
-        self.folder = short_folder()
+        self.folder = scratch("hbau-")
         self.mounts: list[SmallFileSystem] = []
         self.servers: list[NbdServer] = []
         self.failure = self.folder / "fail"  # nbdkit's error filter fails requests while this file exists
@@ -206,6 +206,9 @@ def test_no_space_left(lab: Lab, units: Units) -> None:
     log = units.log()
     assert "Sense Key : Data Protect" in log
     assert "Add. Sense: Space allocation failed write protect" in log
+    # The guest is told what sense data can tell, the host why.
+    full = units.luns()[FULL]
+    assert full["storage_errors"] > 0 and "No space left on device" in full["latest_storage_error"]
     assert units.read(FULL) == ""
     last = 40 * MIB // 512
     assert "Data Protect Additional sense: Space allocation failed" in units.write(FULL, last)

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,11 +191,6 @@ def sparse(path: Path, size: int) -> Path:
     with path.open("xb") as file:
         file.truncate(size)
     return path
-
-
-def short_folder() -> Path:
-    """Sockets need short paths; pytest's folders are long ones."""
-    return Path(tempfile.mkdtemp(prefix="hbau-"))
 
 
 def needs_root() -> None:

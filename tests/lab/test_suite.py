@@ -118,9 +118,11 @@ def test_the_verdict_in_words() -> None:
     console = Console(file=text, width=120)
     verdict.print_outcome(console, suite.load("smoke"), outcome, 12.0)
     seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
+    seen.storage_errors.append("unit 0:0 (disk.img): storage errors: 3, the latest: No space left on device")
     seen.findings.append({"rule": "MB-05", "severity": "violation", "message": "touched [it]"})
     verdict.print_seen(console, seen)
     said = text.getvalue()
     assert "FAIL smoke: 1 passed, 2 failed, 1 skipped in 12.0 s" in said
     assert "because" in said
     assert "1,234" in said and "5.0 MiB" in said and "MB-05: 2 x" in said and "touched [it]" in said
+    assert "the latest: No space left on device" in said

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from hba.clock import VirtualClock
 from hba.errors import StorageError
 from hba.scsi import sense
 from hba.scsi.bus import ScsiBus
@@ -71,7 +72,7 @@ def test_the_padding_of_a_cdb_is_not_sent(raw: str, length: int) -> None:
 
 
 def test_data_and_status_come_back(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     task, ended = start(unit, read10(0, 1), 512)
     cdb, direction, views, done = device.sent[0]
     assert (cdb.hex(), direction, ended) == (read10(0, 1), FROM_DEVICE, [])
@@ -87,7 +88,7 @@ def test_data_and_status_come_back(device: FakeDevice) -> None:
 
 
 def test_errors(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     task, ended = start(unit, write10(0, 1), out=bytes(512))
     device.sent[0][3](ScsiResult(0, b"", 512, StorageError("late", errno.ETIMEDOUT)))
     assert sense.condition_of(task.sense) == sense.NOT_READY_COMMUNICATION_FAILURE
@@ -100,7 +101,7 @@ def test_errors(device: FakeDevice) -> None:
 
 
 def test_a_device_that_has_gone_takes_the_unit_with_it(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     unit.leaves_with_store = True
     task, ended = start(unit, read10(0, 1), 512)
     device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
@@ -110,7 +111,7 @@ def test_a_device_that_has_gone_takes_the_unit_with_it(device: FakeDevice) -> No
 
 
 def test_or_the_unit_stays_and_is_not_ready(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     task, ended = start(unit, read10(0, 1), 512)
     device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
     assert ended == [task] and sense.condition_of(task.sense) == sense.NOT_READY_CAUSE_NOT_REPORTABLE
@@ -130,7 +131,7 @@ def test_no_longer_transfers_than_the_kernel_sends(
     device: FakeDevice, longest: int, best: int, says: tuple[int, int]
 ) -> None:
     device.limits = Limits(512 * 1024, 4096)
-    task, _ = start(PassThrough(device), "1201b0004000", 64)
+    task, _ = start(PassThrough(device, VirtualClock()), "1201b0004000", 64)
     page = bytes((0, 0xB0, 0, 60)) + bytes(4) + longest.to_bytes(4, "big") + best.to_bytes(4, "big") + b"x" * 48
     views, done = device.sent[0][2:]
     views[0][:] = page
@@ -142,7 +143,7 @@ def test_no_longer_transfers_than_the_kernel_sends(
 
 
 def test_abort_and_reset_drop_the_late_answer(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     task, ended = start(unit, read10(0, 1), 512)
     assert unit.abort(task) and not unit.abort(task)
     device.sent[0][3](ScsiResult(0, b"", 0))
@@ -155,7 +156,7 @@ def test_abort_and_reset_drop_the_late_answer(device: FakeDevice) -> None:
 
 
 def test_report_luns_is_ours(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     bus = ScsiBus()
     bus.attach(0, 0, unit)
     bus.attach(0, 4, disk())
@@ -168,7 +169,7 @@ def test_report_luns_is_ours(device: FakeDevice) -> None:
 
 
 def test_closing(device: FakeDevice) -> None:
-    unit = PassThrough(device)
+    unit = PassThrough(device, VirtualClock())
     task, ended = start(unit, read10(0, 1), 512)
     unit.close()
     assert device.closed and ended == [task]

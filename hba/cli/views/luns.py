@@ -33,6 +33,10 @@ def brief(value: list[dict[str, Any]]) -> None:
             )
         )
     table(("unit", "type", "identity", "serial", "size", "storage", "where", "access"), rows)
+    for unit in value:
+        if count := unit.get("storage_errors"):
+            latest = unit["latest_storage_error"]
+            print(f"unit {unit['target']}:{unit['lun']}: storage errors: {count}, the latest: {latest}")
 
 
 def storage(unit: dict[str, Any]) -> dict[str, Any]:

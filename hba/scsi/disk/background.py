@@ -47,7 +47,10 @@ class Background:
             return
         except StopIteration:
             good = True
-        except (CheckCondition, StorageError):
+        except CheckCondition:
+            good = False
+        except StorageError as failure:
+            self._unit.store_failed(failure)
             good = False
         self._steps = None
         self._ended(good)

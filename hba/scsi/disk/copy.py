@@ -190,10 +190,13 @@ def _copying_segment(source: Disk, source_lba: int, destination: Disk, destinati
     buffer = bytearray(min(CHUNK, length))
     for offset in reversed(offsets) if overlapping else offsets:
         part = memoryview(buffer)[: min(CHUNK, length - offset)]
+        unit = source
         try:
             yield partial(source.store().read, [part], start + offset)
+            unit = destination
             yield partial(destination.store().write, [part], target + offset, fua=destination.write_through)
-        except StorageError:
+        except StorageError as error:
+            unit.store_failed(error)
             raise CheckCondition(COPY_THIRD_PARTY_FAILURE) from None
         yield None
     destination.written_blocks += length // destination.block_size
