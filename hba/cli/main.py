@@ -83,6 +83,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:
         _debug()
+        from hba.lab.space import full_disk  # here: starting a server must not wait for what it never needs
+
+        if (full := full_disk(error)) is not None:
+            click.echo(f"error: {full}", err=True)
+            return full.exit_code
         click.echo(
             f"internal error: {type(error).__name__}: {error}\n"
             "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",

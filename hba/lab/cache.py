@@ -13,8 +13,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from hba.errors import PermissionDenied
+from hba.errors import HbaError, PermissionDenied
 from hba.lab.progress import Progress, Step
+from hba.lab.space import full_disk
 
 
 def default_root() -> Path:
@@ -56,7 +57,7 @@ class Cache:
         """The path of entry `name`, made by `build(empty folder, step)` when it does not exist.
 
         The folder is built aside and renamed when complete. A second process that wants the same entry waits
-        for the first; what an interrupted build left is removed by the next one.
+        for the first; what an interrupted build left is removed by the next one. A full disk is a `StorageError`.
         """
         final = self.path(name)
         if final.exists():
@@ -73,6 +74,10 @@ class Cache:
                 with self.progress.step(title) as step:
                     build(aside, step)
                 aside.rename(final)
+            except (HbaError, OSError) as error:
+                if (full := full_disk(error, self.root)) is not None:
+                    raise full from error
+                raise
             finally:
                 _remove(aside)
             return final

@@ -23,8 +23,10 @@ from rich.console import Console
 
 from hba.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, HbaError
 from hba.lab import console, machine, observe, paths, suite, verdict
+from hba.lab.cache import default_root
 from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
+from hba.lab.space import full_disk
 
 _PATH = click.Path(path_type=Path)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,12 +102,16 @@ def main(**given: Any) -> NoReturn:
     except Exception as error:
         if os.environ.get("HBA_DEBUG"):
             traceback.print_exc(file=sys.stderr)
-        print(
-            f"internal error: {type(error).__name__}: {error}\n"
-            "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
-            file=sys.stderr,
-        )
-        code = EXIT_INTERNAL
+        if (full := full_disk(error, default_root())) is not None:
+            print(f"error: {full}", file=sys.stderr)
+            code = full.exit_code
+        else:
+            print(
+                f"internal error: {type(error).__name__}: {error}\n"
+                "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
+                file=sys.stderr,
+            )
+            code = EXIT_INTERNAL
     sys.exit(code)
 
 

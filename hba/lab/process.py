@@ -98,7 +98,7 @@ def run(
         try:
             child = spawn(
                 argv,
-                env=env,
+                env={"LC_ALL": "C.UTF-8", **(env or {})},  # what it says, we may have to understand
                 cwd=cwd,
                 stdin=stdin,
                 stdout=subprocess.PIPE,

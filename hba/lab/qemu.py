@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tomli
 
-from hba.errors import HbaError, QemuNotFound
+from hba.errors import HbaError, QemuNotFound, StorageError
 from hba.lab import debian, paths
 from hba.lab.cache import Cache, key_of
 
@@ -127,7 +127,7 @@ def _unpack(cache: Cache, problems: list[str]) -> Qemu:
                 raise QemuNotFound(f"the QEMU unpacked from {mirror.uri} cannot serve: {why}")
 
         folder = cache.entry(private_entry(), "unpacking a private QEMU with vfio-user", build)
-    except QemuNotFound:
+    except (QemuNotFound, StorageError):
         raise
     except HbaError as error:
         reasons = "; ".join(problems)

@@ -213,6 +213,15 @@ def test_a_reader_that_leaves_is_no_error(place: Place) -> None:
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
+def test_a_disk_that_is_full(place: Place) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*HBA, "explain", "MB-05"], env=place.env, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("error: a disk is full") and len(ended.stderr.splitlines()) == 1
+
+
 def test_what_a_back_end_says_of_itself(place: Place) -> None:
     answer = place.run("serve", "--print-capabilities")
     assert answer.returncode == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from hba.lab.rundir import RunDir
 from tests.guest.launching import Launch
+from tests.guest.scratch import scratch
+from tests.guest.units import needs_root
 
 pytestmark = pytest.mark.qemu
 
@@ -113,3 +117,24 @@ def test_a_guest_that_panics(tmp_path: Path) -> None:
         assert launch.left_behind() == []
     finally:
         launch.close()
+
+
+def test_a_full_disk() -> None:
+    needs_root()
+    small = scratch("hbas-")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "hba.lab.launch", "--suite", "smoke"],
+            env={**os.environ, "TMPDIR": os.fspath(small)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == 5, ended.stderr
+        assert f"error: a disk is full: {small} has " in ended.stderr
+        assert "internal error" not in ended.stderr
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+        small.rmdir()
