@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
@@ -28,6 +29,8 @@ from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend, Read
 
 MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
+
+SETTLE = 1.0  # s that an abort or a reset waits for the store; the driver's own patience is 2 s (vmw_pvscsi)
 
 Run = Callable[[Task], bool]
 
@@ -58,6 +61,7 @@ class MediumUnit(DeviceServer):
         self.read_errors = self.write_errors = 0
         self.starts = 1
         self.loads = 0
+        self._hanging = False  # a call of a command that was aborted has not ended within `SETTLE`
 
     def plan_reads(self) -> Plan:
         """The `plain_read` of the present state; see `hba.scsi.disk.rw.plan_reads`."""
@@ -177,6 +181,17 @@ class MediumUnit(DeviceServer):
         self.blocks = backend.size // self.block_size if backend is not None else 0
         if backend is not None:
             backend.on_event = self._on_event
+
+    def settle(self) -> None:
+        backend = self.backend
+        if backend is None:
+            return
+        # Waited for once: what has hung for so long will hang for the next command, too.
+        settled = backend.settle(0 if self._hanging else SETTLE)
+        if not settled and not self._hanging:
+            what = "a call hangs whose command was aborted or reset; when it ends, it may still move the command's data"
+            self.store_failed(StorageError(what, errno.EBUSY))
+        self._hanging = not settled
 
     def _on_event(self, event: str) -> None:
         self.tell(event)

@@ -477,11 +477,15 @@ class DeviceServer(LogicalUnit):
 
     # -- task management ---------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """What is still being done for commands that end now must not reach the initiator's memory afterwards."""
+
     def abort(self, task: Task) -> bool:
         if task in self._in_flight:
             steps = self._in_flight.pop(task)
             if steps is not None:
                 steps.close()
+            self.settle()
             if task is self._barrier:
                 self._barrier = None
         elif task in self._waiting:
@@ -494,12 +498,15 @@ class DeviceServer(LogicalUnit):
 
     def abort_all(self, response: int) -> None:
         tasks = [*self._in_flight, *self._waiting]
+        started = bool(self._in_flight)
         generators = [steps for steps in self._in_flight.values() if steps is not None]
         self._in_flight.clear()
         self._waiting.clear()
         self._barrier = None
         for steps in generators:
             steps.close()
+        if started:
+            self.settle()
         for task in tasks:
             self._end_aborted(task, response)
         self.refresh()

@@ -73,6 +73,15 @@ class Backend(ABC):
         """Grow or shrink. Raises `StorageError` when the store cannot."""
         raise StorageError(f"a {self.kind} back end cannot be resized")
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until no call made so far touches its caller's memory, or the store, any more.
+
+        For commands that are aborted or reset: the guest takes their memory back, and may write the same blocks again.
+        Holds up the loop, for at most `timeout` s; False when a call hangs for longer. Outcomes are delivered later, as
+        ever; a call may be ended with an error.
+        """
+        return True
+
     @abstractmethod
     def close(self) -> None:
         """Flush and release. Idempotent."""

@@ -227,7 +227,7 @@ class DescriptorBackend(CountingBackend):
         # A guest flushes far more often than there is something to flush.
         if self._stable == self._changes or self.read_only or self._at_once:
             return True
-        self._submit(partial(os.fdatasync, self._fd), partial(self._flush_done, done, self._changes))
+        self._submit(partial(os.fdatasync, self._fd), partial(self._flush_done, done, self._changes), moves=False)
         return False
 
     def _flush_done(self, done: Done, covered: int, error: StorageError | None) -> None:
@@ -289,10 +289,14 @@ class DescriptorBackend(CountingBackend):
         exclusively; through another one the kernel refuses fallocate (EBUSY) while cached pages are dirty."""
         return self._cached_fd if self._cached_fd >= 0 else self._fd
 
-    def _submit(self, work: Work, done: Done) -> None:
-        self._workers.submit(work, done)
+    def _submit(self, work: Work, done: Done, moves: bool = True) -> None:
+        """`moves`: it moves data, so that `settle` must wait for it."""
+        self._workers.submit(work, done, self if moves else None)
         self.in_flight += 1
         self.hand_offs += 1
+
+    def settle(self, timeout: float) -> bool:
+        return self._workers.settle(self, timeout)
 
     # -- errors -----------------------------------------------------------------------------------------------
 

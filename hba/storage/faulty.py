@@ -9,6 +9,7 @@ backend.inject(Fault("read", count=1, hang=True))                         # the 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class FaultyBackend(Backend):
         self.plan = list(plan)
         self._clock = clock
         self._hung: list[Callable[[], None]] = []
+        self._settled = 0  # how often; what was held back before the last time does nothing any more
         self._copy()
         inner.on_event = self.event
 
@@ -115,9 +117,14 @@ class FaultyBackend(Backend):
                 f"injected: {operation} of {length} bytes at {offset}: {os.strerror(fault.errno)}", fault.errno
             )
 
+        settled = self._settled
+
         def outcome() -> None:
             if error is not None:
                 done(error)
+                return
+            if settled != self._settled:
+                done(StorageError(f"injected: {operation} of {length} bytes at {offset}: withdrawn", errno.ECANCELED))
                 return
             try:
                 finished = start(done)
@@ -163,6 +170,10 @@ class FaultyBackend(Backend):
     def resize(self, size: int) -> None:
         self.inner.resize(size)
         self._copy()
+
+    def settle(self, timeout: float) -> bool:
+        self._settled += 1
+        return self.inner.settle(timeout)
 
     def close(self) -> None:
         self.inner.close()

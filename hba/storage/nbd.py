@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from hba.clock import MS, S, Timer
@@ -465,6 +466,41 @@ class NbdBackend(CountingBackend):
             )
 
     # -- the end ----------------------------------------------------------------------------------------------
+
+    def settle(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while self._handle is not None and not self._dead() and self._unanswered():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                self._handle.poll(max(1, min(50, int(left * 1000))))
+            except self._nbd.Error:
+                pass  # the state says what to do
+        self._withdraw()
+        return True
+
+    def _unanswered(self) -> list[_Request]:
+        answered = {request for request, _ in self._finished}
+        return [request for request in self._pending if request not in answered]
+
+    def _withdraw(self) -> None:
+        """What the server has not answered it is not asked for again, and the connection it could still be answered on
+        is given up: libnbd takes no command back."""
+        withdrawn = [*self._unanswered(), *self._held]
+        for request in self._unanswered():
+            del self._pending[request]
+        self._held.clear()
+        if self._handle is not None:
+            if withdrawn and not self._dead():
+                self._hang_up()
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._process)
+        for request in withdrawn:
+            self.errors += 1
+            error = StorageError(f"{self.uri}: cannot {request.what}: the server does not answer", errno.ETIMEDOUT)
+            self._loop.call_soon(partial(request.done, error))
 
     def close(self) -> None:
         """Finish what was sent, flush, take leave of the server. Blocks at most a few seconds."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -162,6 +163,11 @@ class OverlayBackend(CountingBackend):
             event = "error: someone changed the size of the overlay's own file"
         if self.on_event is not None:
             self.on_event(event)
+
+    def settle(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        settled = self.top.settle(timeout)
+        return self.base.settle(max(0.0, deadline - time.monotonic())) and settled
 
     def close(self) -> None:
         if self._closed:

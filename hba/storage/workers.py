@@ -31,7 +31,8 @@ class WorkerPool:
         self._name = name
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
-        self._todo: deque[tuple[Work, Done]] = deque()
+        self._todo: deque[tuple[Work, Done, object]] = deque()
+        self._calls: dict[object, int] = {}  # queued or running, by their owner
         self._finished: deque[tuple[Done, StorageError | None]] = deque()
         self._ready: deque[tuple[Done, StorageError | None]] = deque()  # being delivered
         self._idle = 0
@@ -46,15 +47,16 @@ class WorkerPool:
         """Calls queued or running."""
         return len(self._todo) + self._running
 
-    def submit(self, work: Work, done: Done) -> None:
-        """Run `work` in a thread, then `done(None or the error)` in the loop's thread.
+    def submit(self, work: Work, done: Done, owner: object = None) -> None:
+        """Run `work` in a thread, then `done(None or the error)` in the loop's thread. `owner`: see `settle`.
 
         An `OSError` becomes a `StorageError` with its errno; any other exception is reported the same way, errno 0.
         """
         if self._closing:
             raise StorageError("the storage worker pool has been shut down")
         with self._changed:
-            self._todo.append((work, done))
+            self._todo.append((work, done, owner))
+            self._calls[owner] = self._calls.get(owner, 0) + 1
             if self._idle < len(self._todo) and len(self._threads) < self._limit:
                 self._start()
             self._changed.notify()
@@ -75,7 +77,7 @@ class WorkerPool:
                     changed.wait()
                 self._idle -= 1
                 self._running += 1
-                work, done = todo.popleft()
+                work, done, owner = todo.popleft()
             error: StorageError | None = None
             try:
                 work()
@@ -88,13 +90,15 @@ class WorkerPool:
                 error = StorageError(f"internal error in a storage worker: {problem!r}")
             with changed:
                 self._running -= 1
+                if (calls := self._calls.pop(owner) - 1) > 0:
+                    self._calls[owner] = calls
                 self._finished.append((done, error))
                 announce, self._announced = not self._announced, True
                 if self._waiting:
                     changed.notify_all()
             if announce and not self._closing:  # a call that hung past the shutdown: the loop may be gone
                 self._loop.call_from_thread(self._deliver)
-            del work, done, error  # do not keep guest memory mapped while waiting for the next call
+            del work, done, owner, error  # do not keep guest memory mapped while waiting for the next call
 
     def _deliver(self) -> None:
         ready = self._ready
@@ -127,6 +131,22 @@ class WorkerPool:
                     self._changed.wait(deadline - time.monotonic())
                 self._waiting = False
             self._deliver()
+        return True
+
+    def settle(self, owner: object, timeout: float) -> bool:
+        """Block until no call of `owner` is queued or running; False when `timeout` s (real time) have passed.
+
+        Outcomes are not delivered here: who waits is in the middle of something else.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while owner in self._calls:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._waiting = True
+                self._changed.wait(left)
+                self._waiting = False
         return True
 
     def shutdown(self, timeout: float = 10.0) -> bool:

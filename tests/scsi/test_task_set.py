@@ -7,6 +7,7 @@ import pytest
 from hba.scsi import sense
 from hba.scsi.bus import REPORT_LUNS_WELL_KNOWN, ScsiBus
 from hba.scsi.disk.disk import Disk
+from hba.scsi.medium import SETTLE
 from hba.scsi.task import (
     ACA,
     HEAD_OF_QUEUE,
@@ -300,3 +301,66 @@ def test_the_report_luns_well_known_unit() -> None:
     assert ask("030000001200", 18).transferred == 18
     assert sense.condition_of(ask(read10(0, 1), 512).sense) == sense.INVALID_COMMAND_OPERATION_CODE
     assert sense.condition_of(ask("120100002400", 36).sense) == sense.INVALID_FIELD_IN_CDB
+
+
+COMPARE_AND_WRITE = "89" + "00" * 12 + "010000"
+
+
+class Recording(Deferred):
+    """Says when it is asked to settle, and whether it can."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(1 << 20)
+        self.said = said
+        self.hangs = False
+        self.patience: list[float] = []
+
+    def settle(self, timeout: float) -> bool:
+        self.said.append("settled")
+        self.patience.append(timeout)
+        return not self.hangs
+
+
+@pytest.mark.parametrize("how", ["abort", "reset"])
+@pytest.mark.parametrize(
+    "cdb", [read10(0, 1), write10(0, 1), "89" + "00" * 12 + "010000"], ids=["read", "write", "steps"]
+)
+def test_the_store_settles_before_an_aborted_task_ends(how: str, cdb: str) -> None:
+    """The guest takes the task's memory back as soon as it has ended."""
+    said: list[str] = []
+    unit = disk(backend=Recording(said))
+    reading = cdb.startswith("28")
+    task = make_task(cdb, 512) if reading else make_task(cdb, out=bytes(1024 if cdb.startswith("89") else 512))
+    task.done = lambda task: said.append("ended")
+    assert not unit.execute(task)
+    if how == "abort":
+        assert unit.abort(task)
+    else:
+        unit.reset("lun")
+    assert said == ["settled", "ended"]
+
+
+def test_nothing_under_way_needs_no_settling() -> None:
+    said: list[str] = []
+    unit = disk(backend=Recording(said))
+    unit.reset("lun")
+    assert said == []
+
+
+def test_a_store_that_hangs_is_waited_for_once_and_told() -> None:
+    said: list[str] = []
+    store = Recording(said)
+    unit = disk(backend=store)
+    store.hangs = True
+    tasks = [make_task(read10(0, 1), 512) for _ in range(3)]
+    for task in tasks:
+        assert not unit.execute(task)
+    assert unit.abort(tasks[0]) and unit.abort(tasks[1])
+    assert store.patience == [SETTLE, 0]
+    assert unit.describe()["storage_errors"] == 1
+    assert "a call hangs" in str(unit.describe()["latest_storage_error"])
+    store.hangs = False
+    assert unit.abort(tasks[2])
+    assert not unit.execute(tasks[2])
+    assert unit.abort(tasks[2])
+    assert store.patience == [SETTLE, 0, 0, SETTLE]

@@ -63,6 +63,10 @@ class Server:
         assert self._process is not None
         self._process.terminate()
 
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def wait(self) -> None:
         assert self._process is not None
         self._process.wait()

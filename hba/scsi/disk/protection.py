@@ -222,6 +222,9 @@ class ProtectedStore(Backend):
         self.inner.resize(size)
         self._resized()
 
+    def settle(self, timeout: float) -> bool:
+        return self.inner.settle(timeout)
+
     def close(self) -> None:
         self.inner.on_event = None
         self.inner.close()
