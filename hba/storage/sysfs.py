@@ -7,6 +7,7 @@ disk has. Where there is no sysfs, nothing is known.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 # A SCSI device's, an NVMe namespace's, a virtio disk's own name; the same below the disk of a partition.
 _NAMES = ("device/wwid", "wwid", "serial", "device/serial")
 _LEAVING = ("cancel", "deleted")  # states of a SCSI device that the kernel removes
+_SCSI_ADDRESS = re.compile(r"\d+:\d+:\d+:\d+")  # names the folder of a SCSI device, which has a state
 _PAGE = 4096
 
 
@@ -42,8 +44,19 @@ def identity(node: os.stat_result) -> str:
 def is_there(node: os.stat_result) -> bool:
     """Whether the kernel still has the device and is not about to remove it."""
     where = folder(node)
-    leaving = any(_read(where / above / "device/state") in _LEAVING for above in ("", ".."))
+    leaving = any(_is_leaving(where / above / "device") for above in ("", ".."))
     return not leaving and where.exists()  # in this order: it may be removed at this moment
+
+
+def _is_leaving(device: Path) -> bool:
+    """Whether a SCSI device is one that the kernel removes: from its state to its driver to its nodes (device_del).
+
+    When the state cannot be read any more the nodes may still be there, and errors of I/O look like the medium's.
+    """
+    state = _read(device / "state")
+    if state:
+        return state in _LEAVING
+    return _SCSI_ADDRESS.fullmatch(device.resolve().name) is not None
 
 
 def limits(node: os.stat_result) -> Limits:

@@ -53,6 +53,17 @@ def test_whether_it_is_there(device: Path) -> None:
     assert not sysfs.is_there(NODE)
 
 
+def test_a_scsi_device_without_a_state_is_half_removed(device: Path) -> None:
+    """The kernel takes the state away first, and the nodes, long after it, last."""
+    (device / "device").rmdir()
+    scsi = device.parent / "2:0:1:0"
+    scsi.mkdir()
+    (device / "device").symlink_to(scsi)
+    assert not sysfs.is_there(NODE)
+    (scsi / "state").write_text("running\n")
+    assert sysfs.is_there(NODE)
+
+
 @pytest.mark.parametrize("where", ["queue", "device/block/sda/queue"])
 def test_what_it_takes(device: Path, where: str) -> None:
     assert sysfs.limits(NODE) == Limits(0, 0)
