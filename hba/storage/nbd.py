@@ -255,8 +255,7 @@ class NbdBackend(CountingBackend):
             self.errors += 1
             request.done(StorageError(f"{self.uri}: cannot {request.what}: {os.strerror(code)}", code))
             return
-        if request.finish is not None:
-            request.finish()
+        request.finish_now()
         request.done(None)
 
     def _submit(self, request: _Request) -> bool:
@@ -477,6 +476,9 @@ class NbdBackend(CountingBackend):
                 self._handle.poll(max(1, min(50, int(left * 1000))))
             except self._nbd.Error:
                 pass  # the state says what to do
+        for request, code in self._finished:
+            if not code:
+                request.finish_now()
         self._withdraw()
         return True
 
@@ -569,6 +571,11 @@ class _Request:
         self.send = send
         self.done = done
         self.finish = finish  # before `done`, when it went well
+
+    def finish_now(self) -> None:
+        finish, self.finish = self.finish, None
+        if finish is not None:
+            finish()
 
 
 def _scatter(data: memoryview, views: Sequence[memoryview]) -> Callable[[], None]:

@@ -145,10 +145,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def test_nbd_waits_for_the_answer(server: Server, loop: EventLoop) -> None:
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_nbd_waits_for_the_answer(server: Server, loop: EventLoop, pieces: int) -> None:
     backend = NbdBackend(server.uri, loop)
     memory, ended = memoryview(bytearray(LENGTH)), []
-    assert not backend.read([memory], 0, ended.append)
+    size = LENGTH // pieces
+    assert not backend.read([memory[at : at + size] for at in range(0, LENGTH, size)], 0, ended.append)
     assert backend.settle(LONG)
     assert memory == CONTENT and ended == []
     until(loop, lambda: bool(ended))
