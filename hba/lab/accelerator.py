@@ -1,52 +1,75 @@
-"""KVM or emulation: found out by trying, since /dev/kvm may exist and still run nothing."""
+"""KVM or emulation (TCG): what a guest is started with, and what happens when KVM turns out not to run it."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar, cast, get_args
 
-from hba.errors import GuestError
+from hba.errors import GuestError, HbaError
+from hba.lab import kvm
+from hba.lab.cache import Cache
+from hba.lab.progress import Progress
 from hba.lab.qemu import Qemu
 
-# A boot sector that ends QEMU through isa-debug-exit: mov dx,0x501; mov al,0x2a; out dx,al; hlt; jmp -3.
-_PROBE = bytes.fromhex("ba0105 b02a ee f4 ebfd".replace(" ", ""))
-_EXIT_CODE = (0x2A << 1) | 1
+Wanted = Literal["auto", "kvm", "tcg"]
+Accelerator = Literal["kvm", "tcg"]
+VARIABLE = "HBA_ACCEL"  # for CI, and for whoever does not want to say it every time
+
+_Started = TypeVar("_Started")
 
 
-def choose(wanted: str, qemu: Qemu) -> str:
-    """`kvm` or `tcg` for `auto`, `kvm` or `tcg`; `GuestError` when KVM was asked for and does not work."""
-    if wanted == "tcg":
-        return "tcg"
-    problem = kvm_problem(qemu)
-    if problem is None:
-        return "kvm"
-    if wanted == "kvm":
-        raise GuestError(f"KVM cannot be used: {problem}")
-    return "tcg"
+def default() -> Wanted:
+    """What `$HBA_ACCEL` says, else `auto`; `HbaError` when it says something else."""
+    said = os.environ.get(VARIABLE) or "auto"
+    if said not in get_args(Wanted):
+        raise HbaError(f"{VARIABLE}={said}: auto, kvm or tcg is wanted")
+    return cast(Wanted, said)
 
 
-def kvm_problem(qemu: Qemu) -> str | None:
-    """Why KVM runs no guest here, or None when it does: a boot sector is run with it."""
-    if not Path("/dev/kvm").exists():
-        return "there is no /dev/kvm (no virtualisation, or the module kvm is not loaded)"
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "this user may not open /dev/kvm (join the group kvm)"
-    with tempfile.TemporaryDirectory() as folder:
-        sector = Path(folder) / "probe.img"
-        sector.write_bytes(_PROBE.ljust(510, b"\0") + b"\x55\xaa" + bytes(1474560 - 512))
-        command = [
-            *qemu.argv,
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc", "-accel", "kvm"),
-            *("-device", "isa-debug-exit,iobase=0x501,iosize=1", "-drive", f"file={sector},format=raw,if=floppy"),
-        ]
+@dataclass(frozen=True)
+class Decision:
+    """What a guest runs with; under `auto`, KVM is only believed as long as it runs the guest."""
+
+    wanted: Wanted
+    chosen: Accelerator
+    answers: kvm.Answers
+    progress: Progress
+
+    def run(self, start: Callable[[Accelerator], _Started]) -> _Started:
+        """`start` a guest; under `auto` once more under TCG when KVM fails it, with a line that says so."""
         try:
-            answer = subprocess.run(
-                command, env={**os.environ, **qemu.env}, capture_output=True, text=True, timeout=10, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return "a guest started with it does not run"
-        if answer.returncode == _EXIT_CODE:
-            return None
-        return (answer.stderr.strip() or f"QEMU ended with exit code {answer.returncode}")[-300:]
+            return start(self.chosen)
+        except kvm.KvmFailure as failure:
+            self.emulate_instead(failure)
+            return start("tcg")
+
+    def distrust(self, failure: kvm.KvmFailure) -> None:
+        """Remember that KVM failed a guest: the next one is not started with it."""
+        self.answers.keep(failure.cause)
+
+    def emulate_instead(self, failure: kvm.KvmFailure) -> None:
+        """`distrust`, and raise `failure` again unless the guest may be started under TCG instead."""
+        self.distrust(failure)
+        if self.wanted != "auto":
+            raise failure
+        self.progress.say(f"KVM does not run this guest ({failure.cause}): starting it again under TCG (emulated)")
+
+
+def decide(wanted: Wanted, qemu: Qemu, cache: Cache, kernel: Callable[[], Path]) -> Decision:
+    """KVM if it works and was not ruled out, else TCG, with a line that says why.
+
+    `kernel` gives a kernel to try KVM with. `GuestError` when KVM was asked for and does not work.
+    """
+    answers = kvm.Answers(cache, qemu)
+    if wanted == "tcg":
+        return Decision(wanted, "tcg", answers, cache.progress)
+    problem = kvm.problem(qemu, kernel, answers)
+    if problem is None:
+        return Decision(wanted, "kvm", answers, cache.progress)
+    if wanted == "kvm":
+        raise GuestError(f"KVM cannot be used: {problem}. --accel tcg emulates the guest, --accel auto chooses")
+    cache.progress.say(f"the guest is emulated (TCG): {problem}")
+    return Decision(wanted, "tcg", answers, cache.progress)

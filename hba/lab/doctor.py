@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from hba.errors import HbaError
-from hba.lab import accelerator, cache, debian, image, paths, qemu
+from hba.lab import cache, debian, image, kernel, kvm, paths, qemu
 from hba.lab.progress import Progress
 
 State = Literal["good", "limited", "missing"]
@@ -46,7 +46,7 @@ def checks() -> Iterator[Check]:
     yield _mirror()
     found, check = _qemu(store, can_unpack=not missing_tools)
     yield check
-    yield _kvm(found)
+    yield _kvm(found, store)
     yield _shared_memory()
     yield _image(store, can_make=not missing_tools)
 
@@ -88,13 +88,21 @@ def _qemu(store: cache.Cache, can_unpack: bool) -> tuple[qemu.Qemu | None, Check
     return None, Check(name, MISSING, why, "install QEMU 10.1 or later, or the guest image tools")
 
 
-def _kvm(found: qemu.Qemu | None) -> Check:
+def _kvm(found: qemu.Qemu | None, store: cache.Cache) -> Check:
+    """Tried anew, whatever was found earlier: this is where one looks after having mended it."""
+    emulated = "guests are emulated: slower, and good enough"
+    if (problem := kvm.unusable()) is not None:
+        return Check("KVM", LIMITED, problem, emulated)
     if found is None:
-        return Check("KVM", LIMITED, "not tried: no QEMU yet", "")
-    problem = accelerator.kvm_problem(found)
+        return Check("KVM", LIMITED, f"{kvm.DEVICE} opens; not tried: no QEMU yet", "scripts/launch tries it")
+    linux = kernel.cached(image.recipe(), store)
+    if linux is None:
+        return Check("KVM", LIMITED, f"{kvm.DEVICE} opens; not tried: no guest kernel yet", "scripts/launch tries it")
+    problem = kvm.boot(found, linux.image)
+    kvm.Answers(store, found).keep(problem)
     if problem is None:
-        return Check("KVM", GOOD, "runs a guest")
-    return Check("KVM", LIMITED, problem, "guests are emulated: slower, and good enough")
+        return Check("KVM", GOOD, f"runs Linux {linux.release}")
+    return Check("KVM", LIMITED, f"{kvm.DEVICE} opens, but runs no Linux kernel: {problem}", emulated)
 
 
 def _shared_memory() -> Check:

@@ -10,6 +10,7 @@ Leaving the block ends both, whatever happened, and removes the folder.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import signal
 import threading
@@ -20,7 +21,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from hba.errors import ConfigError, StorageError
-from hba.lab import accelerator, config, disks, image, initramfs, kernel, machine, observe, paths, qemu
+from hba.lab import accelerator, config, disks, image, initramfs, kernel, kvm, machine, observe, paths, qemu
 from hba.lab.cache import Cache
 from hba.lab.disks import Disk
 from hba.lab.guest import Guest
@@ -38,7 +39,7 @@ class Options:
     machine: str = "pc"
     memory_mib: int = 768
     cpus: int = 1
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    accelerator: accelerator.Wanted = field(default_factory=accelerator.default)
     kernel: str = ""  # empty: the recipe's default
     modules: Path | None = None
     append: str = ""  # added to the kernel's command line
@@ -76,6 +77,8 @@ class Experiment:
         self._profile = machine.load(options.machine)
         self._parts = _Parts()
         self._rundir = RunDir()
+        self._decision: accelerator.Decision | None = None
+        self._start: Callable[[accelerator.Accelerator], None] | None = None
 
     def __enter__(self) -> Experiment:
         return self
@@ -130,7 +133,27 @@ class Experiment:
         cache = Cache(self.progress)
         chosen = qemu.find(cache)
         boot = None if self.options.disk is not None else self._make_boot(cache)
-        self._start_guest(chosen, boot, [*self._devices(), *self.options.qemu_arguments])
+        self._decision = accelerator.decide(
+            self.options.accelerator, chosen, cache, lambda: boot.kernel if boot is not None else _any_kernel(cache)
+        )
+        self._start = functools.partial(
+            self._start_guest, chosen, boot, [*self._devices(), *self.options.qemu_arguments]
+        )
+        self._decision.run(self._start)
+
+    def distrust(self, failure: kvm.KvmFailure) -> None:
+        """After KVM failed a guest that was at work: the next one is not started with it."""
+        if self._decision is not None:
+            self._decision.distrust(failure)
+
+    def emulate_instead(self, failure: kvm.KvmFailure) -> None:
+        """After KVM failed a guest on whose console a person was looking: the same guest again, under TCG.
+
+        Raises `failure` again when the options rule that out.
+        """
+        assert self._decision is not None and self._start is not None, "start() first"
+        self._decision.emulate_instead(failure)
+        self._start("tcg")
 
     def _devices(self) -> list[str]:
         boot_index = 0 if self.options.disk is not None else None
@@ -149,7 +172,15 @@ class Experiment:
             for number, adapter in enumerate(self.adapters)
         ]
 
-    def _start_guest(self, chosen: qemu.Qemu, boot: machine.Boot | None, devices: list[str]) -> None:
+    def _start_guest(
+        self,
+        chosen: qemu.Qemu,
+        boot: machine.Boot | None,
+        devices: list[str],
+        chosen_accelerator: accelerator.Accelerator,
+    ) -> None:
+        if self._parts.guest is not None:
+            self._parts.guest.kill()
         sockets = machine.Sockets(self.folder)
         command = machine.command_line(
             chosen,
@@ -158,11 +189,13 @@ class Experiment:
             boot=boot,
             memory_mib=self.options.memory_mib,
             cpus=self.options.cpus,
-            accelerator=accelerator.choose(self.options.accelerator, chosen),
+            accelerator=chosen_accelerator,
             devices=devices,
         )
         others = self._parts.server.alive if self._parts.server is not None else lambda: None
-        guest = self._parts.guest = Guest(chosen, command, sockets, others)
+        guest = self._parts.guest = Guest(
+            chosen, command, sockets, others, accelerator=chosen_accelerator, first_line=kvm.FIRST_LINE
+        )
         if boot is not None:
             what = f"booting Linux {self.kernel_release} on {self._profile.name}"
             with self.progress.step(what) as step:
@@ -227,6 +260,13 @@ class Experiment:
         initrd.write_bytes(initramfs.build(linux, root / "busybox"))
         words = [recipe["kernel"]["append"], "lab.console" if self.options.console else "", self.options.append]
         return machine.Boot(linux.image, initrd, root / "root.erofs", linux.modules, " ".join(filter(None, words)))
+
+
+def _any_kernel(cache: Cache) -> Path:
+    """A kernel to try KVM with, for a guest that boots from a disk of its own."""
+    recipe = image.recipe()
+    linux = kernel.cached(recipe, cache) or kernel.find(recipe["kernel"]["default"], recipe, cache)
+    return linux.image
 
 
 def _console_filter(update: Callable[[str], None]) -> Callable[[str], None]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hba.errors import GuestError
-from hba.lab import machine, process
+from hba.lab import kvm, machine, process
+from hba.lab.accelerator import Accelerator
 from hba.lab.agent import Agent
 from hba.lab.monitor import Monitor
 from hba.lab.qemu import Qemu
@@ -22,7 +23,12 @@ _ERRORS = "qemu.log"
 
 
 class Guest:
-    """A running QEMU. `others_alive` raises when something else the guest depends on has died."""
+    """A running QEMU. `others_alive` raises when something else the guest depends on has died.
+
+    Under KVM everything that waits raises `KvmFailure` as soon as QEMU reports that KVM gave up on the guest: QEMU
+    itself keeps running then, with a console that stays as it is. So does `wait_for_agent` when the guest has not said
+    a word after `first_line` seconds.
+    """
 
     def __init__(
         self,
@@ -30,8 +36,14 @@ class Guest:
         command: Sequence[str],
         sockets: machine.Sockets,
         others_alive: Callable[[], None] = lambda: None,
+        *,
+        accelerator: Accelerator = "tcg",
+        first_line: float = 60.0,
     ) -> None:
         self.sockets = sockets
+        self._accelerator = accelerator
+        self._first_line = first_line
+        sockets.remove()  # those of a guest that was started before this one
         self._others_alive = others_alive
         self._agent: Agent | None = None
         self._monitor: Monitor | None = None
@@ -69,6 +81,10 @@ class Guest:
     def alive(self) -> None:
         """Raise `GuestError` with the cause when the guest cannot go on."""
         self._others_alive()
+        if self._accelerator == "kvm":
+            cause = kvm.complaint(self._errors.read_text(errors="replace"))
+            if cause is not None:
+                raise kvm.KvmFailure(cause)
         if not self.running:
             code = process.describe_exit(self.process.returncode)
             said = self._errors.read_text(errors="replace").strip()
@@ -98,7 +114,10 @@ class Guest:
                 if lines and lines[-1].strip():
                     on_line(lines[-1].strip())
                 seen, last_sign = size, time.monotonic()
-            if time.monotonic() - last_sign > SILENCE:
+            silent = time.monotonic() - last_sign
+            if self._accelerator == "kvm" and not seen and silent > self._first_line:
+                raise kvm.KvmFailure(f"nothing on its console for {self._first_line:.0f} s")
+            if silent > SILENCE:
                 raise GuestError(
                     f"the guest hangs: nothing on its console for {SILENCE:.0f} s" + self.last_console_lines()
                 )

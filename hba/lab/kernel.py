@@ -49,11 +49,22 @@ def find(wanted: str, recipe: dict[str, Any], cache: Cache, modules_dir: Path | 
     if not re.fullmatch(r"[0-9][0-9A-Za-z.+~-]*", wanted):
         raise HbaError(f"--kernel {wanted}: neither a file nor a kernel version such as 6.12 or 6.12.107+deb13-amd64")
     key = key_of(repr(recipe["modules"]))
-    cached = [path.name for path in cache.root.glob(f"kernel-*-{key}") if path.is_dir()]
-    releases = [name.removeprefix("kernel-").removesuffix(f"-{key}") for name in cached]
-    if not (matching := matching_releases(wanted, releases)):
+    if not (matching := matching_releases(wanted, _cached_releases(cache, key))):
         return _from_debian(wanted, recipe, cache, key)
     return _load(cache.path(f"kernel-{matching[-1]}-{key}"))
+
+
+def cached(recipe: dict[str, Any], cache: Cache) -> Kernel | None:
+    """A kernel that is in the cache, one of the recipe's default version before others; None when there is none."""
+    releases = sorted(_cached_releases(cache, key := key_of(repr(recipe["modules"]))), key=_version_key)
+    preferred = matching_releases(recipe["kernel"]["default"], releases)
+    found = preferred or releases
+    return _load(cache.path(f"kernel-{found[-1]}-{key}")) if found else None
+
+
+def _cached_releases(cache: Cache, key: str) -> list[str]:
+    names = [path.name for path in cache.root.glob(f"kernel-*-{key}") if path.is_dir()]
+    return [name.removeprefix("kernel-").removesuffix(f"-{key}") for name in names]
 
 
 def matching_releases(wanted: str, releases: Iterable[str]) -> list[str]:

@@ -16,13 +16,13 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import click
 from rich.console import Console
 
 from hba.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, HbaError
-from hba.lab import console, machine, observe, paths, suite, verdict
+from hba.lab import accelerator, console, kvm, machine, observe, paths, suite, verdict
 from hba.lab.cache import default_root
 from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
@@ -65,7 +65,9 @@ class Task:
 @click.option("--machine", "machine_name", default="pc", show_default=True, help="Profile of qemu/machines/.")
 @click.option("--memory", default=768, show_default=True, metavar="MIB", help="The guest's memory.")
 @click.option("--cpus", default=1, show_default=True, help="The guest's processors.")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
+@click.option("--accel", type=click.Choice(get_args(accelerator.Wanted)), default="auto", show_default=True,
+              envvar=accelerator.VARIABLE, show_envvar=True,
+              help="Run the guest with KVM or emulate it; auto takes KVM where it runs a Linux kernel.")  # fmt: skip
 @click.option("--device", type=click.Choice(["hba", "builtin-pvscsi"]), default="hba", show_default=True,
               help="Our HBA, or QEMU's own PVSCSI model to compare with.")  # fmt: skip
 @click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
@@ -176,7 +178,9 @@ def _launch(options: Options, task: Task) -> int:
                 experiment.start()
                 return _console(experiment, progress, task)
             return _suite(chosen, experiment, progress, task)
-        except HbaError:
+        except HbaError as error:
+            if isinstance(error, kvm.KvmFailure):
+                experiment.distrust(error)
             if task.keep:
                 progress.say(f"what there is of it is in {experiment.folder}")
             raise
@@ -222,7 +226,12 @@ def _console(experiment: Experiment, progress: Progress, task: Task) -> int:
     _tell_where(experiment, progress)
     if sys.stdin.isatty():
         progress.say("the guest's console; Ctrl-] leaves it, `poweroff` in the guest ends it")
-    console.attach(experiment.guest, experiment.guest.sockets.serial)
+    while True:
+        try:
+            console.attach(experiment.guest, experiment.guest.sockets.serial)
+            break
+        except kvm.KvmFailure as failure:
+            experiment.emulate_instead(failure)
     if task.keep and experiment.guest.running:
         progress.say("the guest keeps running; Ctrl-C ends it")
         try:

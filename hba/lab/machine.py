@@ -81,6 +81,11 @@ class Sockets:
     def firmware_log(self) -> Path:
         return self.folder / "firmware.log"
 
+    def remove(self) -> None:
+        """Take away what an earlier QEMU left, so that what is there is the next one's."""
+        for path in (self.monitor, self.serial, self.agent, self.console_log, self.firmware_log):
+            path.unlink(missing_ok=True)
+
 
 def command_line(
     qemu: Qemu,
