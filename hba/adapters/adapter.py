@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypedDict
 
 from hba.pci.function import PciFunction
+
+
+class Announcement(TypedDict):
+    """Whether the guest has been told of a change.
+
+    state: "posted": nothing is left to tell, "waiting": it will be told, "none": it will not.
+    why: of the last two.
+    """
+
+    state: str
+    why: str
 
 
 class Adapter(ABC):
@@ -21,9 +34,18 @@ class Adapter(ABC):
     def stop(self) -> None:
         """Power off: end what is outstanding, release everything. Idempotent."""
 
+    on_untold: Callable[[str], None] | None = None  # the guest does not hear what it is told: how that shows
+
     @abstractmethod
-    def hot_plug(self, change: str, target: int, lun: int) -> None:
-        """A unit was "added" to or "removed" from the bus: tell the guest, if the interface has a way."""
+    def hot_plug(self, change: str, target: int, lun: int, known: bool = True) -> None:
+        """A unit was "added" to or "removed" from the bus: tell the guest, if the interface has a way.
+
+        `known`: of a unit that was removed, whether the guest may have found it by itself.
+        """
+
+    @abstractmethod
+    def announcement(self, target: int, lun: int) -> Announcement:
+        """What became of the last `hot_plug` of an address."""
 
     @abstractmethod
     def snapshot(self) -> dict[str, object]:

@@ -141,6 +141,8 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
         value = client.call("lun.remove", target=unit[0], lun=unit[1])
     if as_json:
         output.print_json(value)
+    else:
+        luns.announcement(value)
 
 
 @command.command("eject")
@@ -204,3 +206,4 @@ def _answer(unit: dict[str, Any], as_json: bool) -> None:
         output.print_json(unit)
     else:
         luns.brief([unit])
+        luns.announcement(unit)

@@ -8,7 +8,7 @@ TOPICS = {
     "verifier": "a finding of the verifier, as `show.verifier` has them",
     "trace": "an event of the request trace (many per command)",
     "storage": "something happened to a backing store by itself",
-    "hotplug": "a logical unit was added or removed, a medium changed",
+    "hotplug": "a logical unit was added or removed, a medium changed; or the guest does not hear of it",
     "client": "a vfio-user client connected or left",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +25,12 @@ class Snapshot(Protocol):
     def snapshot(self) -> dict[str, object]: ...
 
 
+class HotPlugged(Snapshot, Protocol):
+    """What the guest drives, which tells it of units that come and go."""
+
+    def announcement(self, target: int, lun: int) -> Mapping[str, object]: ...
+
+
 @dataclass
 class Parts:
     """The layers of one running adapter, top to bottom, and what stands beside them."""
@@ -34,7 +40,7 @@ class Parts:
     loop: EventLoop
     engine: Snapshot
     function: Snapshot  # hba.pci
-    adapter: Snapshot  # hba.adapters
+    adapter: HotPlugged  # hba.adapters
     port: PortDriver
     bus: ScsiBus
     verifier: Verifier | None

@@ -74,6 +74,11 @@ class Attentions:
         if condition in queue:
             queue.remove(condition)
 
+    def withdraw(self, conditions: frozenset[int]) -> None:
+        """What these were about is no more: nobody hears of them."""
+        for queue in self._queues.values():
+            queue[:] = [condition for condition in queue if condition not in conditions]
+
     def pending(self, initiator: int) -> list[int]:
         return list(self._queues.get(initiator, ()))
 

@@ -13,7 +13,8 @@ from hba.storage.backend import Read
 
 REPORT_LUNS_WELL_KNOWN = 0xC101  # SAM-5 "Well known logical unit addressing"
 
-HotPlug = Callable[[str, int, int], None]  # ("added" | "removed", target, lun)
+# ("added" | "removed", target, lun, whether the guest may have found a removed unit by itself)
+HotPlug = Callable[[str, int, int, bool], None]
 StorageEvent = Callable[[str, int, int], None]  # (what the back end said, target, lun)
 
 
@@ -41,7 +42,7 @@ class ScsiBus:
             if other is not unit:
                 other.luns_changed()
         if self.on_change is not None:
-            self.on_change("added", target, lun)
+            self.on_change("added", target, lun, False)
 
     def detach(self, target: int, lun: int) -> LogicalUnit:
         """Remove a unit; its tasks end with RESPONSE_NO_TARGET. Raises KeyError when there is none."""
@@ -53,8 +54,14 @@ class ScsiBus:
         for other in self.units.get(target, {}).values():
             other.luns_changed()
         if self.on_change is not None:
-            self.on_change("removed", target, lun)
+            # Nobody has a unit without having asked it what it is.
+            self.on_change("removed", target, lun, unit.commands_run > 0)
         return unit
+
+    def luns_reported(self, target: int, initiator: int) -> None:
+        """A unit of the target has answered REPORT LUNS: what it says is true of them all (SPC-3 REPORT LUNS)."""
+        for unit in self.units.get(target, {}).values():
+            unit.luns_reported(initiator)
 
     def withdraw(self, target: int, lun: int) -> None:
         """As `detach`, for a unit whose store has gone: it goes on reporting about it, until `restore` or `close`."""

@@ -34,6 +34,9 @@ SETTLE = 1.0  # s that an abort or a reset waits for the store; the driver's own
 
 Run = Callable[[Task], bool]
 
+# Unit attentions about the medium that is in the unit, which say nothing about the next one.
+_OF_A_MEDIUM = frozenset((NOT_READY_TO_READY_CHANGE, CAPACITY_DATA_HAS_CHANGED, OPERATOR_MEDIUM_REMOVAL_REQUEST))
+
 _length_of, _task_of = itemgetter(2), itemgetter(3)  # of a Read
 
 
@@ -223,6 +226,7 @@ class MediumUnit(DeviceServer):
 
     def open_tray(self) -> None:
         """The guest ejects: the medium stays in the open tray."""
+        self.attentions.withdraw(frozenset((OPERATOR_MEDIUM_REMOVAL_REQUEST,)))  # it may be had now
         self.tray_open = True
         self.medium_event(False)
         self.refresh()
@@ -255,6 +259,7 @@ class MediumUnit(DeviceServer):
         if backend is not None:
             backend.on_event = None
         self.attach_backend(None)
+        self.attentions.withdraw(_OF_A_MEDIUM)
         self.locked_by.clear()
         self.tray_open = True
         self.medium_event(False)
@@ -268,6 +273,7 @@ class MediumUnit(DeviceServer):
         if self.backend is not None:
             raise ValueError("there is a medium in the drive; eject it first")
         self.attach_backend(backend)
+        self.attentions.withdraw(_OF_A_MEDIUM)
         self.tray_open = False
         self.stopped = False
         self.loads += 1

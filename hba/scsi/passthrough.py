@@ -11,7 +11,7 @@ from typing import Protocol
 
 from hba.clock import Clock, S
 from hba.errors import StorageError
-from hba.scsi.attention import RESETS
+from hba.scsi.attention import Attentions
 from hba.scsi.command import VARIABLE_LENGTH
 from hba.scsi.sense import (
     INVALID_FIELD_IN_CDB,
@@ -81,7 +81,8 @@ class PassThrough(LogicalUnit):
         self.device = device
         self.trouble = Trouble(clock, self.tell)
         device.on_event = self._on_event
-        self._attentions: list[int] = []
+        self.attentions = Attentions()  # of this target's; the device's own come through
+        self.attentions.meet(Task.initiator)
         self._in_flight: dict[Task, Callable[[], None]] = {}  # and what withdraws it
         self.commands_run = 0
 
@@ -89,8 +90,8 @@ class PassThrough(LogicalUnit):
         cdb = cdb_of(task.cdb)
         if self.device.gone and not (cdb and cdb[0] == _REPORT_LUNS):
             return self._missing(task)
-        if cdb and self._attentions and cdb[0] not in _NO_ATTENTION:
-            return self._refuse(task, CheckCondition(self._attentions.pop(0)))
+        if cdb and cdb[0] not in _NO_ATTENTION and (pending := self.attentions.next(task.initiator)) is not None:
+            return self._refuse(task, CheckCondition(pending))
         if cdb and cdb[0] == _REPORT_LUNS and task.cdb[2] in (0, 2):
             return self._report_luns(task)
         views = task.data.views if task.data is not None and task.direction != DATA_NONE else []
@@ -162,13 +163,13 @@ class PassThrough(LogicalUnit):
         """The units of this target, not of the one the device has on its host."""
         numbers = sorted(self.bus.units.get(self.address[0], {})) if self.bus is not None else [self.address[1]]
         luns = b"".join(encode_lun(number) for number in numbers)
-        if REPORTED_LUNS_DATA_HAS_CHANGED in self._attentions:
-            self._attentions.remove(REPORTED_LUNS_DATA_HAS_CHANGED)
+        if self.bus is not None:
+            self.bus.luns_reported(self.address[0], task.initiator)
         return self._send(task, len(luns).to_bytes(4, "big") + bytes(4) + luns, int.from_bytes(task.cdb[6:10], "big"))
 
     def _on_event(self, event: str) -> None:
         if event == "back":
-            self._attentions = [NOT_READY_TO_READY_CHANGE]  # a unit that was unplugged is powered on besides
+            self.attentions.establish_all(NOT_READY_TO_READY_CHANGE)  # a unit that was unplugged is powered on besides
         self.tell(event)
 
     def execute_for_absent_lun(self, task: Task) -> bool:
@@ -204,11 +205,13 @@ class PassThrough(LogicalUnit):
     def reset(self, kind: str) -> None:
         """Ends the tasks; the device itself is not reset, because it may have other users."""
         self.abort_all(RESPONSE_RESET)
-        self._attentions = [RESETS[kind]]
+        self.attentions.reset(kind)
 
     def luns_changed(self) -> None:
-        if REPORTED_LUNS_DATA_HAS_CHANGED not in self._attentions:
-            self._attentions.append(REPORTED_LUNS_DATA_HAS_CHANGED)
+        self.attentions.establish_all(REPORTED_LUNS_DATA_HAS_CHANGED)
+
+    def luns_reported(self, initiator: int) -> None:
+        self.attentions.clear(REPORTED_LUNS_DATA_HAS_CHANGED, initiator)
 
     def describe(self) -> dict[str, object]:
         return {
@@ -217,6 +220,7 @@ class PassThrough(LogicalUnit):
             "lun": self.address[1],
             "commands": self.commands_run,
             "in_flight": len(self._in_flight),
+            "unit_attentions": self.attentions.describe(),
             "medium": "gone" if self.device.gone else "ready",
             **self.trouble.describe(),
             "storage": self.device.describe(),

@@ -540,6 +540,10 @@ class DeviceServer(LogicalUnit):
     def luns_changed(self) -> None:
         self.attention(REPORTED_LUNS_DATA_HAS_CHANGED)
 
+    def luns_reported(self, initiator: int) -> None:
+        self.attentions.clear(REPORTED_LUNS_DATA_HAS_CHANGED, initiator)
+        self.refresh()
+
     def refresh(self) -> None:
         """Fold everything that forbids the fast path into the one attribute it tests."""
         self._special = (

@@ -26,6 +26,7 @@ class LogicalUnit(ABC):
 
     bus: ScsiBus | None = None
     address: tuple[int, int] = (0, 0)  # target, lun
+    commands_run = 0  # of those that are no plain reads or writes
     leaves_with_store = False  # a store that has gone takes the unit off the bus until it is back
 
     plain_read: Plan = staticmethod(not_plain)
@@ -71,6 +72,10 @@ class LogicalUnit(ABC):
     @abstractmethod
     def luns_changed(self) -> None:
         """REPORTED LUNS DATA HAS CHANGED is due here."""
+
+    @abstractmethod
+    def luns_reported(self, initiator: int) -> None:
+        """The initiator has the target's list of units: REPORTED LUNS DATA HAS CHANGED is due no more."""
 
     @abstractmethod
     def describe(self) -> dict[str, object]:

@@ -181,9 +181,15 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
         recorder = parts.recorder
         events.source("trace", lambda: _follow(recorder, events))
 
-    def changed(change: str, target: int, lun: int) -> None:
-        adapter.hot_plug(change, target, lun)
-        events.publish("hotplug", {"change": change, "target": target, "lun": lun})
+    def changed(change: str, target: int, lun: int, known: bool) -> None:
+        adapter.hot_plug(change, target, lun, known)
+        why = adapter.announcement(target, lun)["why"]
+        untold = {"untold": why} if why else {}
+        events.publish("hotplug", {"change": change, "target": target, "lun": lun, **untold})
+
+    def not_heard(what: str) -> None:
+        events.publish("hotplug", {"change": "untold", "message": what})
+        log.warning("%s", what)
 
     def storage(event: str, target: int, lun: int) -> None:
         events.publish("storage", {"event": event, "target": target, "lun": lun})
@@ -199,6 +205,7 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
             parts.loop.call_soon(_collect)
 
     parts.bus.on_change = changed
+    adapter.on_untold = not_heard
     parts.bus.on_storage = storage
     adapter.function.on_client.append(client)
 

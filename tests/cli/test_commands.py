@@ -16,7 +16,7 @@ from hba.control.methods import METHODS
 from hba.control.parts import Parts
 from hba.errors import StorageError
 from hba.rules import RULES
-from tests.control.fakes import serving
+from tests.control.fakes import FakeAdapter, serving
 
 
 class Shell:
@@ -228,8 +228,26 @@ def test_units_come_change_and_go(shell: Shell, parts: Parts) -> None:
     assert shell.json("lun", "read-only", "1:2", "off")["read_only"] is False
     assert shell.json("lun", "eject", "1:2")["storage"] is None
     assert shell.json("lun", "insert", "1:2", "--storage", 'kind = "memory", size = "2M"')["storage"]["size"] == 2 << 20
-    assert shell.json("lun", "remove", "1:2") == {"target": 1, "lun": 2}
+    assert shell.json("lun", "remove", "1:2")["target"] == 1
     assert shell.json("lun", "ls") == []
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"state": "posted", "why": ""}, ""),
+        ({"state": "waiting", "why": "the ring is full"}, "unit 3:0: the guest was not told yet: the ring is full"),
+        ({"state": "none", "why": "no message ring"}, "unit 3:0: the guest was not told: no message ring"),
+    ],
+)
+def test_whether_the_guest_was_told_is_said(shell: Shell, parts: Parts, told: dict[str, str], said: str) -> None:
+    assert isinstance(parts.adapter, FakeAdapter)
+    parts.adapter.told = told
+    for words in (("add", "3", "--memory", "--size", "1M"), ("remove", "3")):
+        assert shell("lun", *words) == 0
+        assert [line for line in shell.out.splitlines() if "guest" in line] == ([said] if said else [])
+    assert shell.json("lun", "add", "3", "--memory", "--size", "1M")["announcement"] == told
+    assert shell.json("lun", "remove", "3") == {"target": 3, "lun": 0, "announcement": told}
 
 
 def test_a_file_is_given_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,15 @@ def test_rings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  ring fault  reqProdIdx jumped" in lines
 
 
+def test_messages_that_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    waits = {"waiting": 3, "next": ["removed 5:0", "added 5:0"], "stuck": "the guest sleeps"}
+    lines = shown(capsys, {"adapter": {"type": "x", "rings": RINGS, "messages": waits}, "port": {}})
+    assert "  3 messages wait for the message ring: removed 5:0, added 5:0, ..." in lines
+    assert "  stuck: the guest sleeps" in lines
+    lines = shown(capsys, {"adapter": {"rings": RINGS, "messages": {"waiting": 0, "next": [], "stuck": ""}}})
+    assert not [line for line in lines if "message" in line]
+
+
 def test_no_rings_and_nothing_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, {})[0] == "  rings: not set up"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ class FakeSnapshot:
         return dict(self.value)
 
 
+class FakeAdapter(FakeSnapshot):
+    """`told`: what it says of every announcement."""
+
+    told: Mapping[str, object] = {"state": "posted", "why": ""}
+
+    def announcement(self, target: int, lun: int) -> Mapping[str, object]:
+        return self.told
+
+
 class FakeUnit(LogicalUnit):
     """A disk as far as the control methods know one."""
 
@@ -61,6 +70,9 @@ class FakeUnit(LogicalUnit):
         pass
 
     def luns_changed(self) -> None:
+        pass
+
+    def luns_reported(self, initiator: int) -> None:
         pass
 
     def describe(self) -> dict[str, object]:
@@ -105,7 +117,7 @@ def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
         "loop": loop,
         "engine": FakeSnapshot(state="connected", bytes_received=1),
         "function": FakeSnapshot(identity=None, interrupts={"mode": "msi", "signals": 3}, dma=[]),
-        "adapter": FakeSnapshot(registers=REGISTERS, rings=None, counters={"requests": 7}),
+        "adapter": FakeAdapter(registers=REGISTERS, rings=None, counters={"requests": 7}),
         "port": FakeSnapshot(model="storport", counters={"submitted": 7}, units=[]),
         "bus": ScsiBus(),
         "verifier": Verifier(loop.clock),

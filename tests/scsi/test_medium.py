@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hba.scsi import sense
+from hba.scsi.medium import MediumUnit
 from hba.scsi.task import RESPONSE_ABORTED, Task
 from hba.storage.memory import MemoryBackend
 from tests.scsi.util import Deferred, disk, make_task, read10, run, settle, write10
@@ -102,6 +103,51 @@ def test_the_host_asks_for_a_locked_medium() -> None:
     assert run(unit, TUR).condition == sense.OPERATOR_MEDIUM_REMOVAL_REQUEST
     assert unit.eject(force=True) is not None
     assert not unit.locked_by
+
+
+def pending(unit: MediumUnit) -> list[int]:
+    return unit.attentions.pending(7)
+
+
+def test_unit_attentions_about_a_medium_go_with_it() -> None:
+    unit = disk(removable=True)
+    run(unit, LOCK)
+    with pytest.raises(ValueError, match="locked"):
+        unit.eject()
+    unit.resize(1 << 19)
+    unit.set_read_only(True)
+    assert pending(unit) == [
+        sense.OPERATOR_MEDIUM_REMOVAL_REQUEST,
+        sense.CAPACITY_DATA_HAS_CHANGED,
+        sense.MODE_PARAMETERS_CHANGED,
+    ]
+    unit.eject(force=True)
+    assert pending(unit) == [sense.MODE_PARAMETERS_CHANGED]  # which is about the unit
+    unit.insert(MemoryBackend(1 << 21))
+    assert pending(unit) == [sense.MODE_PARAMETERS_CHANGED, sense.NOT_READY_TO_READY_CHANGE]
+    unit.eject()
+    assert pending(unit) == [sense.MODE_PARAMETERS_CHANGED]
+
+
+def test_a_wish_for_an_empty_unit_is_not_about_the_medium_that_comes() -> None:
+    unit = disk(absent=True, removable=True)
+    assert run(unit, LOCK).status == 0
+    with pytest.raises(ValueError, match="locked"):
+        unit.eject()
+    unit.insert(MemoryBackend(1 << 20))
+    assert pending(unit) == [sense.NOT_READY_TO_READY_CHANGE]
+
+
+def test_a_guest_that_ejects_has_done_as_it_was_asked() -> None:
+    unit = disk(removable=True)
+    settle(unit, 3)
+    run(unit, LOCK)
+    with pytest.raises(ValueError, match="locked"):
+        unit.eject()
+    assert run(unit, TUR).condition == sense.OPERATOR_MEDIUM_REMOVAL_REQUEST
+    run(unit, UNLOCK)
+    assert run(unit, EJECT).status == 0
+    assert unit.attentions.pending(3) == []
 
 
 def test_ejecting_ends_what_runs() -> None:

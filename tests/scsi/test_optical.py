@@ -14,6 +14,7 @@ from tests.scsi.util import read10, run, settle
 TUR = "000000000000"
 EJECT, LOAD, LOCK = "1b0000000200", "1b0000000300", "1e0000000100"
 GESN = "4a010000100000000800"
+EJECT_REQUEST, NEW, REMOVED = 1, 2, 3
 
 
 def image(sectors: int) -> MemoryBackend:
@@ -136,7 +137,85 @@ def test_events_do_not_pile_up() -> None:
     unit = drive()
     for _ in range(100):
         unit.removal_requested()
-    assert len(unit.media_events) == 16
+        unit.medium_event(True)
+        unit.removal_requested()
+    assert poll(unit) == [(NEW, 2), (EJECT_REQUEST, 2)]
+
+
+def poll(unit: Cdrom) -> list[tuple[int, int]]:
+    """(event, media status) until there is none."""
+    found = []
+    while (event := run(unit, GESN, 8).data)[4]:
+        found.append((event[4], event[5]))
+    return found
+
+
+def refuse_to_eject(unit: Cdrom) -> None:
+    assert run(unit, LOCK).status == 0
+    with pytest.raises(ValueError, match="locked"):
+        unit.eject()
+
+
+def test_an_eject_request_goes_with_the_disc_it_was_about() -> None:
+    """udev ejects what is in the drive when it hears of one."""
+    unit = drive()
+    refuse_to_eject(unit)
+    unit.eject(force=True)
+    unit.insert(image(2000))
+    assert poll(unit) == [(NEW, 2)]
+    settle(unit)
+    refuse_to_eject(unit)  # this one is about the new disc
+    assert poll(unit) == [(EJECT_REQUEST, 2)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "events"),
+    [
+        ("r", [(EJECT_REQUEST, 2)]),
+        ("rr", [(EJECT_REQUEST, 2)]),
+        ("rf", [(REMOVED, 1)]),
+        ("rg", [(REMOVED, 1)]),  # the guest did as it was asked
+        ("rgl", [(NEW, 2)]),
+        ("f", [(REMOVED, 1)]),
+        ("fi", [(NEW, 2)]),
+        ("fif", [(REMOVED, 1)]),
+        ("fifi", [(NEW, 2)]),
+        ("fir", [(NEW, 2), (EJECT_REQUEST, 2)]),
+        ("firfi", [(NEW, 2)]),
+    ],
+)
+def test_media_events_are_about_the_disc_that_is_there(steps: str, events: list[tuple[int, int]]) -> None:
+    """r: the host's wish is refused, f: it insists, i: it inserts; g: the guest ejects, l: it loads."""
+    unit = drive()
+    for step in steps:
+        if step == "r":
+            refuse_to_eject(unit)
+        elif step == "f":
+            unit.eject(force=True)
+        elif step == "i":
+            unit.insert(image(2000))
+            settle(unit)
+        else:
+            run(unit, "1e0000000000")
+            assert run(unit, EJECT if step == "g" else LOAD).status == 0
+    names = {EJECT_REQUEST: "EjectRequest", NEW: "NewMedia", REMOVED: "MediaRemoval"}
+    assert unit.describe()["media_events"] == [names[event] for event, _ in events]
+    assert poll(unit) == events
+
+
+def test_a_wish_for_an_empty_tray_is_not_about_the_disc_that_comes() -> None:
+    unit = drive(None)
+    refuse_to_eject(unit)
+    unit.insert(image(1000))
+    assert poll(unit) == [(NEW, 2)]
+
+
+def test_nothing_is_left_of_the_time_before_power_on() -> None:
+    unit = drive()
+    refuse_to_eject(unit)
+    unit.reset("power-on")
+    assert poll(unit) == []
+    assert run(unit, TUR).condition == sense.POWER_ON_OCCURRED
 
 
 def test_an_empty_drive() -> None:

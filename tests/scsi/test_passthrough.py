@@ -64,6 +64,15 @@ def start(unit: PassThrough, cdb: str, room: int = 0, out: bytes | None = None) 
     return task, ended
 
 
+def settled(device: FakeDevice) -> PassThrough:
+    """A unit whose power-on unit attention has been taken."""
+    unit = PassThrough(device, VirtualClock())
+    task, _ = start(unit, "000000000000")
+    assert sense.condition_of(task.sense) == sense.POWER_ON_OCCURRED
+    assert not device.sent
+    return unit
+
+
 @pytest.mark.parametrize(
     ("raw", "length"), [("00" * 16, 6), ("28" + "00" * 15, 10), ("88" + "00" * 15, 16), ("a8" + "00" * 15, 12), ("", 0)]
 )
@@ -72,7 +81,7 @@ def test_the_padding_of_a_cdb_is_not_sent(raw: str, length: int) -> None:
 
 
 def test_data_and_status_come_back(device: FakeDevice) -> None:
-    unit = PassThrough(device, VirtualClock())
+    unit = settled(device)
     task, ended = start(unit, read10(0, 1), 512)
     cdb, direction, views, done = device.sent[0]
     assert (cdb.hex(), direction, ended) == (read10(0, 1), FROM_DEVICE, [])
@@ -88,7 +97,7 @@ def test_data_and_status_come_back(device: FakeDevice) -> None:
 
 
 def test_errors(device: FakeDevice) -> None:
-    unit = PassThrough(device, VirtualClock())
+    unit = settled(device)
     task, ended = start(unit, write10(0, 1), out=bytes(512))
     device.sent[0][3](ScsiResult(0, b"", 512, StorageError("late", errno.ETIMEDOUT)))
     assert sense.condition_of(task.sense) == sense.NOT_READY_COMMUNICATION_FAILURE
@@ -101,7 +110,7 @@ def test_errors(device: FakeDevice) -> None:
 
 
 def test_a_device_that_has_gone_takes_the_unit_with_it(device: FakeDevice) -> None:
-    unit = PassThrough(device, VirtualClock())
+    unit = settled(device)
     unit.leaves_with_store = True
     task, ended = start(unit, read10(0, 1), 512)
     device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
@@ -111,7 +120,7 @@ def test_a_device_that_has_gone_takes_the_unit_with_it(device: FakeDevice) -> No
 
 
 def test_or_the_unit_stays_and_is_not_ready(device: FakeDevice) -> None:
-    unit = PassThrough(device, VirtualClock())
+    unit = settled(device)
     task, ended = start(unit, read10(0, 1), 512)
     device.sent[-1][3](ScsiResult(0, b"", 512, StorageError("gone", errno.ENODEV)))
     assert ended == [task] and sense.condition_of(task.sense) == sense.NOT_READY_CAUSE_NOT_REPORTABLE
@@ -143,7 +152,7 @@ def test_no_longer_transfers_than_the_kernel_sends(
 
 
 def test_abort_and_reset_drop_the_late_answer(device: FakeDevice) -> None:
-    unit = PassThrough(device, VirtualClock())
+    unit = settled(device)
     task, ended = start(unit, read10(0, 1), 512)
     assert unit.abort(task) and not unit.abort(task)
     device.sent[0][3](ScsiResult(0, b"", 0))
@@ -173,3 +182,27 @@ def test_closing(device: FakeDevice) -> None:
     task, ended = start(unit, read10(0, 1), 512)
     unit.close()
     assert device.closed and ended == [task]
+
+
+def test_a_new_unit_was_powered_on_and_keeps_what_else_is_due(device: FakeDevice) -> None:
+    """Another device under an address the guest still has something at must not be taken for the old one."""
+    bus = ScsiBus()
+    unit = settled(device)
+    bus.attach(0, 0, unit)
+    assert bus.detach(0, 0) is unit
+    other = PassThrough(device, VirtualClock())
+    bus.attach(0, 0, other)
+    bus.attach(0, 1, disk())
+    device.gone = True
+    device.gone = False
+    assert device.on_event is not None
+    device.on_event("back")  # which was all that was left to tell
+    conditions = []
+    for _ in range(3):
+        task, _ = start(other, "000000000000")
+        conditions.append(sense.condition_of(task.sense))
+    assert conditions == [
+        sense.POWER_ON_OCCURRED,
+        sense.REPORTED_LUNS_DATA_HAS_CHANGED,
+        sense.NOT_READY_TO_READY_CHANGE,
+    ]

@@ -252,7 +252,7 @@ def test_attach_and_detach_tell_the_other_luns_and_end_tasks() -> None:
     first, backend = disk(), Deferred(1 << 20)
     bus.attach(0, 0, first)
     changes: list[tuple[str, int, int]] = []
-    bus.on_change = lambda what, target, lun: changes.append((what, target, lun))
+    bus.on_change = lambda what, target, lun, known: changes.append((what, target, lun))
     second = disk(backend=backend)
     bus.attach(0, 1, second)
     assert run(first, TUR).condition == sense.REPORTED_LUNS_DATA_HAS_CHANGED
@@ -266,6 +266,42 @@ def test_attach_and_detach_tell_the_other_luns_and_end_tasks() -> None:
     assert run(first, "a0" + "00" * 5 + "000001000000", 256).status == 0
     assert run(first, TUR).status == 0
     assert changes == [("added", 0, 1), ("removed", 0, 1)]
+
+
+def test_one_report_luns_is_enough_for_all_units_of_a_target() -> None:
+    """SPC-3 REPORT LUNS: it clears the unit attention of every unit of the target, for that initiator."""
+    bus = ScsiBus()
+    units = [disk() for _ in range(4)]
+    for lun, unit in enumerate(units):
+        settle(unit, 7, 3)
+        bus.attach(0, lun, unit)
+    bus.attach(1, 0, disk())
+    other = bus.units[1][0]
+    bus.attach(1, 1, disk())
+    for unit in units[:3]:
+        assert unit.attentions.pending(7) == [sense.REPORTED_LUNS_DATA_HAS_CHANGED]  # of several, one
+    assert run(units[1], "a0" + "00" * 5 + "000001000000", 256).data[:4] == (4 * 8).to_bytes(4, "big")
+    for unit in units:
+        assert run(unit, TUR).status == 0
+    assert run(units[0], TUR, initiator=3).condition == sense.REPORTED_LUNS_DATA_HAS_CHANGED
+    assert run(other, TUR).condition == sense.REPORTED_LUNS_DATA_HAS_CHANGED  # another target's
+
+
+def test_a_unit_under_an_address_that_was_used_knows_nothing_of_the_one_before() -> None:
+    bus = ScsiBus()
+    first = disk(removable=True)
+    bus.attach(4, 0, first)
+    run(first, "1e0000000100")
+    first.luns_changed()
+    bus.withdraw(4, 0)
+    bus.restore(4, 0)
+    assert first.attentions.pending(7) == [sense.POWER_ON_OCCURRED]
+    assert not first.locked_by
+    bus.detach(4, 0)
+    second = disk(attentions=True)
+    bus.attach(4, 0, second)
+    assert run(second, TUR).condition == sense.POWER_ON_OCCURRED
+    assert run(second, TUR).status == 0
 
 
 def test_bus_task_management() -> None:

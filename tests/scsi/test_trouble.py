@@ -112,7 +112,7 @@ def test_of_a_device_that_is_passed_through() -> None:
     bus = ScsiBus()
     bus.attach(0, 0, unit)
     bus.on_storage = lambda event, target, lun: heard.append(event)
-    unit._attentions.clear()
+    unit.attentions.next(7)
     device.refuse = BROKEN
     assert unit.execute(make_task(read10(0, 1), 512))
     assert heard == ["error: Input/output error"]

@@ -78,8 +78,10 @@ def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
         client.call("events.subscribe", topics=["hotplug"])
         with BenchDriver(server.socket, 1 << 20) as driver:
             assert driver.capacity()[0] == (16 << 20) // 512
-            client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
-            assert next(client.events())["data"] == {"change": "added", "target": 5, "lun": 0}
+            answer = client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
+            untold = answer["announcement"]["why"]
+            assert "no message ring" in untold
+            assert next(client.events())["data"] == {"change": "added", "target": 5, "lun": 0, "untold": untold}
         with BenchDriver(server.socket, 1 << 20, target=5) as driver:
             assert driver.capacity()[0] == (4 << 20) // 512
             client.call("lun.remove", target=5)

@@ -9,6 +9,7 @@ from typing import cast
 import msgspec
 import pytest
 
+from hba.adapters.adapter import Adapter
 from hba.config.model import AdapterConfig
 from hba.errors import StorageError
 from hba.loop import EventLoop
@@ -53,9 +54,9 @@ def changes(adapter: Assembled) -> Changes:
     tell = adapter.parts.bus.on_change
     assert tell is not None
 
-    def changed(change: str, target: int, lun: int) -> None:
+    def changed(change: str, target: int, lun: int, known: bool) -> None:
         seen.append((change, target, lun))
-        tell(change, target, lun)
+        tell(change, target, lun, known)
 
     adapter.parts.bus.on_change = changed
     return seen
@@ -150,3 +151,18 @@ def test_gone_twice_is_gone_once(adapter: Assembled, loop: EventLoop, changes: C
     report(loop, backend, "gone")
     report(loop, backend, "gone")
     assert changes == [("removed", 0, 0)]
+
+
+def test_the_host_hears_of_what_the_guest_does_not(
+    adapter: Assembled, loop: EventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+    adapter.parts.events.subscribe("hotplug", lambda topic, data: heard.append(data))
+    report(loop, store(adapter, 0), "gone")
+    (removed,) = heard
+    assert isinstance(removed, dict) and removed["change"] == "removed"
+    assert "no driver has set up the adapter's rings" in removed["untold"]
+    assert isinstance(adapter.parts.adapter, Adapter) and adapter.parts.adapter.on_untold is not None
+    adapter.parts.adapter.on_untold("the guest sleeps")
+    assert heard[1:] == [{"change": "untold", "message": "the guest sleeps"}]
+    assert "the guest sleeps" in caplog.text

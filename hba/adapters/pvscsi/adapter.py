@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from hba.adapters.adapter import Adapter
+from hba.adapters.adapter import Adapter, Announcement
 from hba.adapters.pvscsi.commands import CommandRegisters
+from hba.adapters.pvscsi.messages import Messages
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.registers import (
     BAR_SIZE,
     INTR_ALL_SUPPORTED,
     INTR_CMPL_0,
-    INTR_MSG_0,
     MSIX_PBA_OFFSET,
     MSIX_TABLE_OFFSET,
     REGISTERS,
@@ -33,7 +33,6 @@ from hba.adapters.pvscsi.status import (
     HOST_STATUS,
 )
 from hba.adapters.pvscsi.structures import (
-    CMP_PROD_IDX,
     COMPLETION,
     COMPLETION_FIELDS,
     FLAG_DIR_NONE,
@@ -41,7 +40,6 @@ from hba.adapters.pvscsi.structures import (
     FLAG_DIR_TOHOST,
     FLAG_OUT_OF_BAND_CDB,
     FLAG_WITH_SG_LIST,
-    MESSAGE,
     MSG_DEV_ADDED,
     MSG_DEV_REMOVED,
     REQ_CONS_IDX,
@@ -164,10 +162,9 @@ class PvscsiAdapter(Adapter):
         self.requests = 0
         self.completions = 0
         self.bytes = 0
-        self.messages = 0
-        self.messages_dropped = 0
         self.bad_requests = 0
 
+        self.messages = Messages(self)
         self.commands = CommandRegisters(self)
         self.registers.on_write("INTR_STATUS", self._status_written)
         self.registers.on_write("INTR_MASK", self._mask_written)
@@ -208,12 +205,14 @@ class PvscsiAdapter(Adapter):
             self._batching = False
             if self._done:
                 self._flush()
+        self.messages.forget("reset the adapter")
         self.forget_rings()
         self._status.value = 0
         self.function.interrupts.set_line(False)
 
     def forget_rings(self) -> None:
         """No ring memory is touched after this."""
+        self.messages.forget()
         if self.rings is not None:
             self.rings.generation = -1  # whoever still works with them stops
         self.rings = None
@@ -266,6 +265,8 @@ class PvscsiAdapter(Adapter):
         if self._kick_pending:
             self._kick_pending = False
             self.process_requests()
+            if self.messages.waiting:
+                self.messages.post()  # the driver looks at a unit it was told of, so it may have taken the message
 
     def process_requests(self) -> None:
         """Take what is on the request ring, one pass; come back later for what arrives meanwhile."""
@@ -319,6 +320,10 @@ class PvscsiAdapter(Adapter):
         if not self._kick_pending:
             self._kick_pending = True
             self.loop.call_soon(self.take_kick)
+
+    def reachable(self, rings: Rings) -> bool:
+        """Whether the memory the rings are in may be used now."""
+        return self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings))
 
     def _rebind(self, rings: Rings) -> bool:
         """Follow a change of the DMA maps; False while a page of the rings is not mapped."""
@@ -512,15 +517,10 @@ class PvscsiAdapter(Adapter):
             return  # reset while they were on their way: the guest has forgotten them
         posted = 0
         try:
-            if (
-                not self._backlog
-                and self.memory.enabled
-                and (rings.generation == self.memory.generation or self._rebind(rings))
-            ):
+            if not self._backlog and self.reachable(rings):
                 posted = rings.post_completions(done)
         except DmaFault as fault:
-            self._stop_ring(str(fault))
-            return
+            self._stop_ring(str(fault))  # what has been done waits in the backlog
         self.completions += posted
         fields = posted * COMPLETION_FIELDS
         self.bytes += sum(done[1:fields:COMPLETION_FIELDS])
@@ -542,12 +542,9 @@ class PvscsiAdapter(Adapter):
             return
         posted = 0
         try:
-            if self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings)):
-                while self._backlog and rings.completions_free > 0:
+            if self.reachable(rings):
+                while self._backlog and rings.post_completion(COMPLETION.pack(*self._backlog[0])):
                     item = self._backlog.popleft()
-                    rings.completions.store(rings.completion_prod, COMPLETION.pack(*item))
-                    rings.completion_prod = (rings.completion_prod + 1) & MASK32
-                    rings.state.store(CMP_PROD_IDX, rings.completion_prod)
                     self.completions += 1
                     self.bytes += item[1]
                     posted += 1
@@ -560,22 +557,11 @@ class PvscsiAdapter(Adapter):
 
     # -- hot-plug -------------------------------------------------------------------------------------------------
 
-    def hot_plug(self, change: str, target: int, lun: int) -> None:
-        rings = self.rings
-        if rings is None:
-            return
-        kind = MSG_DEV_ADDED if change == "added" else MSG_DEV_REMOVED
-        data = MESSAGE.pack(kind, 0, target, bytes((0, lun, 0, 0, 0, 0, 0, 0)))
-        try:
-            ready = self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings))
-            posted = ready and rings.post_message(data)
-        except DmaFault:
-            posted = False
-        if posted:
-            self.messages += 1
-            self.raise_cause(INTR_MSG_0)
-        else:
-            self.messages_dropped += 1
+    def hot_plug(self, change: str, target: int, lun: int, known: bool = True) -> None:
+        self.messages.add(MSG_DEV_ADDED if change == "added" else MSG_DEV_REMOVED, target, lun, known)
+
+    def announcement(self, target: int, lun: int) -> Announcement:
+        return self.messages.announcement(target, lun)
 
     # -- inspection -----------------------------------------------------------------------------------------------
 
@@ -593,6 +579,7 @@ class PvscsiAdapter(Adapter):
             "ring_fault": self.fault,
             "request_call_threshold": self.commands.threshold_enabled,
             "last_command": self.commands.last,
+            "messages": self.messages.describe(),
             "counters": {
                 "requests": self.requests,
                 "completions": self.completions,
@@ -600,8 +587,8 @@ class PvscsiAdapter(Adapter):
                 "outstanding": self.outstanding,
                 "bad_requests": self.bad_requests,
                 "completions_waiting": len(self._backlog),
-                "messages": self.messages,
-                "messages_dropped": self.messages_dropped,
+                "messages": self.messages.posted,
+                "messages_waiting": len(self.messages.waiting),
                 "dma_faults": self.memory.faults,
                 "commands": dict(self.commands.counts),
             },

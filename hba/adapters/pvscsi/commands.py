@@ -156,6 +156,7 @@ class CommandRegisters:
             return STATUS_OK  # without rings it does nothing, by the interface's own words
         if not _legal_pages(pages, SETUP_MSG_RING_MAX_PAGES):
             return STATUS_FAILED
+        self.adapter.messages.forget("set up its message ring anew")
         rings.setup_messages(list(fields[2 : 2 + pages]))
         return STATUS_OK
 

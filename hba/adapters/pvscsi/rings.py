@@ -184,21 +184,35 @@ class Rings:
             completions(stretch).pack_into(view, at, *fields[begin : begin + stretch * COMPLETION_FIELDS])
             posted += stretch
         if posted:
-            self.completion_prod = (first + posted) & MASK32
-            self.state.store(CMP_PROD_IDX, self.completion_prod)
+            following = (first + posted) & MASK32
+            self.state.store(CMP_PROD_IDX, following)
+            self.completion_prod = following
         return posted
 
-    def post_message(self, data: bytes) -> bool:
-        """Queue a message; False when there is no ring or it is full (the message is dropped, as the device must)."""
-        ring = self.messages
-        if ring is None:
+    def post_completion(self, data: bytes) -> bool:
+        """As `post_completions` for one, also where the ring is only reached by message; False when it is full."""
+        if self.completions_free <= 0:
             return False
-        used = (self.message_prod - self.state.load(MSG_CONS_IDX)) & MASK32
-        if used >= ring.entries:
+        self.completions.store(self.completion_prod, data)
+        following = (self.completion_prod + 1) & MASK32
+        self.state.store(CMP_PROD_IDX, following)
+        self.completion_prod = following
+        return True
+
+    @property
+    def messages_unread(self) -> int:
+        """Messages on the ring the guest has not taken; more than its entries when msgConsIdx makes no sense."""
+        return (self.message_prod - self.state.load(MSG_CONS_IDX)) & MASK32
+
+    def post_message(self, data: bytes) -> bool:
+        """Queue a message; False when there is no ring or it is full. Raises `DmaFault`."""
+        ring = self.messages
+        if ring is None or self.messages_unread >= ring.entries:
             return False
         ring.store(self.message_prod, data)
-        self.message_prod = (self.message_prod + 1) & MASK32
-        self.state.store(MSG_PROD_IDX, self.message_prod)
+        following = (self.message_prod + 1) & MASK32
+        self.state.store(MSG_PROD_IDX, following)
+        self.message_prod = following
         return True
 
     def describe(self) -> dict[str, object]:

@@ -39,6 +39,14 @@ def brief(value: list[dict[str, Any]]) -> None:
             print(f"unit {unit['target']}:{unit['lun']}: storage errors: {count}, the latest: {latest}")
 
 
+def announcement(unit: dict[str, Any]) -> None:
+    """Says so when the guest was not told of a unit that was added or removed."""
+    told = unit.get("announcement") or {"state": "posted"}
+    if told["state"] != "posted":
+        yet = " yet" if told["state"] == "waiting" else ""
+        print(f"unit {unit['target']}:{unit['lun']}: the guest was not told{yet}: {told['why']}")
+
+
 def storage(unit: dict[str, Any]) -> dict[str, Any]:
     for key in STORAGE:
         if isinstance(unit.get(key), dict):

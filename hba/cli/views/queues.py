@@ -11,6 +11,7 @@ from hba.cli.output import hexadecimal, line, pairs, table
 def view(value: dict[str, Any]) -> None:
     adapter = dict(value.get("adapter") or {})
     rings(adapter.pop("rings", None))
+    messages(adapter.pop("messages", None) or {})
     pairs([(key.replace("_", " "), item) for key, item in adapter.items() if key != "type"])
     port(value.get("port") or {})
 
@@ -40,6 +41,15 @@ def rings(value: Any) -> None:
             if not isinstance(item, dict)
         ]
     )
+
+
+def messages(value: dict[str, Any]) -> None:
+    """What the guest has yet to be told of its units."""
+    if value.get("waiting"):
+        more = ", ..." if value["waiting"] > len(value["next"]) else ""
+        line(f"{value['waiting']} messages wait for the message ring: {', '.join(value['next'])}{more}")
+    if value.get("stuck"):
+        line(f"stuck: {value['stuck']}")
 
 
 def _waiting(ring: dict[str, Any]) -> object:

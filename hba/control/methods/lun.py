@@ -97,6 +97,11 @@ def ls(call: Call, params: NoParams) -> object:
     return luns(call.parts)
 
 
+def _announced(call: Call, target: int, lun: int) -> dict[str, object]:
+    """The address of a unit that was added or removed, and whether the guest was told of that."""
+    return {"target": target, "lun": lun, "announcement": call.parts.adapter.announcement(target, lun)}
+
+
 def add(call: Call, params: NewUnit) -> object:
     config = _checked(params.unit, LunConfig)
     bus = call.parts.bus
@@ -108,7 +113,7 @@ def add(call: Call, params: NewUnit) -> object:
         raise Refused(f"target {config.target} is beyond max_targets = {limit}", "use a lower one")
     unit = call.parts.open_unit(config)
     bus.attach(config.target, config.lun, unit)
-    return {"target": config.target, "lun": config.lun, **unit.describe()}
+    return {**unit.describe(), **_announced(call, config.target, config.lun)}
 
 
 def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
@@ -127,10 +132,11 @@ def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
 def remove(call: Call, params: Address) -> object:
     _find(call, params)
     unit = call.parts.bus.detach(params.target, params.lun)
+    answer = _announced(call, params.target, params.lun)
 
     def close() -> object:
         unit.close()
-        return {"target": params.target, "lun": params.lun}
+        return answer
 
     return _flushed(getattr(unit, "backend", None), close)
 

@@ -102,6 +102,8 @@ class Cdrom(MediumUnit):
     def on_reset(self, kind: str) -> None:
         self.mode.restore()
         self.locked_by.clear()
+        if kind == "power-on":
+            self.media_events = []
 
     def resize(self, size: int) -> None:
         raise ValueError("an optical medium has the size of its image; eject it and insert another")
@@ -111,4 +113,9 @@ class Cdrom(MediumUnit):
             raise ValueError("an optical medium cannot be written")
 
     def describe(self) -> dict[str, object]:
-        return {"type": "cdrom", **super().describe(), "profile": "DVD-ROM" if self.is_dvd else "CD-ROM"}
+        return {
+            "type": "cdrom",
+            **super().describe(),
+            "profile": "DVD-ROM" if self.is_dvd else "CD-ROM",
+            "media_events": [events.EVENT_NAMES[event] for event in self.media_events],
+        }

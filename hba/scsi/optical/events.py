@@ -18,12 +18,18 @@ NO_EVENT, EJECT_REQUESTED, NEW_MEDIUM, MEDIUM_REMOVED = 0, 1, 2, 3
 _MEDIA_CLASS = 4
 _NONE_AVAILABLE = 0x80
 _TRAY_OPEN, _PRESENT = 0x01, 0x02
-_KEPT = 16
+EVENT_NAMES = {EJECT_REQUESTED: "EjectRequest", NEW_MEDIUM: "NewMedia", MEDIUM_REMOVED: "MediaRemoval"}
 
 
 def note(unit: Cdrom, event: int) -> None:
-    """Queue a media event; the oldest give way when nobody asks."""
-    unit.media_events = [*unit.media_events, event][-_KEPT:]
+    """Queue a media event: at most that the medium has changed, and behind it that somebody wants the one there is.
+
+    An event about a medium that has left since is not reported: the guest would act on the one there is now.
+    """
+    if event == EJECT_REQUESTED:
+        unit.media_events = [*(other for other in unit.media_events if other != event), event]
+    else:
+        unit.media_events = [event]
 
 
 @commands.add("4a 01 0000 ff 0000 ffff 00", "GET EVENT STATUS NOTIFICATION", allocation=(7, 2), attention=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hba.scsi.command import CommandTable
-from hba.scsi.sense import REPORTED_LUNS_DATA_HAS_CHANGED, invalid_cdb
+from hba.scsi.sense import invalid_cdb
 from hba.scsi.server import DeviceServer
 from hba.scsi.task import Task
 
@@ -24,14 +24,16 @@ def report_luns(unit: DeviceServer, task: Task) -> bytes:
     """SELECT REPORT 00h: the units; 01h: the well known units; 02h: both."""
     select = task.cdb[2]
     luns: list[bytes] = []
+    bus = unit.bus
     if select in (0, 2):
-        bus = unit.bus
         numbers = sorted(bus.units.get(unit.address[0], {})) if bus is not None else [unit.address[1]]
         luns += [encode_lun(lun) for lun in numbers]
     if select in (1, 2):
         luns.append(WELL_KNOWN_REPORT_LUNS.to_bytes(8, "big"))
     if select > 2:
         raise invalid_cdb(2)
-    unit.attentions.clear(REPORTED_LUNS_DATA_HAS_CHANGED, task.initiator)
-    unit.refresh()
+    if bus is None:
+        unit.luns_reported(task.initiator)
+    else:
+        bus.luns_reported(unit.address[0], task.initiator)
     return (8 * len(luns)).to_bytes(4, "big") + bytes(4) + b"".join(luns)

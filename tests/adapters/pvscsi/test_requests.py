@@ -283,30 +283,6 @@ def test_a_length_beyond_reason_fails(driver: Driver) -> None:
     assert [c[3] for c in driver.completions()] == [0x12]
 
 
-# -- hot-plug
-
-
-def test_hot_plug_messages(driver: Driver) -> None:
-    driver.setup_messages()
-    driver.write(0x2010, 0xF)
-    driver.adapter.hot_plug("added", 5, 1)
-    driver.adapter.hot_plug("removed", 6, 0)
-    from tests.adapters.pvscsi.driver import MSG
-
-    assert driver.u32(STATE + st.MSG_PROD_IDX) == 2
-    assert st.MESSAGE.unpack(driver.peek(MSG, 128)) == (0, 0, 5, bytes((0, 1, 0, 0, 0, 0, 0, 0)))
-    assert st.MESSAGE.unpack(driver.peek(MSG + 128, 128)) == (1, 0, 6, bytes(8))
-    assert driver.read(0x100C) & 4
-
-
-def test_messages_are_dropped_when_the_ring_is_full(driver: Driver) -> None:
-    driver.setup_messages()
-    for target in range(40):
-        driver.adapter.hot_plug("added", target, 0)
-    assert driver.u32(STATE + st.MSG_PROD_IDX) == 32
-    assert driver.adapter.messages_dropped == 8
-
-
 # -- hostile guests
 
 
