@@ -1,35 +1,37 @@
-# The project's virtual environment; sourced by the scripts beside it. Set HBA_PYTHON to choose the interpreter.
+# What the scripts beside it share; sourced, with $project set to the source tree. HBA_PYTHON chooses the interpreter.
 
-# setup_venv PROJECT [EXTRA]: makes PROJECT/.venv with the project in it; EXTRA is `dev` for the development tools.
+# setup_venv [EXTRA]: makes .venv with the project in it; EXTRA is `dev` for the development tools.
 # Does nothing when it is there and pyproject.toml has not changed since. All it prints goes to standard error.
 setup_venv() {
-    project_=$1 extra_=${2:-}
-    stamp_=$project_/.venv/.installed${extra_:+-$extra_}
-    if [ -e "$stamp_" ] && cmp -s "$project_/pyproject.toml" "$stamp_"; then
+    venv_=$project/.venv extra_=${1:-}
+    stamp_=$venv_/.installed${extra_:+-$extra_}
+    if [ -e "$stamp_" ] && cmp -s "$project/pyproject.toml" "$stamp_"; then
         return
     fi
     python_=${HBA_PYTHON:-$(choose_python)}
-    command -v "$python_" >/dev/null || install_packages python3
-    "$python_" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        echo "error: Python 3.11 or later is needed; $python_ is $("$python_" --version 2>&1). Set HBA_PYTHON." >&2
+    if [ -z "$python_" ]; then
+        setup_packages run
+        python_=$(choose_python)
+    fi
+    "${python_:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "error: Python 3.11 or later is needed, with venv; install python3-venv, or set HBA_PYTHON" >&2
         exit 2
     }
-    if [ ! -x "$project_/.venv/bin/pip" ]; then
-        # Debian's python3 has no ensurepip until python3-venv is installed.
-        "$python_" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
-        echo "making the virtual environment $project_/.venv ..." >&2
-        "$python_" -m venv "$project_/.venv"
+    if [ ! -x "$venv_/bin/pip" ]; then
+        echo "making the virtual environment $venv_ ..." >&2
+        "${python_:-python3}" -m venv "$venv_"
     fi
     echo "installing the project's Python packages ..." >&2
+    # Errors only: what pip has to remark about the places this machine's pip is told to look in is not the user's business.
     # `compat`: a plain path instead of an import hook, and compiled once: both are start-up time of `hba serve`.
-    "$project_/.venv/bin/pip" install --quiet --disable-pip-version-check \
-        --config-settings editable_mode=compat --editable "$project_${extra_:+[$extra_]}" >&2
-    "$project_/.venv/bin/python" -m compileall -q "$project_/hba" >&2
-    cp "$project_/pyproject.toml" "$stamp_"
+    "$venv_/bin/pip" install -qq --disable-pip-version-check \
+        --config-settings editable_mode=compat --editable "$project${extra_:+[$extra_]}" >&2
+    "$venv_/bin/python" -m compileall -q "$project/hba" >&2
+    cp "$project/pyproject.toml" "$stamp_"
 }
 
 # choose_python: the distribution's own Python before another on PATH: it is what Debian's libnbd binding is made for, and
-# built with optimisations that private builds often lack, which the hot path is felt in. HBA_PYTHON overrides.
+# built with optimisations that private builds often lack, which the hot path is felt in. Nothing when none will do.
 choose_python() {
     for candidate_ in /usr/bin/python3 python3; do
         if "$candidate_" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -37,17 +39,44 @@ choose_python() {
             return
         fi
     done
-    echo python3
 }
 
-# install_packages NAME...: with apt-get as root; otherwise says what to run.
+# setup_packages WHEN...: installs what scripts/packages lists under one of WHEN and this machine lacks. What cannot be
+# installed is told, and the rest goes on without: whoever needs it says so then, and its tests are skipped by name.
+setup_packages() {
+    missing_=$(missing_packages "$@")
+    # shellcheck disable=SC2086 # they are words
+    [ -z "$missing_" ] || install_packages $missing_ ||
+        echo "going on without $missing_ (sudo apt-get install -y $missing_)" >&2
+}
+
+# missing_packages WHEN...: the packages, in one line.
+missing_packages() {
+    while read -r when_ what_ package_ _; do
+        case " $* " in *" $when_ "*) ;; *) continue ;; esac
+        [ "$when_" != user ] || [ "$(id -u)" != 0 ] || continue
+        case $what_ in
+        python:*) /usr/bin/python3 -c "import ${what_#python:}" 2>/dev/null ;;
+        /*) [ -e "$what_" ] ;;
+        *) PATH="$PATH:/usr/sbin:/sbin" command -v "$what_" >/dev/null ;;
+        esac || printf '%s ' "$package_"
+    done <"$project/scripts/packages"
+}
+
+# install_packages NAME...: with apt-get as root, or with sudo when the person at the terminal says yes; else returns 1.
 install_packages() {
-    if [ "$(id -u)" != 0 ]; then
-        echo "error: these packages are missing: $*. Run: sudo apt-get install -y $*" >&2
-        exit 2
+    command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" = 0 ]; then
+        apt_get_="env DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-install-recommends"
+    elif command -v sudo >/dev/null && [ -t 0 ] && [ -t 2 ]; then
+        printf 'These packages are missing: %s. Install them with sudo apt-get? [Y/n] ' "$*" >&2
+        read -r answer_ || return 1
+        case $answer_ in [nN]*) return 1 ;; esac
+        apt_get_="sudo DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-install-recommends"
+    else
+        return 1
     fi
     echo "installing $* with apt-get ..." >&2
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
-        { apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends "$@" >&2; }
+    $apt_get_ install "$@" </dev/null >/dev/null 2>&1 || # a fresh machine has no package lists, or old ones
+        { $apt_get_ update </dev/null >&2 && $apt_get_ install "$@" </dev/null >&2; }
 }

@@ -10,13 +10,14 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hba.errors import HbaError
-from hba.lab import process
-from hba.lab.progress import Progress, Step
+from hba.lab import paths, process
+from hba.lab.progress import Step
 
 # Suites by which a Debian mirror is recognised among other vendors' archives. A security archive has its own
 # layout and does not carry ordinary packages.
@@ -24,18 +25,6 @@ _DEBIAN_SUITES = re.compile(
     r"^(buster|bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
     r"(-updates|-backports|-proposed-updates)?$"
 )
-
-# Tool -> the package that has it.
-PACKAGE_OF = {
-    "mmdebstrap": "mmdebstrap",
-    "mkfs.erofs": "erofs-utils",
-    "depmod": "kmod",
-    "xz": "xz-utils",
-    "zstd": "zstd",
-    "tar": "tar",
-    "dpkg-deb": "dpkg",
-    "newuidmap": "uidmap",
-}
 
 
 class ToolMissing(HbaError):
@@ -139,22 +128,31 @@ def acquire_options() -> list[str]:
     return options
 
 
-def ensure_tools(tools: Iterable[str], progress: Progress) -> None:
-    """Make sure the host has `tools`: install their packages as root, else raise `ToolMissing` saying how."""
-    missing = sorted({PACKAGE_OF.get(tool, tool) for tool in tools if find_tool(tool) is None})
+def package_of(tool: str) -> str:
+    """The package that has `tool`, by `scripts/packages`; a tool that is not listed has its package's name."""
+    for line in (paths.SCRIPTS / "packages").read_text().splitlines():
+        words = line.split()
+        if len(words) > 2 and words[0] != "#" and words[1] == tool:
+            return words[2]
+    return tool
+
+
+def ensure_tools(tools: Iterable[str]) -> None:
+    """Make sure the host has `tools`: their packages are installed as root, or by sudo when the user says yes.
+
+    Raises `ToolMissing` that says what to run.
+    """
+    missing = sorted({package_of(tool) for tool in tools if find_tool(tool) is None})
     if not missing:
         return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if os.geteuid() != 0:
-        raise ToolMissing(f"these packages are missing: {' '.join(missing)}. Run: sudo {shlex.join(command)}")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    with progress.step(f"installing {' '.join(missing)} with apt-get") as step:
-        try:
-            process.run(command, env=quiet, on_line=step.update)
-        except process.CommandFailed:
-            # A fresh machine has no package lists, or old ones.
-            process.run(["apt-get", "update"], env=quiet, on_line=step.update)
-            process.run(command, env=quiet, on_line=step.update)
+    install = '. "$0"; install_packages "$@"'
+    answer = subprocess.run(["sh", "-c", install, str(paths.SCRIPTS / "setup.sh"), *missing], check=False)
+    if answer.returncode != 0:
+        raise ToolMissing(f"these packages are missing: {' '.join(missing)}. Run: {_install_command(missing)}")
+
+
+def _install_command(packages: Sequence[str]) -> str:
+    return shlex.join(["sudo", "apt-get", "install", "-y", "--no-install-recommends", *packages])
 
 
 def find_tool(name: str) -> str | None:
@@ -165,7 +163,7 @@ def find_tool(name: str) -> str | None:
 def tool(name: str) -> str:
     """Like `find_tool`, but raises `ToolMissing`."""
     if (path := find_tool(name)) is None:
-        raise ToolMissing(f"{name} is missing. Run: sudo apt-get install -y {PACKAGE_OF.get(name, name)}")
+        raise ToolMissing(f"{name} is missing. Run: {_install_command([package_of(name)])}")
     return path
 
 

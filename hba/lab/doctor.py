@@ -58,7 +58,7 @@ def _tools() -> tuple[Check, list[str]]:
     missing = [name for name in wanted if debian.find_tool(name) is None]
     if not missing:
         return Check("guest image tools", GOOD, ", ".join(wanted)), []
-    packages = " ".join(sorted({debian.PACKAGE_OF[name] for name in missing}))
+    packages = " ".join(sorted({debian.package_of(name) for name in missing}))
     next_step = f"sudo apt-get install -y {packages}"
     if os.geteuid() == 0:
         next_step = f"scripts/launch installs them; or: apt-get install -y {packages}"

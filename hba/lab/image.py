@@ -29,7 +29,7 @@ def find(recipe: dict[str, Any], cache: Cache) -> Path:
     name = entry(recipe)
     if cache.path(name).exists():
         return cache.path(name)
-    debian.ensure_tools(["mmdebstrap", "mkfs.erofs", "tar"], cache.progress)
+    debian.ensure_tools(["mmdebstrap", "mkfs.erofs", "tar"])
     mirror = debian.host_mirror()
 
     def build(folder: Path, step: Step) -> None:

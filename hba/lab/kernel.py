@@ -85,7 +85,7 @@ def _version_key(release: str) -> list[tuple[int, str]]:
 
 
 def _from_debian(wanted: str, recipe: dict[str, Any], cache: Cache, key: str) -> Kernel:
-    debian.ensure_tools(["depmod", "mkfs.erofs", "dpkg-deb"], cache.progress)
+    debian.ensure_tools(["depmod", "mkfs.erofs", "dpkg-deb"])
     mirror = debian.host_mirror()
     # The package lists are big and soon old: they go when the kernel is there.
     with tempfile.TemporaryDirectory(dir=cache.root, prefix=".packages-") as folder:
@@ -149,7 +149,7 @@ def _users_own(image: Path, modules_dir: Path | None, recipe: dict[str, Any], ca
             f"--kernel {image}: its release is {release}, and {tree} has no modules of it. "
             "Name the folder with --modules (the one that holds `kernel/`)."
         )
-    debian.ensure_tools(["depmod", "mkfs.erofs"], cache.progress)
+    debian.ensure_tools(["depmod", "mkfs.erofs"])
     stamps = [f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}" for path in (image, tree, tree / "kernel")]
     key = key_of(repr(recipe["modules"]), *stamps)
 

@@ -143,6 +143,10 @@ class Answers:
             aside.write_bytes(msgspec.json.encode(_Answer(_host(), problem)))
             aside.replace(self._path)
 
+    def forget(self) -> None:
+        """What was found out counts no more."""
+        self._path.unlink(missing_ok=True)
+
 
 def problem(qemu: Qemu, kernel: Callable[[], Path], answers: Answers) -> str | None:
     """Why KVM cannot be used, or None. `kernel` gives the kernel to try; it is asked only when nothing is known yet."""

@@ -9,6 +9,7 @@ from hba.errors import HbaError
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "hba"
 QEMU = PROJECT / "qemu"
+SCRIPTS = PROJECT / "scripts"
 GUEST_TESTS = PROJECT / "guest-tests"
 
 

@@ -1,4 +1,7 @@
-"""Make what the lab needs and keeps: QEMU, guest image, kernel. `python -m hba.lab.prepare [KERNEL ...]`."""
+"""Make what the lab needs and keeps: QEMU, guest image, kernel, and whether KVM runs it.
+
+`python -m hba.lab.prepare [KERNEL ...]`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from hba.errors import HbaError
-from hba.lab import image, kernel, paths, qemu
+from hba.lab import accelerator, image, kernel, paths, qemu
 from hba.lab.cache import Cache
 from hba.lab.progress import Progress
 
@@ -23,6 +26,8 @@ def prepare(kernels: Sequence[str]) -> None:
     for wanted in kernels or [recipe["kernel"]["default"]]:
         found = kernel.find(wanted, recipe, cache)
         progress.say(f"kernel {found.release}: {found.image.parent}")
+    if accelerator.decide(accelerator.default(), chosen, cache, lambda: found.image).chosen == "kvm":
+        progress.say("guests run with KVM")
 
 
 def main() -> None:

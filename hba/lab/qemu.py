@@ -109,7 +109,7 @@ def find(cache: Cache) -> Qemu:
 def _unpack(cache: Cache, problems: list[str]) -> Qemu:
     try:
         recipe = tomli.loads((paths.QEMU / "qemu.toml").read_text())
-        debian.ensure_tools(["mmdebstrap", "tar"], cache.progress)
+        debian.ensure_tools(["mmdebstrap", "tar"])
         mirror = debian.host_mirror()
 
         def build(folder: Path, step: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -94,13 +95,23 @@ def test_any_text_is_survived(tmp_path_factory: pytest.TempPathFactory, one: str
         pass
 
 
-def test_a_missing_tool_without_root_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hba.lab.progress import Progress
-
-    monkeypatch.setenv("PATH", "/nowhere")
+def test_a_missing_tool_without_root_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stubs(tmp_path, id="echo 1000")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(debian, "find_tool", lambda name: None)
-    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
     with pytest.raises(
         debian.ToolMissing, match="sudo apt-get install -y --no-install-recommends erofs-utils mmdebstrap"
     ):
-        debian.ensure_tools(["mmdebstrap", "mkfs.erofs"], Progress())
+        debian.ensure_tools(["mmdebstrap", "mkfs.erofs"])
+
+
+def test_the_package_of_a_tool() -> None:
+    assert debian.package_of("mkfs.erofs") == "erofs-utils"
+    assert debian.package_of("no-such-tool") == "no-such-tool"
+
+
+def stubs(folder: Path, **programs: str) -> None:
+    for name, body in programs.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
