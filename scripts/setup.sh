@@ -77,6 +77,7 @@ install_packages() {
         return 1
     fi
     echo "installing $* with apt-get ..." >&2
-    $apt_get_ install "$@" </dev/null >/dev/null 2>&1 || # a fresh machine has no package lists, or old ones
-        { $apt_get_ update </dev/null >&2 && $apt_get_ install "$@" </dev/null >&2; }
+    $apt_get_ install "$@" </dev/null >/dev/null 2>&1 && return
+    # A fresh machine has no package lists, or old ones. What apt-get says is shown when it fails.
+    said_=$({ $apt_get_ update && $apt_get_ install "$@"; } </dev/null 2>&1) || { echo "$said_" >&2 && return 1; }
 }
