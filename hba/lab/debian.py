@@ -226,8 +226,7 @@ def _mmdebstrap_line(line: str, step: Step) -> None:
 
 
 def _check_user_namespace() -> None:
-    if find_tool("newuidmap") is None:
-        raise ToolMissing("an ordinary user needs newuidmap to make a Debian tree. Run: sudo apt-get install -y uidmap")
+    ensure_tools(["newuidmap"])
     user = os.environ.get("USER") or str(os.getuid())
     names = {user, str(os.getuid())}
     subuid = Path("/etc/subuid")
