@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hba.control.client import ControlClient
 from tests.guest.scratch import scratch
 from tests.guest.units import (
     NbdServer,
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.qemu
 MIB = 1 << 20
 HEALTHY, FULL, SHRINKING, FAILING, LEAVING, REMOVABLE, CD, LOCKED, UNPLUGGED = range(9)
 NEW = 12
+MANY = range(20, 80)  # targets; the message ring holds 32 messages
 
 BEYOND = 80 * MIB // 512  # a block of SHRINKING that is gone while it is small
 
@@ -68,7 +70,13 @@ class Lab:
                 server.start()
                 storage = {"kind": "nbd", "uri": server.uri, "hold": 0.5}
                 luns.append({"target": target, "storage": storage, "on_gone": on_gone})
-        self.units = Units(luns, self.folder)
+        self.units = Units(luns, self.folder, pvscsi={"max_targets": MANY.stop})
+
+    def events(self) -> ControlClient:
+        """Hears what the host is told of the units."""
+        client = ControlClient(self.units.experiment.adapters[0].control)
+        client.call("events.subscribe", topics=["hotplug"])
+        return client
 
     def server(self, target: int) -> NbdServer:
         needs_nbdkit()
@@ -123,6 +131,37 @@ def test_add_and_remove(units: Units) -> None:
     wait_for(lambda: units.node(NEW) is None, "the removed disk is gone")
     assert f"msg: device removed at scsi0:{NEW}:0" in units.log()
     assert NEW not in units.luns()
+
+
+def add(target: int, mib: int) -> list[str]:
+    return ["lun", "add", str(target), "--memory", "--size", f"{mib}M"]
+
+
+def remove(target: int) -> list[str]:
+    return ["lun", "remove", str(target)]
+
+
+def test_sixty_units_come_are_exchanged_and_go_as_fast_as_they_can(lab: Lab, units: Units) -> None:
+    """Many more than the message ring holds, and no matter when the guest gets to them."""
+    before = units.sizes()
+    with lab.events() as events:
+        answers = units.hba_at_once([add(target, target) for target in MANY])
+        assert {answer["announcement"]["state"] for answer in answers} <= {"posted", "waiting"}
+        there = before | {target: target * MIB for target in MANY}
+        wait_for(lambda: units.sizes() == there, "the guest has all of them", timeout=180)
+
+        units.hba_at_once([command for target in MANY for command in (remove(target), add(target, 2 * target))])
+        there = before | {target: 2 * target * MIB for target in MANY}
+        wait_for(lambda: units.sizes() == there, "the guest has the other disks instead", timeout=180)
+        assert units.read(MANY[-1]) == ""
+
+        units.hba_at_once([remove(target) for target in MANY])
+        wait_for(lambda: units.sizes() == before, "the guest has none of them", timeout=180)
+        units.sh("udevadm settle")
+        changes = [event["data"]["change"] for event in events.events(timeout=0.1)]
+    assert changes.count("added") == changes.count("removed") == 2 * len(MANY)
+    counters = units.counters()
+    assert counters["messages"] >= 4 * len(MANY) and counters["messages_waiting"] == 0
 
 
 def test_remove_a_disk_in_use(units: Units) -> None:
@@ -181,6 +220,27 @@ def test_insert_and_eject_a_cd(lab: Lab, units: Units) -> None:
     assert "locked" in units.hba("lun", "eject", str(CD), code=9)
     units.hba("lun", "eject", "--force", str(CD))
     wait_for(lambda: "No medium found" in units.sh("head -c 6 /dev/sr0", check=False), "the CD is gone")
+
+
+def test_a_cd_is_not_ejected_for_the_one_before(lab: Lab, units: Units) -> None:
+    """udev ejects what is in the drive when the guest hears that somebody wants it."""
+    images = [lab.folder / "first.iso", lab.folder / "second.iso"]
+    for image in images:
+        image.write_bytes(image.stem.encode() + bytes(4 * MIB - len(image.stem)))
+    units.hba("lun", "insert", str(CD), "--file", str(images[0]), "--read-only")
+    wait_for(lambda: units.sh("head -c 5 /dev/sr0", check=False) == "first", "the guest reads the first")
+    units.sh("echo 0 > /sys/block/sr0/events_poll_msecs; udevadm settle")  # it does not ask what happened ...
+    units.sh("sg_prevent --prevent=1 /dev/sr0")
+    assert "locked" in units.hba("lun", "eject", str(CD), code=9)
+    units.hba("lun", "eject", "--force", str(CD))
+    units.hba("lun", "insert", str(CD), "--file", str(images[1]), "--read-only")
+    units.sh("echo 500 > /sys/block/sr0/events_poll_msecs")  # ... until now
+    wait_for(lambda: not units.luns()[CD]["media_events"], "the guest has asked what happened")
+    units.sh("udevadm settle")
+    assert units.luns()[CD]["medium"] == "ready"  # before it is opened, which would load it again
+    assert units.sh("head -c 6 /dev/sr0", check=False) == "second"
+    units.sh("echo -1 > /sys/block/sr0/events_poll_msecs")
+    units.hba("lun", "eject", "--force", str(CD))
 
 
 def test_read_only(units: Units) -> None:

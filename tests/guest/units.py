@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from hba.cli.main import run
 from hba.control.client import ControlClient
 from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
@@ -72,14 +75,24 @@ class SmallFileSystem:
 
 
 class Units:
-    """A server with `luns` (tables of the configuration) and a guest. `hba` runs the command line on the host."""
+    """A server with `luns` (tables of the configuration) and a guest. `hba` runs the command line on the host.
 
-    def __init__(self, luns: list[dict[str, Any]], folder: Path, port_model: str = "storport") -> None:
+    `pvscsi` is the table of that name.
+    """
+
+    def __init__(
+        self,
+        luns: list[dict[str, Any]],
+        folder: Path,
+        port_model: str = "storport",
+        pvscsi: dict[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         config = folder / "units.toml"
         # Inline tables of TOML differ from JSON in the equals sign only, as far as these go.
         table = {"type": "pvscsi", "name": "units", "port": port_model, "socket": str(folder / "units.sock")}
         lines = ["[[adapter]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        lines.append(f"pvscsi = {_toml(pvscsi or {})}")
         for lun in luns:
             lines += ["[[adapter.lun]]", *(f"{key} = {_toml(value)}" for key, value in lun.items())]
         config.write_text("\n".join(lines) + "\n")
@@ -105,6 +118,16 @@ class Units:
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 
+    def hba_at_once(self, commands: list[list[str]]) -> list[Any]:
+        """Many commands in this process, one after the other without a pause; what each answered, as JSON."""
+        answers = []
+        for arguments in commands:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                code = run([*arguments, "--json", "--adapter", str(self.experiment.adapters[0].control)])
+            assert code == 0, arguments
+            answers.append(json.loads(said.getvalue()))
+        return answers
+
     def luns(self) -> dict[int, dict[str, Any]]:
         """What the adapter says of its units, by target."""
         result = subprocess.run(
@@ -113,6 +136,12 @@ class Units:
             check=True,
         )
         return {unit["target"]: unit for unit in json.loads(result.stdout)}
+
+    def counters(self) -> dict[str, Any]:
+        """What the adapter has counted."""
+        with ControlClient(self.experiment.adapters[0].control) as client:
+            found: dict[str, Any] = client.call("show.counters")["adapter"]
+            return found
 
     def server_pid(self) -> int:
         """The process of the adapter."""
@@ -137,6 +166,15 @@ class Units:
         found = self.sh(f"ls -d /sys/class/scsi_device/*:0:{target}:0/device/block/* || true")
         match = re.search(r"block/(\w+)$", found.strip())
         return None if match is None else f"/dev/{match[1]}"
+
+    def sizes(self) -> dict[int, int]:
+        """The size of every disk the guest has, by target."""
+        said = self.sh(
+            "cd /sys/class/scsi_device; "
+            "for disk in *:0/device/block/*; do if [ -e $disk ]; then echo $disk $(cat $disk/size); fi; done"
+        )
+        found = re.findall(r"^\d+:0:(\d+):0/device/block/\w+ (\d+)$", said, re.MULTILINE)
+        return {int(target): int(size) * 512 for target, size in found}
 
     def there(self, target: int) -> str:
         node = self.node(target)
