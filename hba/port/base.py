@@ -258,7 +258,7 @@ class PortBase(Ownership):
             self.trace.add("isr.enter", 0, None)
         outer, irql = self.callback, self.irql
         self.callback, self.irql = INTERRUPT, DIRQL
-        since = self.begin_watch() if self.verifier is not None else 0
+        self.begin_watch()
         mine = returned = False
         try:
             mine = self.isr()
@@ -267,7 +267,7 @@ class PortBase(Ownership):
             self.crashed(error, None)
         finally:
             if self.verifier is not None:
-                self.end_watch(since)
+                self.end_watch()
             self.callback, self.irql = outer, irql
         if self.trace is not None:
             self.trace.add("isr.exit", 0, bool(mine))

@@ -59,6 +59,7 @@ class FakeMiniport(Miniport):
         self.returns: Any = True
         self.on_start: Callable[[Srb], None] | None = None
         self.on_find: Callable[[PortConfigurationInformation], None] | None = None
+        self.on_initialize: Callable[[], None] | None = None
         self.reset_completes = True
         self.reset_next = True
         self.reset_returns = True
@@ -80,6 +81,8 @@ class FakeMiniport(Miniport):
     def hw_initialize(self) -> bool:
         self.log.append("initialize")
         self.held.clear()
+        if self.on_initialize is not None:
+            self.on_initialize()
         return True
 
     def hw_start_io(self, srb: Srb) -> bool:

@@ -58,7 +58,6 @@ from hba.port.scsiport.unit import (
     QUEUE_FULL,
     ScsiPortUnit,
 )
-from hba.port.watch import CALLBACK_LIMIT
 from hba.srb import (
     SP_UNTAGGED,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
@@ -298,9 +297,9 @@ class ScsiPort(PortBase):
         return guard
 
     def _watch_over(self, request: Request) -> None:
-        """After it: the time it took (IN-03), and whether anybody will look for the request's end (IN-07)."""
-        if self.charged or self.clock.now() - request.issued_at > CALLBACK_LIMIT:
-            self.end_watch(request.issued_at)
+        """After it: the time it stalled (IN-03), and whether anybody will look for the request's end (IN-07)."""
+        if self.charged:
+            self.end_watch()
         if not self.info.bus_interrupt_level:
             self._check_polled(request)
         self.irql = PASSIVE_LEVEL

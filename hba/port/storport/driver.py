@@ -77,7 +77,6 @@ from hba.port.storport.units import (
     gate_names,
 )
 from hba.port.units import PortUnit
-from hba.port.watch import CALLBACK_LIMIT
 from hba.srb import (
     SCSISTAT_BUSY,
     SCSISTAT_QUEUE_FULL,
@@ -460,9 +459,8 @@ class StorPort(PortBase):
     def _build_and_start_verified(self, request: Request) -> None:
         """BuildIo and StartIo, with everything that is compared around them. One function: it is hot, too."""
         miniport, unit, locks, writes, srb = self.miniport, request.unit, self.locks, self.writes, request.srb
-        now = self.clock.now
-        since = request.issued_at = now()
-        request.history = [(since, "submit", None)]
+        request.issued_at = self.clock.now()
+        request.history = [(request.issued_at, "submit", None)]
         request.sense_at_issue = srb.sense_info_buffer_length
         windows = self.chip.windows
         if windows is not None:
@@ -479,7 +477,7 @@ class StorPort(PortBase):
             built = miniport.hw_build_io(handed)
             # Locks, IRQL, time and write set (LK-03, LK-05, IN-03, ST-04).
             if self.charged or locks.held or self.irql != DISPATCH_LEVEL:
-                self.end_watch(since)
+                self.end_watch()
             if writes is not None and writes.watching:
                 found = writes.end(number)
                 if found and locks_before == locks.taken:
@@ -502,8 +500,8 @@ class StorPort(PortBase):
         finally:
             self.in_start_io = 0
             wrong_irql = self.callback == START_IO and self.irql != self._start_irql
-            if self.charged or locks.held or wrong_irql or now() - since > CALLBACK_LIMIT:
-                self.end_watch(since)
+            if self.charged or locks.held or wrong_irql:
+                self.end_watch()
             self.irql = PASSIVE_LEVEL
             self.current = None
 
@@ -810,7 +808,7 @@ class StorPort(PortBase):
         """ST-04, ST-05. Whether StartIo follows."""
         if self.trace is not None:
             self.trace.add("build_io.enter", request.number, None)
-        since = self.begin_watch()
+        self.begin_watch()
         writes, taken = self.writes, self.locks.taken
         if writes is not None and writes.due(request.number):
             writes.begin()
@@ -821,7 +819,7 @@ class StorPort(PortBase):
             self._crashed_with(error, request, srb)
         finally:
             if self.verifier is not None:
-                self.end_watch(since)
+                self.end_watch()
             if self.trace is not None:
                 self.trace.add("build_io.exit", request.number, wanted)
         if writes is not None and writes.watching:
@@ -843,7 +841,7 @@ class StorPort(PortBase):
         self.in_start_io += 1
         if self.trace is not None:
             self.trace.add("start_io.enter", request.number, None)
-        since = self.begin_watch()
+        self.begin_watch()
         started: object = True
         try:
             started = self.miniport.hw_start_io(srb)
@@ -851,7 +849,7 @@ class StorPort(PortBase):
             self._crashed_with(error, request, srb)
         finally:
             if self.verifier is not None:
-                self.end_watch(since)
+                self.end_watch()
             self.in_start_io -= 1
             if self.trace is not None:
                 self.trace.add("start_io.exit", request.number, bool(started))
@@ -859,9 +857,10 @@ class StorPort(PortBase):
         if not started:
             self._refused_to_start(request)
 
-    def end_watch(self, since: int) -> None:
-        super().end_watch(since)
+    def end_watch(self) -> int:
+        stalled = super().end_watch()
         self.locks.leave(self.callback, self.irql_of(self.callback) if self.callback in _CHECKED else self.irql)
+        return stalled
 
     def noted(self, notification: int, arguments: tuple[Any, ...]) -> None:
         """A notification, for the trace, the history and the legality matrix."""

@@ -70,13 +70,25 @@ def test_IN_03_many_short_stalls_add_up(rig: Make) -> None:
     r.miniport.on_start = lambda srb: [r.miniport.port.stall_execution(1000) for _ in range(501)] and None
     r.command()
     assert r.rules == ["IN-03"]
-    assert "hw_start_io took 501.0 ms" in r.verifier.findings[0].message
+    assert "hw_start_io stalled 501.0 ms in all" in r.verifier.findings[0].message
 
 
-def test_IN_03_time_on_the_clock_counts(rig: Make) -> None:
+def test_IN_03_time_on_the_clock_is_not_the_miniports(rig: Make) -> None:
+    """A loaded host took a second over Python that stalls nowhere."""
     r = rig()
     r.hardware(lambda: r.clock.advance(S))
+    r.miniport.on_start = lambda srb: r.clock.advance(S)
+    r.command()
+    assert r.rules == []
+
+
+def test_IN_03_initialisation_is_limited_too(rig: Make) -> None:
+    r = rig(start=False)
+    r.miniport.on_find = lambda config: r.clock.advance(60 * S)
+    r.miniport.on_initialize = lambda: [r.miniport.port.stall_execution(90_000) for _ in range(60)] and None
+    r.port.start()
     assert r.rules == ["IN-03"]
+    assert "hw_initialize stalled 5400.0 ms in all, the limit is 5000 ms" in r.verifier.findings[0].message
 
 
 def test_IN_03_initialisation_may_take_longer(rig: Make) -> None:

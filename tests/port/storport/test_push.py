@@ -419,3 +419,46 @@ def test_ST_14_abort_without_the_feature_resets_the_unit(rig: Rig) -> None:
     rig.port.submit(abort)
     assert rig.done == [victim, abort]
     assert abort.srb_status == SRB_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("callback", ["build", "start"])
+def test_IN_03_counts_stalls_and_no_time_on_the_clock(make_rig: MakeRig, callback: str, trace: bool) -> None:
+    """A loaded host took a second over Python that stalls nowhere; a tenth of that in stalls is the miniport's."""
+    rig = make_rig(trace=trace)
+
+    def slowly(srb: Srb) -> bool:
+        rig.clock.advance(S)
+        return True
+
+    def stalling(srb: Srb) -> bool:
+        for _ in range(501):
+            rig.scripted.port.stall_execution(1000)
+        return True
+
+    setattr(rig.scripted, callback, slowly)
+    rig.submit()
+    assert rig.messages("IN-03") == []
+    setattr(rig.scripted, callback, stalling)
+    rig.submit()
+    assert rig.messages("IN-03") == [f"hw_{callback}_io stalled 501.0 ms in all, the limit is 500 ms"]
+
+
+def test_IN_03_a_routine_called_from_a_callback_is_charged_to_both(make_rig: MakeRig) -> None:
+    rig = make_rig()
+
+    def routine(context: object) -> bool:
+        rig.scripted.port.stall_execution(1000)
+        return True
+
+    def start(srb: Srb) -> bool:
+        for _ in range(501):
+            rig.scripted.port.synchronize_access(routine, None)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert rig.messages("IN-03") == ["hw_start_io stalled 501.0 ms in all, the limit is 500 ms"]
+    rig.scripted.start = None
+    rig.submit()
+    assert len(rig.messages("IN-03")) == 1, "the next callback begins with nothing charged"
