@@ -122,7 +122,7 @@ class HostBackend(DescriptorBackend):
         covered = self._written
 
         def flushed(error: StorageError | None) -> None:
-            if error is None and self._lost:
+            if self._lost:  # whatever became of the call: on a device that was let go of it fails with EBADF
                 error = self._writes_lost()
             if error is None:
                 self._flushed = max(self._flushed, covered)
