@@ -19,7 +19,7 @@ Callback = Callable[[], None]
 
 
 class EventLoop:
-    """Runs callbacks in one thread. Only `call_from_thread` and `stop` may be used from another one."""
+    """Runs callbacks in one thread. Only `call_from_thread`, `in_loop` and `stop` may be used from another one."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock if clock is not None else MonotonicClock()
@@ -32,6 +32,7 @@ class EventLoop:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._stopping = False
+        self._owner = threading.get_ident()  # whose thread it runs in; until it runs, whoever made it
 
     # -- file descriptors -------------------------------------------------------------------------------------
 
@@ -101,10 +102,18 @@ class EventLoop:
         if first:
             os.eventfd_write(self._wake, 1)
 
+    def in_loop(self, callback: Callback) -> None:
+        """Run `callback` in the loop's thread: now where that is this one, else as `call_from_thread` does."""
+        if threading.get_ident() == self._owner:
+            callback()
+        else:
+            self.call_from_thread(callback)
+
     # -- running ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until `stop()`; one that came before counts."""
+        self._owner = threading.get_ident()
         while not self._stopping:
             self.run_once(None)
         self._stopping = False

@@ -260,3 +260,21 @@ def test_close_leaves_no_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     EventLoop().close()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_what_belongs_in_the_loop_runs_there_at_once_or_soon() -> None:
+    loop = EventLoop(VirtualClock())
+    ran: list[int] = []
+
+    def note() -> None:
+        ran.append(threading.get_ident())
+
+    loop.in_loop(note)
+    assert ran == [threading.get_ident()]
+    thread = threading.Thread(target=lambda: loop.in_loop(note))
+    thread.start()
+    thread.join()
+    assert len(ran) == 1, "not in that thread"
+    loop.run_once(0)
+    assert ran == [threading.get_ident()] * 2
+    loop.close()

@@ -35,6 +35,7 @@ class UnitAddress(click.ParamType[tuple[int, int]]):
 
 
 ADDRESS = UnitAddress()
+OPENING = 60.0  # s; the adapter gives a store up that does not open, and says so, after half of it
 CLOSING = 120.0  # s; a store is flushed before it is closed
 
 
@@ -127,7 +128,7 @@ def add(
             table |= tomli.loads(option)
         except tomli.TOMLDecodeError as error:
             raise click.UsageError(f"--set {option!r} is no line of TOML: {error}") from error
-    with connect(adapter) as client:
+    with connect(adapter, OPENING) as client:
         _answer(client.call("lun.add", unit=table), as_json)
 
 
@@ -175,7 +176,7 @@ def insert(
     medium = storage_of(path, memory, size, storage, read_only)
     if medium is None:
         raise click.UsageError("Say what to insert: --file, --memory or --storage.")
-    with connect(adapter) as client:
+    with connect(adapter, OPENING) as client:
         _answer(client.call("lun.insert", target=unit[0], lun=unit[1], storage=medium), as_json)
 
 

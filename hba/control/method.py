@@ -35,9 +35,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """What a method returns that cannot answer at once: `start(answer)` begins, and `answer(result)` is called once."""
+    """What a method returns that cannot answer at once: `start(answer)` begins, and `answer(finish)` is called once.
 
-    start: Callable[[Callable[[object], None]], None]
+    `finish()` is the rest of the method: it returns the result, or raises what the method may raise.
+    """
+
+    start: Callable[[Callable[[Callable[[], object]], None]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import StorageConfig
+from hba.storage.opener import Opener, Store
 from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
@@ -45,7 +46,10 @@ class Parts:
     bus: ScsiBus
     verifier: Verifier | None
     recorder: Recorder | None
-    open_unit: Callable[[LunConfig], LogicalUnit]  # with its storage; may raise HbaError
-    open_store: Callable[[StorageConfig], Backend]  # a medium alone; may raise HbaError
+    open_store: Callable[[StorageConfig], Store]  # in any thread, for it may wait; may raise HbaError
+    open_medium: Callable[[StorageConfig], Backend]  # the same, blocks only
+    make_unit: Callable[[LunConfig, Store | None], LogicalUnit]  # takes the store over; may raise HbaError
+    opener: Opener
     stop: Callable[[], None]  # end the server, cleanly, soon
     events: EventHub = field(default_factory=EventHub)
+    opening: set[tuple[int, int]] = field(default_factory=set)  # (target, lun) whose store is being opened

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -234,9 +234,16 @@ class Connection:
                 params = msgspec.convert(request.params, method.params, strict=True)
             except msgspec.ValidationError as error:
                 return protocol.error(request_id, protocol.BAD_PARAMS, str(error), f'see {method.name} in "methods"')
-            result = method.run(Call(self.server.parts, self), params)
+        except Exception as error:
+            return _failed(request_id, error)
+        return self._run(request_id, lambda: method.run(Call(self.server.parts, self), params))
+
+    def _run(self, request_id: object, work: Callable[[], object]) -> bytes:
+        """The reply to a request whose method, or the rest of it, is `work`; empty when there is more to come."""
+        try:
+            result = work()
             if isinstance(result, Later):
-                result.start(lambda value: self.send({"id": request_id, "result": value}))
+                result.start(lambda finish: self._put(self._run(request_id, finish)))
                 return b""
             return protocol.encode({"id": request_id, "result": result})
         except Refused as error:
@@ -244,13 +251,18 @@ class Connection:
         except HbaError as error:
             return protocol.error(request_id, protocol.REFUSED, str(error))
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            return protocol.error(
-                request_id,
-                protocol.INTERNAL,
-                f"{type(error).__name__}: {error}",
-                "this is a defect of hba; the server's standard error has the traceback",
-            )
+            return _failed(request_id, error)
+
+
+def _failed(request_id: object, error: Exception) -> bytes:
+    """The reply when we are at fault; for an `except` clause."""
+    traceback.print_exc(file=sys.stderr)
+    return protocol.error(
+        request_id,
+        protocol.INTERNAL,
+        f"{type(error).__name__}: {error}",
+        "this is a defect of hba; the server's standard error has the traceback",
+    )
 
 
 def _id_of(line: bytes) -> object:

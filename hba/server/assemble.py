@@ -28,6 +28,7 @@ from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import ScsiStorage, StorageConfig
 from hba.storage.open import open_backend
+from hba.storage.opener import Opener, Store
 from hba.storage.sg import ScsiPassThrough
 from hba.storage.workers import WorkerPool
 from hba.trace.recorder import Event, Recorder
@@ -58,6 +59,7 @@ class Assembled:
         """Nobody may connect any more; end all requests; flush and close the storage."""
         self._engine.close()
         self._adapter.stop()
+        self.parts.opener.close()
         self.parts.bus.close()
         self._workers.shutdown()
 
@@ -75,29 +77,31 @@ class Assembler:
         workers = WorkerPool(loop)
         bus = ScsiBus()
 
-        def store(storage: StorageConfig) -> Backend:
+        opener = Opener(loop)
+
+        def open_medium(storage: StorageConfig) -> Backend:
             return open_backend(storage, loop, workers, directory)
 
-        def medium(storage: StorageConfig | None) -> Backend | None:
-            return None if storage is None else store(storage)
+        def open_store(storage: StorageConfig) -> Store:
+            if isinstance(storage, ScsiStorage):
+                return ScsiPassThrough(Path(storage.path), loop, workers, read_only=storage.read_only)
+            return open_medium(storage)
 
-        def passed_through(storage: ScsiStorage) -> ScsiPassThrough:
-            return ScsiPassThrough(Path(storage.path), loop, workers, read_only=storage.read_only)
-
-        def unit(lun: LunConfig) -> LogicalUnit:
-            backend = passed_through(lun.storage) if isinstance(lun.storage, ScsiStorage) else medium(lun.storage)
+        def make_unit(lun: LunConfig, store: Store | None) -> LogicalUnit:
             try:
-                made = build_unit(lun, backend, loop.clock, directory)
+                made = build_unit(lun, store, loop.clock, directory)
             except BaseException:
-                if backend is not None:
-                    backend.close()
+                if store is not None:
+                    store.close()
                 raise
             made.leaves_with_store = lun.leaves_with_store
             return made
 
         try:
             for lun in config.lun:
-                bus.attach(lun.target, lun.lun, unit(lun))
+                # Before anybody is served, so here it may wait.
+                store = None if lun.storage is None else open_store(lun.storage)
+                bus.attach(lun.target, lun.lun, make_unit(lun, store))
             memory = GuestMemory()
             chip = Chip(bus, memory)
             miniport = load_miniport(config.miniport, chip, config.miniport_options)
@@ -120,8 +124,10 @@ class Assembler:
             bus=bus,
             verifier=verifier,
             recorder=recorder,
-            open_unit=unit,
-            open_store=store,
+            open_store=open_store,
+            open_medium=open_medium,
+            make_unit=make_unit,
+            opener=opener,
             stop=loop.stop,
         )
         _connect_events(parts, adapter)

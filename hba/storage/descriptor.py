@@ -77,7 +77,11 @@ class DescriptorBackend(CountingBackend):
             if inline_writes == "auto":
                 self._inline = InlineWrites()
         self.batches = self._read_flags != NEVER
-        self._timer = self._loop.clock.call_later(WATCH, self._watch)
+        self._loop.in_loop(self._watch_later)
+
+    def _watch_later(self) -> None:
+        if not self._closed:
+            self._timer = self._loop.clock.call_later(WATCH, self._watch)
 
     # -- data -------------------------------------------------------------------------------------------------
 
@@ -338,7 +342,7 @@ class DescriptorBackend(CountingBackend):
         raise NotImplementedError
 
     def _watch(self) -> None:
-        self._timer = self._loop.clock.call_later(WATCH, self._watch)
+        self._watch_later()
         self.check_size()
 
     def check_size(self) -> None:

@@ -1,8 +1,9 @@
 """An NBD export: qemu-nbd, nbdkit and whatever they reach (qcow2, Ceph, ...), through libnbd.
 
 Commands run in the event loop, many at a time on one connection; only connecting, which may wait for a name server,
-runs in a thread. When the server leaves, requests wait `hold` seconds for it to come back and are then sent again;
-after that they fail with ENODEV, new ones at once, until it is back.
+runs in a thread: the first time in whichever makes the back end, later in one of its own. When the server leaves,
+requests wait `hold` seconds for it to come back and are then sent again; after that they fail with ENODEV, new ones at
+once, until it is back.
 
 Source: the NBD protocol (doc/proto.md of the NetworkBlockDevice project), libnbd(3).
 """
@@ -39,7 +40,8 @@ _UP, _WAITING, _GONE, _CLOSED = "connected", "waiting for the server", "gone", "
 
 
 class NbdBackend(CountingBackend):
-    """The export `uri` names. Connects before it returns, which takes at most `connect_timeout` s.
+    """The export `uri` names. Connects before it returns, which takes at most `connect_timeout` s and the name server's
+    time; so it may be made in any thread.
 
     `hold`  seconds that requests wait for a server that left. Raises `StorageError`: no binding, no server, no export.
     """
@@ -70,7 +72,8 @@ class NbdBackend(CountingBackend):
         self._handle: Any = None
         self._fd = -1
         self._writing = False
-        self._adopt(self._connect())
+        self._learn(self._connect())
+        loop.in_loop(self._serve)
 
     # -- the connection ---------------------------------------------------------------------------------------
 
@@ -103,8 +106,8 @@ class NbdBackend(CountingBackend):
             ) from None
         return handle
 
-    def _adopt(self, handle: Any) -> None:
-        """The connection is there: learn what the export can do, send what waited."""
+    def _learn(self, handle: Any) -> bool:
+        """The connection is there: learn what the export can do; whether it has another size than before."""
         nbd = self._nbd
         self._handle = handle
         self._fd = handle.aio_get_fd()
@@ -120,6 +123,10 @@ class NbdBackend(CountingBackend):
         size = handle.get_size() // 512 * 512
         resized = self.size not in (0, size)
         self.size = size
+        return resized
+
+    def _serve(self) -> None:
+        """Send what waited, and listen for the answers. In the loop's thread."""
         was, self._state = self._state, _UP
         self._retry = _FIRST_RETRY
         if self._hold_timer is not None:
@@ -131,8 +138,6 @@ class NbdBackend(CountingBackend):
         self._watch()
         if was == _GONE:
             self._tell("back")
-        if resized:
-            self._tell("resized")
 
     def _reconnect(self) -> None:
         found: list[Any] = []
@@ -143,7 +148,10 @@ class NbdBackend(CountingBackend):
             return
         if error is None:
             self.reconnects += 1
-            self._adopt(found.pop())
+            resized = self._learn(found.pop())
+            self._serve()
+            if resized:
+                self._tell("resized")
             return
         self._retry_timer = self._loop.clock.call_later(self._retry, self._reconnect)
         self._retry = min(self._retry * 2, _LAST_RETRY)
@@ -534,7 +542,7 @@ class NbdBackend(CountingBackend):
         self._held.clear()
         for request in unfinished:
             request.done(self._gone())
-        self._connector.shutdown(self._connect_timeout + 1)
+        self._connector.shutdown(0)  # one that is still connecting sees that it is closed; a name server may hang
 
     def _drain(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _CLOSE_TIMEOUT

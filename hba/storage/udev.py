@@ -19,7 +19,7 @@ class DeviceWatch:
         self._event = event
         self._monitor = monitor
         self._fd = monitor.fileno()
-        loop.add_reader(self._fd, self._readable)
+        loop.in_loop(lambda: loop.add_reader(self._fd, self._readable))
 
     def _readable(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import StorageConfig, parse_size
 from hba.storage.memory import MemoryBackend
+from hba.storage.opener import Opener, Store
 from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
@@ -106,8 +107,8 @@ def open_store(storage: StorageConfig) -> Backend:
     return MemoryBackend(parse_size(storage.size or 0))  # type: ignore[union-attr]
 
 
-def open_unit(config: LunConfig) -> LogicalUnit:
-    return FakeUnit(None if config.storage is None else open_store(config.storage))
+def make_unit(config: LunConfig, store: Store | None) -> LogicalUnit:
+    return FakeUnit(store)
 
 
 def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
@@ -122,8 +123,10 @@ def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
         "bus": ScsiBus(),
         "verifier": Verifier(loop.clock),
         "recorder": Recorder(loop.clock),
-        "open_unit": open_unit,
         "open_store": open_store,
+        "open_medium": open_store,
+        "make_unit": make_unit,
+        "opener": Opener(loop),
         "stop": loop.stop,
     }
     return Parts(**(values | changes))
@@ -143,5 +146,6 @@ def serving(path: Path, methods: tuple[Method, ...] = METHODS, **changes: Any) -
     finally:
         loop.stop()
         thread.join()
+        parts.opener.close()
         server.close()
         loop.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from hba.control.client import CallRefused, ControlClient
 from hba.control.events import TOPICS
 from hba.control.methods import METHODS
 from hba.control.parts import Parts
+from hba.control.protocol import encode
+from hba.errors import StorageError
 from hba.rules import RULES
+from hba.storage.backend import Backend
+from hba.storage.config import MemoryStorage, StorageConfig
 from hba.storage.faulty import Fault, FaultyBackend
 from hba.storage.memory import MemoryBackend
 from tests.control.fakes import FakeUnit, serving
@@ -106,6 +110,99 @@ def test_a_medium_is_ejected_and_inserted(parts: Parts, client: ControlClient) -
     assert client.call("lun.insert", target=0, storage=MEMORY)["storage"]["size"] == 1 << 20
     assert "there is a medium" in refusal(client, "lun.insert", target=0, storage=MEMORY)
     assert "expected one of" in refusal(client, "lun.insert", target=0, storage={"kind": "floppy"})
+
+
+class Slowly:
+    """What opens stores: each but memory waits for `gate`, and then opens, or fails with `error`."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.error: StorageError | None = None
+        self.stores: list[Closing] = []
+
+    def __call__(self, storage: StorageConfig) -> Backend:
+        if not isinstance(storage, MemoryStorage):
+            self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.stores.append(Closing(1 << 20))
+        return self.stores[-1]
+
+
+class Closing(MemoryBackend):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+NBD = {"kind": "nbd", "uri": "nbd://name.that.takes.long/"}
+
+
+@pytest.fixture
+def slowly(tmp_path: Path) -> Iterator[tuple[Slowly, Parts]]:
+    slow = Slowly()
+    with serving(tmp_path / "c", open_store=slow, open_medium=slow) as parts:
+        yield slow, parts
+        slow.gate.set()
+
+
+def begun(client: ControlClient, method: str, **params: Any) -> Callable[[], dict[str, Any]]:
+    """Send a request; what is returned reads its reply."""
+    client._socket.sendall(encode({"id": 99, "method": method, "params": params}))
+    return client._line
+
+
+def test_others_are_served_while_a_store_opens(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
+    slow, parts = slowly
+    with ControlClient(tmp_path / "c") as one, ControlClient(tmp_path / "c") as other:
+        reply = begun(one, "lun.add", unit={"target": 3, "storage": NBD})
+        while not parts.opening:
+            other.call("ping")
+        assert "being opened for 3:0 already" in refusal(other, "lun.add", unit={"target": 3, "storage": MEMORY})
+        assert other.call("lun.ls") == []
+        other.call("lun.add", unit={"target": 4, "storage": MEMORY})
+        slow.gate.set()
+        assert reply()["result"]["target"] == 3
+        assert [unit["target"] for unit in other.call("lun.ls")] == [3, 4]
+
+
+def test_a_store_that_does_not_open_leaves_nothing_behind(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
+    slow, parts = slowly
+    slow.error = StorageError("the server did not answer within 3 s", 110)
+    slow.gate.set()
+    with ControlClient(tmp_path / "c") as client:
+        assert "did not answer within 3 s" in refusal(client, "lun.add", unit={"storage": NBD})
+        assert client.call("lun.ls") == [] and not parts.opening
+        slow.error = None
+        client.call("lun.add", unit={"storage": NBD})
+        assert len(client.call("lun.ls")) == 1
+
+
+def test_a_client_that_leaves_meanwhile_has_its_unit_all_the_same(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
+    slow, _ = slowly
+    with ControlClient(tmp_path / "c") as one:
+        begun(one, "lun.add", unit={"storage": NBD})
+        one.call("ping")
+    with ControlClient(tmp_path / "c") as other:
+        other.call("events.subscribe", topics=["hotplug"])
+        slow.gate.set()
+        while not other.call("lun.ls"):
+            pass
+
+
+def test_a_unit_that_goes_while_its_medium_opens(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
+    slow, parts = slowly
+    with ControlClient(tmp_path / "c") as one, ControlClient(tmp_path / "c") as other:
+        one.call("lun.add", unit={"removable": True})
+        reply = begun(one, "lun.insert", target=0, storage=NBD)
+        while not parts.opening:
+            other.call("ping")
+        assert "being opened for 0:0 already" in refusal(other, "lun.insert", target=0, storage=MEMORY)
+        other.call("lun.remove", target=0)
+        slow.gate.set()
+        assert "there is no unit at 0:0" in reply()["error"]["message"]
+        assert [store.closed for store in slow.stores] == [True] and not parts.opening
 
 
 def test_a_medium_is_resized_and_protected(client: ControlClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hba.bench import own_server
 from hba.bench.driver import BenchDriver
 from hba.bench.own_server import OwnServer
 from hba.control.client import ControlClient
-from hba.errors import GuestError
+from hba.control.protocol import encode
+from hba.errors import GuestError, StorageError
+from hba.storage import libnbd
 
 FOREVER = 3600.0
 
@@ -87,6 +90,29 @@ def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
             client.call("lun.remove", target=5)
             with pytest.raises(GuestError, match="READ CAPACITY"):
                 driver.capacity()
+
+
+def test_the_guest_goes_on_while_an_nbd_server_does_not_answer(server: OwnServer, tmp_path: Path) -> None:
+    """It was connected to in the loop: register accesses and everybody else waited for its time-out."""
+    try:
+        libnbd.load()
+    except StorageError as problem:
+        pytest.skip(str(problem))
+    silent = socket.socket(socket.AF_UNIX)
+    silent.bind(str(tmp_path / "nbd.sock"))
+    silent.listen()
+    storage = {"kind": "nbd", "uri": f"nbd+unix:///?socket={tmp_path}/nbd.sock", "connect_timeout": 60.0}
+    with ControlClient(server.control) as client, ControlClient(server.control) as other:
+        client._socket.sendall(
+            encode({"id": 9, "method": "lun.add", "params": {"unit": {"target": 7, "storage": storage}}})
+        )
+        peer, _ = silent.accept()
+        use(server)
+        assert [unit["target"] for unit in other.call("lun.ls")] == [0]
+        peer.close()
+        silent.close()
+        assert "cannot connect" in client._line()["error"]["message"]
+        other.call("lun.add", unit={"target": 7, "storage": {"kind": "memory", "size": "1M"}})
 
 
 def test_requests_are_traced_for_those_who_ask(tmp_path: Path, port: str) -> None:

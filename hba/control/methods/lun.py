@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -14,8 +14,10 @@ from hba.errors import StorageError
 from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
-from hba.storage.config import Size, StorageConfig, parse_size
+from hba.storage.config import MemoryStorage, Size, StorageConfig, parse_size
+from hba.storage.opener import Store
 
+T = TypeVar("T", bound=Store)
 Number = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
@@ -111,9 +113,40 @@ def add(call: Call, params: NewUnit) -> object:
     limit = call.parts.config.pvscsi.max_targets
     if config.target >= limit:
         raise Refused(f"target {config.target} is beyond max_targets = {limit}", "use a lower one")
-    unit = call.parts.open_unit(config)
-    bus.attach(config.target, config.lun, unit)
-    return {**unit.describe(), **_announced(call, config.target, config.lun)}
+
+    def attach(store: Store | None) -> object:
+        unit = call.parts.make_unit(config, store)
+        bus.attach(config.target, config.lun, unit)
+        return {**unit.describe(), **_announced(call, config.target, config.lun)}
+
+    return _opened(call, (config.target, config.lun), config.storage, call.parts.open_store, attach)
+
+
+def _opened(
+    call: Call,
+    address: tuple[int, int],
+    storage: StorageConfig | None,
+    make: Callable[[StorageConfig], T],
+    then: Callable[[Any], object],
+) -> object:
+    """`then(make(storage))`, which takes its time to open; until then nothing else comes to the address."""
+    parts = call.parts
+    if address in parts.opening:
+        raise Refused(
+            f"a store is being opened for {address[0]}:{address[1]} already", "wait for it, or use another address"
+        )
+    if storage is None or isinstance(storage, MemoryStorage):
+        return then(None if storage is None else make(storage))  # nothing to wait for
+
+    def start(answer: Callable[[Callable[[], object]], None]) -> None:
+        def opened(result: Callable[[], T]) -> None:
+            parts.opening.discard(address)
+            answer(lambda: then(result()))
+
+        parts.opener.open(lambda: make(storage), opened)
+        parts.opening.add(address)
+
+    return Later(start)
 
 
 def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
@@ -121,11 +154,11 @@ def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
     if store is None:
         return then()
     try:
-        if store.flush(lambda error: answers.pop()(then())):
+        if store.flush(lambda error: answers.pop()(then)):
             return then()
     except StorageError:
         return then()  # it has gone; closing says so again
-    answers: list[Callable[[object], None]] = []
+    answers: list[Callable[[Callable[[], object]], None]] = []
     return Later(answers.append)
 
 
@@ -159,14 +192,18 @@ def eject(call: Call, params: Eject) -> object:
 
 
 def insert(call: Call, params: Insert) -> object:
-    unit = _changeable(call, params)
-    medium = call.parts.open_store(_checked(params.storage, StorageConfig))
-    try:
-        unit.insert(medium)
-    except ValueError as error:
-        medium.close()
-        raise Refused(str(error)) from error
-    return _told(call, params, "inserted")
+    _changeable(call, params)
+
+    def put_in(medium: Backend) -> object:
+        try:
+            _changeable(call, params).insert(medium)  # looked for again: it may have gone meanwhile
+        except (Refused, ValueError) as error:
+            medium.close()
+            raise error if isinstance(error, Refused) else Refused(str(error)) from error
+        return _told(call, params, "inserted")
+
+    storage = _checked(params.storage, StorageConfig)
+    return _opened(call, (params.target, params.lun), storage, call.parts.open_medium, put_in)
 
 
 def resize(call: Call, params: Resize) -> object:
