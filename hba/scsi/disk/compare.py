@@ -33,11 +33,11 @@ def compare_and_write(unit: Disk, task: Task) -> Steps | None:
     unit.check_range(lba, count)
     if count > MAX_COMPARE_BLOCKS:
         raise invalid_cdb(13)
-    length = count * unit.block_size
-    if not count and task.data is None:
+    if not count:  # nothing is read, compared or written, whatever buffer comes with it
         return None
+    length = count * unit.block_size
     unit.data_out(task, 2 * length, 13, exact=True)
-    if not count or task.data is None:
+    if task.data is None:
         return None
     return _comparing_and_writing(
         unit, task.data.slice(0, length), task.data.slice(length, length), lba, bool(cdb[1] & _FUA)

@@ -203,7 +203,7 @@ def mode_sense10(unit: DeviceServer, task: Task) -> bytes:
 
 def _select(unit: DeviceServer, task: Task, length: int, header: int) -> None:
     cdb = task.cdb
-    if not cdb[1] & 0x10:
+    if length and not cdb[1] & 0x10:
         raise invalid_cdb(1, 4)  # PF=0: pages of a format nobody documents
     save = bool(cdb[1] & 0x01)
     if save and not unit.mode.savable:

@@ -168,8 +168,9 @@ def _set_key(unit: DeviceServer, task: Task, parameters: _Parameters) -> None:
         raise invalid_parameter(20, 0)
     initiator = task.initiator
     if not parameters.action_key:
-        if initiator in state.keys:
-            state.unregister(initiator)
+        if initiator not in state.keys:
+            return  # SPC-4 table "Register behaviors for an unregistered I_T nexus": do nothing
+        state.unregister(initiator)
         state.aptpl = persist
         return
     if initiator not in state.keys and len(state.keys) >= MAX_REGISTRATIONS:
