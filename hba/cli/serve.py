@@ -31,8 +31,9 @@ def command(
 ) -> int:
     """Run the adapters of CONFIG, a process each, until SIGTERM or Ctrl-C. Never goes to the background.
 
-    Prints a line for each adapter when it listens. One that fails says why and does not touch the others; the exit
-    code at the end is that of the first that failed.
+    Prints a line for each adapter when it listens. One that fails says why and does not touch the others; one that dies
+    (a signal, a defect) is started again, at most 5 times in 60 s, but not with --fd. The exit code at the end is that
+    of the first that failed.
     """
     if print_capabilities:
         click.echo(json.dumps({"type": "scsi", "features": []}))
@@ -55,7 +56,7 @@ def command(
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     report = Report(as_json)
     assemble = Assembler(fd)
-    if len(adapters) == 1:
+    if fd is not None:  # a connection cannot be made again, and a second owner would keep it open after our end
         from hba.server.process import serve
 
         return serve(adapters[0], checked.directory, report, assemble)

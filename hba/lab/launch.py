@@ -195,6 +195,7 @@ def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task
     started = time.monotonic()
     progress.say(f"running suite {chosen.name} in the guest")
     outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments)
+    experiment.guest.alive()  # nothing may have died on the way and been started again
     if task.junit is not None:
         suite.write_junit(outcome, task.junit)
     seen = [observe.look(adapter.control) for adapter in experiment.adapters]

@@ -61,7 +61,10 @@ class Server:
         return self.adapters
 
     def alive(self) -> None:
-        """Raise `ServerError` when the server has ended."""
+        """Raise `ServerError` when the server has ended, or an adapter died: it comes back, but as after power on."""
+        for event in self._events():
+            if event.get("event") == "restarting":
+                raise ServerError(f"adapter {event.get('adapter')} of the HBA server died: {event.get('message')}")
         code = self.process.poll()
         if code is not None:
             error = ServerError(f"the HBA server has ended ({process.describe_exit(code)}){self._said()}")
@@ -79,6 +82,14 @@ class Server:
         return code
 
     def _listening(self) -> list[Adapter]:
+        return [
+            Adapter(event["adapter"], Path(event["socket"]), Path(event["control"]))
+            for event in self._events()
+            if event.get("event") == "listening"
+        ]
+
+    def _events(self) -> list[dict[str, str]]:
+        """What the server has reported so far."""
         found = []
         for line in self._output.read_text(errors="replace").splitlines(keepends=True):
             if not line.endswith("\n"):
@@ -87,8 +98,8 @@ class Server:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(event, dict) and event.get("event") == "listening":
-                found.append(Adapter(event["adapter"], Path(event["socket"]), Path(event["control"])))
+            if isinstance(event, dict):
+                found.append(event)
         return found
 
     def _said(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -64,6 +65,7 @@ def serve(config: AdapterConfig, directory: Path, report: Report, assemble: Asse
 def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assemble) -> None:
     _name_process(config.name)
     ensure_runtime_dir()
+    faulthandler.enable()  # what a death by SIGBUS or SIGSEGV was in the middle of, for the log
     loop = EventLoop()
     signals = SignalPipe()
     try:

@@ -30,6 +30,20 @@ class Report:
         else:
             self._text(self._out, f"{adapter}: stopped")
 
+    def restarting(self, adapter: str, message: str, number: int, most: int, window: float) -> None:
+        """It died and is started again; whoever was connected has to connect anew."""
+        if self._json:
+            self._line({"event": "restarting", "adapter": adapter, "message": message, "number": number, "most": most})
+        again = f"it is started again ({number} of {most} times in {window:.0f} s)"
+        lost = "its client has to connect anew; memory units are empty, and units added at run time are gone"
+        self._text(self._err, f"error: adapter {adapter}: {message}; {again}; {lost}")
+
+    def gave_up(self, adapter: str, message: str, deaths: int, window: float) -> None:
+        """It died again and stays dead."""
+        if self._json:
+            self._line({"event": "gave-up", "adapter": adapter, "message": message, "deaths": deaths})
+        self._text(self._err, f"error: adapter {adapter}: it died {deaths} times in {window:.0f} s and stays dead")
+
     def failed(self, adapter: str, message: str, code: int) -> None:
         """It ended by itself; `code` is the exit code that says why (README, "Exit codes")."""
         if self._json:

@@ -1,11 +1,17 @@
-"""Several adapters: a process for each, so that none can hurt another.
+"""A process for each adapter, so that none can hurt another, and one that dies is started again.
 
 The children are forked, not started anew: the configuration is parsed and the modules are loaded already, and what
 they do not change they share. They end with the supervisor, even when that is killed (prctl(2), PR_SET_PDEATHSIG).
+
+An adapter dies by a signal that nobody sends to end it, or by a defect of ours. Its client may cause the first: guest
+memory is a file that is mapped here, and a file that is made smaller takes the pages away from under us (SIGBUS). To
+the client, and to its guest, that is a device that went: the connection ends, and whoever connects to the same socket
+finds an adapter as after power on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -17,48 +23,193 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hba.config.model import AdapterConfig
-from hba.errors import EXIT_OK
+from hba.errors import EXIT_INTERNAL, EXIT_OK, SocketError
+from hba.runtime import control_path
 from hba.server.process import Assemble, serve
 from hba.server.report import Report
 from hba.server.signals import SignalPipe
+from hba.vfio_user.server import remove_stale
 
 GRACE = 60.0  # seconds a child may flush its storage before it is killed
+MOST_RESTARTS = 5  # within WINDOW; an adapter that dies more often is left dead
+WINDOW = 60.0  # seconds
+FIRST_PAUSE = 0.1  # seconds before an adapter is started again; doubled with every death within WINDOW
 _PR_SET_PDEATHSIG = 1
+
+# By these somebody ended it on purpose.
+_ON_PURPOSE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_WHY = {
+    signal.SIGBUS: "memory that it had mapped went away: its client's memory file, or a file of ours, was made smaller "
+    "or found no room",
+    signal.SIGKILL: "somebody killed it, or the kernel did for want of memory",
+    signal.SIGSEGV: "a defect in native code",
+}
 
 Serve = Callable[[AdapterConfig], int]
 
 
 @dataclass
 class Child:
-    name: str
+    config: AdapterConfig
     pid: int
     fd: int  # pidfd
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """When an adapter that died is started again."""
+
+    most: int = MOST_RESTARTS
+    window: float = WINDOW  # seconds
+    first_pause: float = FIRST_PAUSE
 
 
 def supervise(adapters: Sequence[AdapterConfig], directory: Path, report: Report, assemble: Assemble) -> int:
     """Serve every adapter in its own process until all have ended.
 
-    A child that fails has said why; the others go on. The exit code is that of the first that failed, or 0; one that
-    was killed counts as 128 + signal, as in a shell.
+    A child that fails has said why; the others go on. One that dies is started again, at most `MOST_RESTARTS` times
+    within `WINDOW` seconds. The exit code is that of the first that failed for good, or 0; one that was killed counts
+    as 128 + signal, as in a shell.
     """
     return run_children(adapters, lambda config: serve(config, directory, report, assemble), report)
 
 
-def run_children(adapters: Sequence[AdapterConfig], body: Serve, report: Report, grace: float = GRACE) -> int:
+def run_children(
+    adapters: Sequence[AdapterConfig],
+    body: Serve,
+    report: Report,
+    grace: float = GRACE,
+    restarts: Restarts | None = None,
+) -> int:
     """Fork a child for each adapter, run `body` in it, and wait for all of them."""
-    signals = SignalPipe()
-    children: dict[int, Child] = {}
+    supervisor = _Supervisor(body, report, grace, restarts or Restarts())
     try:
         for config in adapters:
-            child = _fork(config, body, signals)
-            children[child.fd] = child
-        return _wait(children, signals, report, grace)
+            supervisor.start(config)
+        return supervisor.wait()
     finally:
-        for child in children.values():  # only when we leave by an exception
+        supervisor.close()
+
+
+class _Supervisor:
+    """The parent of all adapters."""
+
+    def __init__(self, body: Serve, report: Report, grace: float, restarts: Restarts) -> None:
+        self._body = body
+        self._report = report
+        self._grace = grace
+        self._restarts = restarts
+        self._signals = SignalPipe()
+        self._poll = select.poll()
+        self._poll.register(self._signals.fd, select.POLLIN)
+        self._children: dict[int, Child] = {}  # by pidfd
+        self._deaths: dict[str, list[float]] = {}  # when each adapter died, within the window
+        self._due: list[tuple[float, AdapterConfig]] = []  # to be started again, and when
+        self._ending = False  # told to end: nothing is started again
+        self._deadline: float | None = None  # until when a child may take to end
+        self._result = EXIT_OK
+
+    def start(self, config: AdapterConfig) -> None:
+        child = _fork(config, self._body, self._signals)
+        self._children[child.fd] = child
+        self._poll.register(child.fd, select.POLLIN)
+
+    def wait(self) -> int:
+        """Until all have ended; the exit code."""
+        while self._children or self._due:
+            ready = self._poll.poll(self._patience())
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._kill()
+            for fd, _ in ready:
+                if fd == self._signals.fd:
+                    self._told_to_end()
+                else:
+                    self._ended(fd)
+            self._start_due()
+        return self._result
+
+    def close(self) -> None:
+        for child in self._children.values():  # only when we leave by an exception
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
             os.close(child.fd)
-        signals.close()
+        self._signals.close()
+
+    def _patience(self) -> float | None:
+        """How long to wait for something to happen, in ms."""
+        moments = [moment for moment, _ in self._due]
+        if self._deadline is not None:
+            moments.append(self._deadline)
+        return max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
+
+    def _told_to_end(self) -> None:
+        again = signal.SIGINT in self._signals.read() and self._ending
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGKILL if again else signal.SIGTERM)
+        if not self._ending:
+            self._ending, self._deadline = True, time.monotonic() + self._grace
+        self._due.clear()
+
+    def _kill(self) -> None:
+        for child in self._children.values():
+            message = f"did not end within {self._grace:.0f} s, killed"
+            self._report.failed(child.config.name, message, 128 + signal.SIGKILL)
+            os.kill(child.pid, signal.SIGKILL)
+        self._deadline = None
+
+    def _ended(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        child = self._children.pop(fd)
+        _, status = os.waitpid(child.pid, 0)
+        os.close(child.fd)
+        code = os.waitstatus_to_exitcode(status)
+        died = code == EXIT_INTERNAL or (code < 0 and -code not in _ON_PURPOSE)
+        why = _cause(code)
+        if code < 0:
+            code = 128 - code
+        if died and not self._ending and self._again(child.config, why):
+            return
+        if died or code > 128:
+            _remove_sockets(child.config)
+        if why and code != EXIT_INTERNAL:  # a defect has been told with its traceback by the child itself
+            self._report.failed(child.config.name, why, code)
+        self._result = self._result or code
+
+    def _again(self, config: AdapterConfig, why: str) -> bool:
+        """Start an adapter that died again, a little later; False when it has died too often."""
+        limit, now = self._restarts, time.monotonic()
+        deaths = [moment for moment in self._deaths.get(config.name, []) if now - moment < limit.window]
+        self._deaths[config.name] = [*deaths, now]
+        if len(deaths) >= limit.most:
+            self._report.gave_up(config.name, why, len(deaths) + 1, limit.window)
+            return False
+        self._report.restarting(config.name, why, len(deaths) + 1, limit.most, limit.window)
+        self._due.append((now + limit.first_pause * 2 ** len(deaths), config))
+        return True
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        due = [config for moment, config in self._due if moment <= now]
+        self._due = [item for item in self._due if item[0] > now]
+        for config in due:
+            self.start(config)
+
+
+def _cause(code: int) -> str:
+    """Why a child ended, by what waitpid said; empty when it was in order or it has said so itself."""
+    if code == EXIT_INTERNAL:
+        return "a defect of hba; its traceback is above"
+    if code >= 0:
+        return ""
+    number = signal.Signals(-code)
+    return f"ended by {number.name}" + (f": {_WHY[number]}" if number in _WHY else "")
+
+
+def _remove_sockets(config: AdapterConfig) -> None:
+    """What a process that died could not remove itself, unless somebody else listens there by now."""
+    for path in (Path(config.socket), control_path(config.name)):
+        with contextlib.suppress(OSError, SocketError):
+            remove_stale(path)
 
 
 def _fork(config: AdapterConfig, body: Serve, signals: SignalPipe) -> Child:
@@ -68,8 +219,8 @@ def _fork(config: AdapterConfig, body: Serve, signals: SignalPipe) -> Child:
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return Child(config.name, pid, os.pidfd_open(pid))
-    code = 70
+        return Child(config, pid, os.pidfd_open(pid))
+    code = EXIT_INTERNAL
     try:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
@@ -81,37 +232,3 @@ def _fork(config: AdapterConfig, body: Serve, signals: SignalPipe) -> Child:
         sys.stderr.write(f"error: adapter {config.name}: {error!r}\n")
     finally:
         os._exit(code)
-
-
-def _wait(children: dict[int, Child], signals: SignalPipe, report: Report, grace: float) -> int:
-    poll = select.poll()
-    poll.register(signals.fd, select.POLLIN)
-    for fd in children:
-        poll.register(fd, select.POLLIN)
-    result = EXIT_OK
-    deadline: float | None = None
-    while children:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        ready = poll.poll(left)
-        if not ready and deadline is not None:
-            for child in children.values():
-                report.failed(child.name, f"did not end within {grace:.0f} s, killed", 128 + signal.SIGKILL)
-                os.kill(child.pid, signal.SIGKILL)
-            deadline = None
-        for fd, _ in ready:
-            if fd == signals.fd:
-                again = signal.SIGINT in signals.read() and deadline is not None
-                for child in children.values():
-                    os.kill(child.pid, signal.SIGKILL if again else signal.SIGTERM)
-                deadline = deadline or time.monotonic() + grace
-                continue
-            poll.unregister(fd)
-            child = children.pop(fd)
-            _, status = os.waitpid(child.pid, 0)
-            os.close(child.fd)
-            code = os.waitstatus_to_exitcode(status)
-            if code < 0:
-                report.failed(child.name, f"ended by {signal.Signals(-code).name}", 128 - code)
-                code = 128 - code
-            result = result or code
-    return result

@@ -168,7 +168,7 @@ def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            _remove_stale(path)
+            remove_stale(path)
             sock.bind(name)
         sock.listen(4)
         status = path.stat()
@@ -183,7 +183,7 @@ def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
         os.close(directory)
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Remove the socket file of a dead server. Raises `SocketError` for anything that is not one."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise SocketError(f"socket path {path} is taken by something that is not a socket; choose another path")

@@ -66,7 +66,10 @@ def make_disk(path: Path) -> Path:
 
 
 def kill(server: OwnServer) -> None:
+    """The adapter's process, hard; its supervisor, which would start it again, is stopped before and killed after."""
+    os.kill(server.child.pid, signal.SIGSTOP)
     os.kill(server.pid, signal.SIGKILL)
+    server.child.kill()
     server.child.wait()
 
 

@@ -1,0 +1,136 @@
+"""A client makes its memory file smaller after it was mapped: the adapter is back at once, and no other notices.
+
+An access to such memory by our own code ends the process (SIGBUS); one by the kernel for us is an error (EFAULT).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hba.adapters.pvscsi.structures import CMP_PROD_IDX, FLAG_DIR_TODEVICE, FLAG_DIR_TOHOST, PAGE_SIZE, REQ_PROD_IDX
+from hba.bench.driver import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, BenchDriver
+from hba.errors import HbaError
+
+READ, WRITE, INQUIRY = "28000000000000000800", "2a000000000000000800", "120000006000"
+RINGS = PAGE_SIZE
+COMPLETIONS = RINGS + REQUEST_PAGES * PAGE_SIZE
+DATA = COMPLETIONS + COMPLETION_PAGES * PAGE_SIZE
+
+
+class Server:
+    """`hba serve` of two adapters, `victim` and `other`, each with a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        config = folder / "hba.toml"
+        text = ""
+        for name in ("victim", "other"):
+            (folder / f"{name}.img").write_bytes(os.urandom(1 << 20))
+            text += f'[[adapter]]\ntype = "pvscsi"\nname = "{name}"\n[[adapter.lun]]\n'
+            text += f'storage = {{ kind = "file", path = "{name}.img" }}\n'
+        config.write_text(text)
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hba", "serve", str(config), "--json"],
+                env={**os.environ, "HBA_RUNTIME_DIR": str(folder / "run")},
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.pids = {event["adapter"]: event["pid"] for event in (self.event(), self.event())}
+
+    def event(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def driver(self, name: str) -> BenchDriver:
+        return BenchDriver(self.folder / "run" / f"{name}.sock", 1 << 20)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+def cut_under(driver: BenchDriver, size: int, cdb: str) -> None:
+    """Put a command on the ring, cut the memory to `size` bytes, kick. What was cut is not touched here any more."""
+    flags = FLAG_DIR_TODEVICE if cdb == WRITE else FLAG_DIR_TOHOST
+    driver._place(0, bytes.fromhex(cdb), 4096, flags, driver._data_at, driver._produced & MASK)
+    driver._produced += 1
+    driver._state[REQ_PROD_IDX // 4] = driver._produced
+    os.ftruncate(driver.ram.fd, size)
+    driver._client.region_write(0, KICK, bytes(4), posted=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "cdb"),
+    [
+        pytest.param(0, READ, id="ring indices"),
+        pytest.param(RINGS, READ, id="request ring"),
+        pytest.param(COMPLETIONS, READ, id="completion ring"),
+        pytest.param(DATA, INQUIRY, id="data that we copy"),
+    ],
+)
+def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(server: Server, size: int, cdb: str) -> None:
+    failed: list[Exception] = []
+    with server.driver("other") as other:
+        other.prepare([(False, 0, 4096)], 512)
+
+        def work() -> None:
+            try:
+                other.run(3600.0, 8, most=3000)
+            except HbaError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with server.driver("victim") as victim:
+            cut_under(victim, size, cdb)
+            restarting, listening = server.event(), server.event()
+        thread.join()
+    assert not failed
+    assert (restarting["event"], restarting["adapter"], restarting["number"]) == ("restarting", "victim", 1)
+    assert "ended by SIGBUS: memory that it had mapped went away" in restarting["message"]
+    assert (listening["event"], listening["adapter"]) == ("listening", "victim")
+    os.kill(server.pids["other"], 0)
+    with server.driver("victim") as again:
+        again.prepare([(False, 0, 4096)], 512)
+        again.run(3600.0, 8, most=100)
+    log = server.log.read_text()
+    assert "error: adapter victim: ended by SIGBUS" in log and "its client has to connect anew" in log
+
+
+@pytest.mark.parametrize("cdb", [READ, WRITE])
+def test_data_that_the_kernel_moves_is_an_error_of_that_command(server: Server, cdb: str) -> None:
+    with server.driver("victim") as victim:
+        cut_under(victim, DATA, cdb)
+        victim._wait(victim._produced)
+        slot = (victim._produced - 1) & MASK
+        assert victim._state[CMP_PROD_IDX // 4] == victim._produced
+        assert int(victim._completions[slot * 4 + 2]) >> 48 == 0x02  # CHECK CONDITION
+    os.kill(server.pids["victim"], 0)
+    with server.driver("victim") as again:
+        again.prepare([(False, 0, 4096)], 512)
+        again.run(3600.0, 8, most=100)
+    assert signal.SIGBUS.name not in server.log.read_text()
