@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hba.lab.rundir import RunDir
@@ -90,6 +91,17 @@ def test_the_server_dies(with_server: Launch) -> None:
         os.kill(process.pid, signal.SIGKILL)
     assert with_server.wait(60) == 10
     assert "the HBA server has ended (signal SIGKILL)" in with_server.said()
+    assert with_server.left_behind() == []
+
+
+def test_an_adapter_dies_and_is_started_again(with_server: Launch) -> None:
+    """It is back at once, but the guest's disk is not: no verdict may be green after that."""
+    with_server.wait_for(lambda: is_booting(with_server), "the boot")
+    supervisor, adapter = sorted(process.pid for process in with_server.processes(SERVER))
+    os.kill(adapter, signal.SIGKILL)
+    assert with_server.wait(60) == 10
+    assert "of the HBA server died: ended by SIGKILL" in with_server.said()
+    assert not psutil.pid_exists(supervisor)
     assert with_server.left_behind() == []
 
 
