@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hba.clock import Clock
@@ -51,10 +52,6 @@ def build_unit(
     if config.type == "disk":
         if backend is None and not config.removable:
             raise ConfigError(f"{where}: a disk that is not removable needs storage")
-        if backend is not None and backend.size < config.block_size:
-            raise ConfigError(
-                f"{where}: the store has {backend.size} bytes, less than a block of {config.block_size}; make it larger"
-            )
         physical = config.physical_block_size or 0
         options = DiskOptions(
             block_size=config.block_size,
@@ -67,7 +64,15 @@ def build_unit(
             protection=bool(config.protection),
             protection_file=_path(config.protection_file, directory),
         )
-        return Disk(backend, identity, clock, options, state)
+        return _fitting(where, lambda: Disk(backend, identity, clock, options, state))
     if config.type == "cdrom":
-        return Cdrom(backend, identity, clock, state)
+        return _fitting(where, lambda: Cdrom(backend, identity, clock, state))
     return Enclosure(identity, clock, state)
+
+
+def _fitting(where: str, make: Callable[[], LogicalUnit]) -> LogicalUnit:
+    """What does not fit is told with the unit's address."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error

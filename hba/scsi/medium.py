@@ -27,6 +27,7 @@ from hba.scsi.storage_sense import is_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
 from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend, Read
+from hba.storage.granules import fit
 
 MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 
@@ -110,13 +111,13 @@ class MediumUnit(DeviceServer):
             raise CheckCondition(NOT_READY_TRAY_OPEN)
         if self.backend is None:
             raise CheckCondition(NOT_READY_MEDIUM_NOT_PRESENT)
-        if self.gone:
+        if self.gone or not self.blocks:
             raise CheckCondition(NOT_READY_CAUSE_NOT_REPORTABLE)
         if self.stopped:
             raise CheckCondition(NOT_READY_INITIALIZING_COMMAND_REQUIRED)
 
     def is_special(self) -> bool:
-        return self.tray_open or self.backend is None or self.gone or self.stopped
+        return self.tray_open or self.backend is None or self.gone or not self.blocks or self.stopped
 
     @property
     def protected(self) -> bool:
@@ -178,12 +179,19 @@ class MediumUnit(DeviceServer):
     # -- the medium -------------------------------------------------------------------------------------------------
 
     def attach_backend(self, backend: Backend | None) -> None:
-        """Take a store over, or have none; tells nobody."""
+        """Take a store over, or have none; tells nobody. Raises `ConfigError` when it does not fit; it is the caller's
+        then."""
+        if backend is not None:
+            backend = self.prepared(backend)
         self.backend = backend
         self.gone = False
         self.blocks = backend.size // self.block_size if backend is not None else 0
         if backend is not None:
             backend.on_event = self._on_event
+
+    def prepared(self, store: Backend) -> Backend:
+        """The store as the unit uses it."""
+        return fit(store, self.block_size)
 
     def settle(self) -> None:
         backend = self.backend
@@ -213,8 +221,11 @@ class MediumUnit(DeviceServer):
         backend = self.backend
         blocks = backend.size // self.block_size if backend is not None else 0
         if blocks != self.blocks:
-            self.blocks = blocks
-            self.attention(CAPACITY_DATA_HAS_CHANGED)
+            before, self.blocks = self.blocks, blocks
+            if blocks:
+                self.attention(CAPACITY_DATA_HAS_CHANGED if before else NOT_READY_TO_READY_CHANGE)
+            elif backend is not None:  # there is no block to speak of: not ready, until somebody makes it larger
+                self.tell(f"error: the store has {backend.size} bytes, less than a block of {self.block_size}")
         self.refresh()
 
     def removal_requested(self) -> None:
@@ -267,7 +278,8 @@ class MediumUnit(DeviceServer):
         return backend
 
     def insert(self, backend: Backend) -> None:
-        """The host puts a medium in. Raises ValueError when there is one, or the unit is not removable."""
+        """The host puts a medium in. Raises ValueError when there is one, or the unit is not removable, `ConfigError`
+        when it does not fit."""
         if not self.removable:
             raise ValueError("this unit's medium is not removable")
         if self.backend is not None:
@@ -301,7 +313,7 @@ class MediumUnit(DeviceServer):
             return "ejected"
         if self.backend is None:
             return "absent"
-        if self.gone:
+        if self.gone or not self.blocks:
             return "gone"
         return "stopped" if self.stopped else "ready"
 

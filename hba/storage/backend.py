@@ -31,7 +31,9 @@ class Backend(ABC):
     read_only: bool = False
     can_discard: bool = False
     batches: bool = False  # `read_batch` is worth calling
-    physical_block_size: int = 512  # bytes; what the LUN reports as its physical block
+    physical_block_size: int = 512  # bytes; what the store would like to be written in
+    granule: int = 1  # bytes; the least it reads and writes at all, at a multiple of itself (`hba.storage.granules`)
+    medium_block: int = 1  # bytes; the least its medium takes at once: a unit reports no smaller physical block
     _lost = False  # it went before a flush had covered all it acknowledged; the next flush says so
     on_event: Event | None = None  # called in the loop's thread when something happens to the store by itself
 

@@ -54,6 +54,7 @@ class DescriptorBackend(CountingBackend):
         self._changing = 0  # calls in workers that may hold the file's lock for long
         self.inline_writes = 0  # writes done in the loop by `_inline`'s leave
         self.in_flight = 0  # calls in workers; `close` waits for them
+        self.erase_granule = 1  # bytes; what the kernel zeroes or gives up for us begins and ends at a multiple of it
         self._changes = 0  # completed writes, discards, zeroes
         self._stable = -1  # value of `_changes` that the last good flush covered
         self._dsync = os.RWF_DSYNC
@@ -261,7 +262,8 @@ class DescriptorBackend(CountingBackend):
             return True
         self._changing += 1
         self._submit(
-            partial(work or self._zero_blocking, offset, length), partial(self._erase_done, done, what, offset, length)
+            partial(self._erase_blocking, work or self._zero_blocking, offset, length),
+            partial(self._erase_done, done, what, offset, length),
         )
         return False
 
@@ -270,6 +272,17 @@ class DescriptorBackend(CountingBackend):
         self._changing -= 1
         self._changes += 1
         done(None if error is None else self._explain(error, what, offset, length))
+
+    def _erase_blocking(self, work: Callable[[int, int], None], offset: int, length: int) -> None:
+        """`work` on the whole granules of a range, zeros on what is left over at its ends."""
+        granule, end = self.erase_granule, offset + length
+        first, last = -(-offset // granule) * granule, end // granule * granule
+        if first >= last:
+            write_zeros(self._first_fd(), offset, length)
+            return
+        write_zeros(self._first_fd(), offset, first - offset)
+        work(first, last - first)
+        write_zeros(self._first_fd(), last, end - last)
 
     # fallocate does the same for block devices: a hole there is a discard that reads as zeros (unlike BLKDISCARD,
     # which promises nothing about the content), a zeroed range keeps its space (as BLKZEROOUT does).

@@ -85,6 +85,8 @@ class FaultyBackend(Backend):
         self.read_only = self.inner.read_only
         self.can_discard = self.inner.can_discard
         self.physical_block_size = self.inner.physical_block_size
+        self.granule = self.inner.granule
+        self.medium_block = self.inner.medium_block
 
     def inject(self, fault: Fault) -> Fault:
         self.plan.append(fault)

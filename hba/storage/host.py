@@ -60,6 +60,8 @@ class HostBackend(DescriptorBackend):
                 raise StorageError(f"{path} has no medium (its size is {size} bytes)", errno.ENOMEDIUM)
             self.logical_block_size = _integer(fd, BLKSSZGET)
             self.physical_block_size = max(_integer(fd, BLKPBSZGET), self.logical_block_size)
+            self.medium_block = self.physical_block_size
+            self.erase_granule = self.logical_block_size  # fallocate on a block device wants whole sectors
             self._node = os.fstat(fd)
             self._identity = sysfs.identity(self._node)
             self.can_discard = not read_only and _discards(self._node.st_rdev)

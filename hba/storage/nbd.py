@@ -72,6 +72,7 @@ class NbdBackend(CountingBackend):
         self._handle: Any = None
         self._fd = -1
         self._writing = False
+        self._learnt = False
         self._learn(self._connect())
         loop.in_loop(self._serve)
 
@@ -99,6 +100,11 @@ class NbdBackend(CountingBackend):
                 raise StorageError(f"{self.uri}: the server exports it read-only; set read_only = true", errno.EROFS)
             if handle.get_size() < 512:
                 raise StorageError(f"{self.uri}: the export has {handle.get_size()} bytes, less than one sector")
+            least = handle.get_block_size(nbd.SIZE_MINIMUM) or 1
+            if self._learnt and least > self.granule:  # what stands on it has been told the smaller one
+                raise StorageError(
+                    f"{self.uri}: the export came back with a minimum block size of {least}, it had {self.granule}"
+                )
         except nbd.Error as problem:
             raise StorageError(
                 f"{self.uri}: cannot connect: {problem.string}; check that the server runs and exports this name",
@@ -119,9 +125,11 @@ class NbdBackend(CountingBackend):
         least = handle.get_block_size(nbd.SIZE_MINIMUM) or 1
         preferred = handle.get_block_size(nbd.SIZE_PREFERRED) or 4096
         self.physical_block_size = max(512, least, min(4096, preferred))
+        self.granule = self.medium_block = least
         self._max_payload = min(MAX_PAYLOAD, handle.get_block_size(nbd.SIZE_MAXIMUM) or MAX_PAYLOAD)
         size = handle.get_size() // 512 * 512
-        resized = self.size not in (0, size)
+        resized = self._learnt and self.size != size
+        self._learnt = True
         self.size = size
         return resized
 

@@ -22,10 +22,12 @@ from hba.storage.config import (
     parse_size,
 )
 from hba.storage.file import FileBackend
+from hba.storage.granules import fit
 from hba.storage.host import HostBackend
 from hba.storage.memory import MemoryBackend
 from hba.storage.nbd import NbdBackend
 from hba.storage.overlay import OverlayBackend, open_overlay
+from hba.storage.sectors import SECTOR
 from hba.storage.workers import WorkerPool
 
 
@@ -85,6 +87,7 @@ def _open_overlay(config: OverlayStorage, loop: EventLoop, workers: WorkerPool, 
         below = msgspec.structs.replace(below, read_only=True)
     base = open_backend(below, loop, workers, directory)
     try:
+        base = fit(base, SECTOR)
         return open_overlay(
             base,
             loop,

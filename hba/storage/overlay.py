@@ -42,6 +42,7 @@ class OverlayBackend(CountingBackend):
         self.top = top
         self.size = base.size
         self.physical_block_size = base.physical_block_size
+        self.medium_block = base.medium_block
         self._kept = kept
         self._shift = 0 if kept is None else kept.data
         self._map = SectorMap() if kept is None else kept.map

@@ -22,13 +22,15 @@ from tests.storage.util import Sync, operations, run_against_model
 SIZE = 1 << 20
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=[512])
+def device(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A loop device; its parameter is its sector size."""
     backing = tmp_path / "backing"
     with backing.open("wb") as file:
         file.truncate(SIZE)
     try:
-        result = subprocess.run(["losetup", "-f", "--show", str(backing)], capture_output=True, text=True)
+        command = ["losetup", "-f", "--show", "--sector-size", str(request.param), str(backing)]
+        result = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("losetup is missing (package util-linux/mount)")
     if result.returncode:
@@ -38,6 +40,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["losetup", "-d", str(path)], check=True)
 
 
+@pytest.mark.parametrize("device", [512, 4096], indirect=True)
 @pytest.mark.parametrize("direct", [True, False])
 def test_behaves_like_a_bytearray(device: Path, direct: bool) -> None:
     @settings(max_examples=15, deadline=None)
@@ -54,6 +57,13 @@ def test_behaves_like_a_bytearray(device: Path, direct: bool) -> None:
         loop.close()
 
     check()
+
+
+@pytest.mark.parametrize("device", [4096], indirect=True)
+def test_large_sectors_are_what_the_unit_reports(device: Path, loop: EventLoop, workers: WorkerPool) -> None:
+    backend = HostBackend(device, loop, workers)
+    assert (backend.granule, backend.medium_block, backend.logical_block_size) == (1, 4096, 4096)
+    backend.close()
 
 
 def test_in_use_is_refused(device: Path, loop: EventLoop, workers: WorkerPool) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import libnbd
+from hba.storage.granules import fit
 from hba.storage.nbd import NbdBackend
 from hba.storage.open import open_backend
 from hba.storage.workers import WorkerPool
@@ -100,7 +102,13 @@ def until(loop: EventLoop, condition: Callable[[], bool]) -> None:
         loop.run_once(None)
 
 
-@pytest.mark.parametrize("which", ["nbdkit", "qemu-nbd", "nbdkit without FUA and zero"])
+BLOCKS = ["--filter=blocksize-policy"]
+POLICY = ["blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M", "blocksize-error-policy=error"]
+
+
+@pytest.mark.parametrize(
+    "which", ["nbdkit", "qemu-nbd", "nbdkit without FUA and zero", "nbdkit with a minimum block of 4096"]
+)
 def test_behaves_like_a_bytearray(which: str, tmp_path: Path, disk: Path) -> None:
     if which == "qemu-nbd":
         program = needs("qemu-nbd", "qemu-utils")
@@ -112,15 +120,19 @@ def test_behaves_like_a_bytearray(which: str, tmp_path: Path, disk: Path) -> Non
         )
     else:
         program = needs("nbdkit", "nbdkit")
-        filters = [] if which == "nbdkit" else ["--filter=nozero", "--filter=fua"]
-        server = Server(tmp_path, lambda path: [program, "-f", "-U", str(path), *filters, "file", str(disk)])
+        filters, policy = {
+            "nbdkit": ([], []),
+            "nbdkit without FUA and zero": (["--filter=nozero", "--filter=fua"], []),
+            "nbdkit with a minimum block of 4096": (BLOCKS, POLICY),
+        }[which]
+        server = Server(tmp_path, lambda path: [program, "-f", "-U", str(path), *filters, "file", str(disk), *policy])
     server.start()
 
     @settings(max_examples=15, deadline=None)
     @given(operations(SIZE))
     def check(todo: list[tuple[str, int, int, int]]) -> None:
         loop = EventLoop()
-        backend = NbdBackend(server.uri, loop)
+        backend = fit(NbdBackend(server.uri, loop), 512)
         sync = Sync(loop, backend)
         sync.zero(0, SIZE)
         run_against_model(sync, bytearray(SIZE), todo)
@@ -325,3 +337,42 @@ def test_without_the_binding_the_package_is_named(tmp_path: Path, monkeypatch: p
     (tmp_path / f"libnbdmod{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
     with pytest.raises(StorageError, match="cannot be loaded"):
         libnbd.load(tmp_path)
+
+
+def test_an_export_that_comes_back_with_larger_blocks_is_not_taken(tmp_path: Path, disk: Path, loop: EventLoop) -> None:
+    """What stands on it has been told what it can write; the next one that fits is taken."""
+    program = needs("nbdkit", "nbdkit")
+    larger = True
+    plain = [program, "-f", "-U", "{}", "file", str(disk)]
+
+    def command(path: Path) -> list[str]:
+        words = [word.format(path) for word in plain]
+        return [*words[:4], *BLOCKS, *words[4:], *POLICY] if larger else words
+
+    larger = False
+    server = Server(tmp_path, command)
+    server.start()
+    backend = NbdBackend(server.uri, loop, hold=0.0)
+    news: list[str] = []
+    backend.on_event = news.append
+    server.kill()
+    until(loop, lambda: "gone" in news)
+    larger = True
+    server.start()
+    refused: list[StorageError] = []
+    connected = backend._connected
+
+    def watched(found: list[Any], error: StorageError | None) -> None:
+        if error is not None:
+            refused.append(error)
+        connected(found, error)
+
+    backend._connected = watched  # type: ignore[method-assign]
+    until(loop, lambda: any("minimum block size of 4096, it had 1" in str(error) for error in refused))
+    assert "back" not in news
+    server.kill()
+    larger = False
+    server.start()
+    until(loop, lambda: "back" in news)
+    backend.close()
+    server.kill()

@@ -10,7 +10,7 @@ import msgspec
 from hba.config.check import FAILED, Checker, dotted
 from hba.control.method import Call, Later, Method, NoParams, Refused
 from hba.control.methods.show import luns
-from hba.errors import StorageError
+from hba.errors import HbaError, StorageError
 from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
@@ -197,9 +197,11 @@ def insert(call: Call, params: Insert) -> object:
     def put_in(medium: Backend) -> object:
         try:
             _changeable(call, params).insert(medium)  # looked for again: it may have gone meanwhile
-        except (Refused, ValueError) as error:
+        except (Refused, HbaError, ValueError) as error:
             medium.close()
-            raise error if isinstance(error, Refused) else Refused(str(error)) from error
+            if isinstance(error, ValueError):
+                raise Refused(str(error)) from error
+            raise
         return _told(call, params, "inserted")
 
     storage = _checked(params.storage, StorageConfig)

@@ -227,10 +227,12 @@ class Disk(MediumUnit):
                 self.backend.forget_lost()
         self.mode_changed()
 
-    def attach_backend(self, backend: Backend | None) -> None:
-        if backend is not None and self.options.protection and not isinstance(backend, protection.ProtectedStore):
-            backend = protection.ProtectedStore(backend, self.block_size, self.options.protection_file)
-        super().attach_backend(backend)
+    def prepared(self, store: Backend) -> Backend:
+        store = super().prepared(store)
+        self.physical_block_size = max(self.options.physical_block_size, store.medium_block)
+        if self.options.protection and not isinstance(store, protection.ProtectedStore):
+            store = protection.ProtectedStore(store, self.block_size, self.options.protection_file)
+        return store
 
     def run_in_background(self, background: Background) -> None:
         """FORMAT UNIT and SANITIZE: the unit is busy with itself until it calls back."""

@@ -102,6 +102,7 @@ class ProtectedStore(Backend):
         self.read_only = inner.read_only
         self.can_discard = inner.can_discard
         self.physical_block_size = inner.physical_block_size
+        self.medium_block = inner.medium_block
         self.size = inner.size
         self._path = path
         self._map = self._open()
