@@ -191,6 +191,21 @@ def test_a_client_that_leaves_meanwhile_has_its_unit_all_the_same(slowly: tuple[
             pass
 
 
+def test_an_address_that_is_taken_while_its_store_opens(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
+    """By a unit that was withdrawn with its device, and is back."""
+    slow, parts = slowly
+    with ControlClient(tmp_path / "c") as one, ControlClient(tmp_path / "c") as other:
+        reply = begun(one, "lun.add", unit={"target": 3, "storage": NBD})
+        while not parts.opening:
+            other.call("ping")
+        back = FakeUnit(None)
+        parts.bus.attach(3, 0, back)  # type: ignore[arg-type]
+        slow.gate.set()
+        assert "there is a unit at 3:0 already" in reply()["error"]["message"]
+        assert [store.closed for store in slow.stores] == [True]
+        assert parts.bus.units[3][0] is back  # type: ignore[comparison-overlap]
+
+
 def test_a_unit_that_goes_while_its_medium_opens(slowly: tuple[Slowly, Parts], tmp_path: Path) -> None:
     slow, parts = slowly
     with ControlClient(tmp_path / "c") as one, ControlClient(tmp_path / "c") as other:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 _PROGRAM = """#!{python}
-import json, socket, sys, time
+import json, signal, socket, sys
 
 PROBE, GUEST, LOG = {probe!r}, {guest!r}, {log!r}
 words = sys.argv[1:]
@@ -63,7 +63,7 @@ if behaviour == "works":
     agent.recv(1)  # it is told to switch itself off
     sys.exit()
 while True:
-    time.sleep(60)
+    signal.pause()
 """
 
 

@@ -104,17 +104,27 @@ def _announced(call: Call, target: int, lun: int) -> dict[str, object]:
     return {"target": target, "lun": lun, "announcement": call.parts.adapter.announcement(target, lun)}
 
 
+def _check_free(call: Call, config: LunConfig) -> None:
+    if config.lun in call.parts.bus.units.get(config.target, {}):
+        where = f"{config.target}:{config.lun}"
+        raise Refused(f"there is a unit at {where} already", "remove it first, or use another address")
+
+
 def add(call: Call, params: NewUnit) -> object:
     config = _checked(params.unit, LunConfig)
     bus = call.parts.bus
-    where = f"{config.target}:{config.lun}"
-    if config.lun in bus.units.get(config.target, {}):
-        raise Refused(f"there is a unit at {where} already", "remove it first, or use another address")
+    _check_free(call, config)
     limit = call.parts.config.pvscsi.max_targets
     if config.target >= limit:
         raise Refused(f"target {config.target} is beyond max_targets = {limit}", "use a lower one")
 
     def attach(store: Store | None) -> object:
+        try:
+            _check_free(call, config)  # one whose device had gone may have come back there meanwhile
+        except Refused:
+            if store is not None:
+                store.close()
+            raise
         unit = call.parts.make_unit(config, store)
         bus.attach(config.target, config.lun, unit)
         return {**unit.describe(), **_announced(call, config.target, config.lun)}
