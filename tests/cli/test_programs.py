@@ -144,6 +144,20 @@ def test_an_adapter_that_is_killed_leaves_the_others_up(place: Place) -> None:
     assert list(place.runtime.iterdir()) == []
 
 
+def test_an_adapter_that_dies_again_and_again_stays_dead_and_leaves_no_sockets(place: Place) -> None:
+    server = place.serve(place.config(ADAPTER))
+    for number in range(1, 6):
+        os.kill(event(server)["pid"], signal.SIGKILL)
+        assert event(server)["number"] == number
+    os.kill(event(server)["pid"], signal.SIGKILL)
+    assert event(server)["event"] == "gave-up"
+    assert event(server)["event"] == "failed"
+    assert server.wait(PATIENCE) == 137
+    assert list(place.runtime.iterdir()) == []
+    assert server.stderr is not None
+    assert "it died 6 times in 60 s and stays dead" in server.stderr.read()
+
+
 def test_only_one_of_the_configured_adapters(place: Place) -> None:
     config = place.config(ADAPTER + ADAPTER)
     server = place.serve(config, "--adapter", "pvscsi1", "--socket-path", "other.sock")

@@ -8,20 +8,35 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hba.adapters.pvscsi.structures import CMP_PROD_IDX, FLAG_DIR_TODEVICE, FLAG_DIR_TOHOST, PAGE_SIZE, REQ_PROD_IDX
+from hba.adapters.pvscsi.registers import CMD_CONFIG
+from hba.adapters.pvscsi.structures import (
+    CMP_PROD_IDX,
+    CONFIG,
+    CONFIG_CONTROLLER_ADDRESS,
+    CONFIG_PAGE_CONTROLLER,
+    FLAG_DIR_TODEVICE,
+    FLAG_DIR_TOHOST,
+    FLAG_WITH_SG_LIST,
+    PAGE_SIZE,
+    REQ_PROD_IDX,
+    REQUEST_SIZE,
+)
 from hba.bench.driver import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, BenchDriver
 from hba.errors import HbaError
+from hba.vfio_user.client import Disconnected
 
-READ, WRITE, INQUIRY = "28000000000000000800", "2a000000000000000800", "120000006000"
+READ, WRITE, INQUIRY, UNKNOWN = "28000000000000000800", "2a000000000000000800", "120000006000", "ff0000000000"
+SENSE_FIELDS = 24  # bytes into a request descriptor: senseAddr, senseLen
 RINGS = PAGE_SIZE
 COMPLETIONS = RINGS + REQUEST_PAGES * PAGE_SIZE
 DATA = COMPLETIONS + COMPLETION_PAGES * PAGE_SIZE
@@ -73,26 +88,44 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def cut_under(driver: BenchDriver, size: int, cdb: str) -> None:
+def cut_under(driver: BenchDriver, size: int, cdb: str, flags: int = FLAG_DIR_TOHOST, sense_at: int = 0) -> None:
     """Put a command on the ring, cut the memory to `size` bytes, kick. What was cut is not touched here any more."""
-    flags = FLAG_DIR_TODEVICE if cdb == WRITE else FLAG_DIR_TOHOST
-    driver._place(0, bytes.fromhex(cdb), 4096, flags, driver._data_at, driver._produced & MASK)
+    slot = driver._produced & MASK
+    driver._place(0, bytes.fromhex(cdb), 4096, flags, driver._data_at, slot)
+    if sense_at:
+        descriptor = driver._requests_at + slot * REQUEST_SIZE
+        struct.pack_into("<QI", driver.ram.view, descriptor + SENSE_FIELDS, driver.ram.iova + sense_at, 96)
     driver._produced += 1
     driver._state[REQ_PROD_IDX // 4] = driver._produced
     os.ftruncate(driver.ram.fd, size)
     driver._client.region_write(0, KICK, bytes(4), posted=True)
 
 
+def cut_under_config(driver: BenchDriver) -> None:
+    """Ask for a configuration page in memory that is gone."""
+    address = driver.ram.iova + DATA
+    os.ftruncate(driver.ram.fd, DATA)
+    with pytest.raises(Disconnected):
+        driver._command(CMD_CONFIG, CONFIG.pack(address, CONFIG_CONTROLLER_ADDRESS << 32, CONFIG_PAGE_CONTROLLER, 0))
+
+
 @pytest.mark.parametrize(
-    ("size", "cdb"),
+    "touch",
     [
-        pytest.param(0, READ, id="ring indices"),
-        pytest.param(RINGS, READ, id="request ring"),
-        pytest.param(COMPLETIONS, READ, id="completion ring"),
-        pytest.param(DATA, INQUIRY, id="data that we copy"),
+        pytest.param(lambda driver: cut_under(driver, 0, READ), id="ring indices"),
+        pytest.param(lambda driver: cut_under(driver, RINGS, READ), id="request ring"),
+        pytest.param(lambda driver: cut_under(driver, COMPLETIONS, READ), id="completion ring"),
+        pytest.param(lambda driver: cut_under(driver, DATA, INQUIRY), id="data that we copy"),
+        pytest.param(
+            lambda driver: cut_under(driver, DATA, READ, FLAG_DIR_TOHOST | FLAG_WITH_SG_LIST), id="scatter list"
+        ),
+        pytest.param(lambda driver: cut_under(driver, DATA, UNKNOWN, sense_at=DATA), id="sense buffer"),
+        pytest.param(cut_under_config, id="configuration page"),
     ],
 )
-def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(server: Server, size: int, cdb: str) -> None:
+def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(
+    server: Server, touch: Callable[[BenchDriver], None]
+) -> None:
     failed: list[Exception] = []
     with server.driver("other") as other:
         other.prepare([(False, 0, 4096)], 512)
@@ -106,7 +139,7 @@ def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(server: 
         thread = threading.Thread(target=work)
         thread.start()
         with server.driver("victim") as victim:
-            cut_under(victim, size, cdb)
+            touch(victim)
             restarting, listening = server.event(), server.event()
         thread.join()
     assert not failed
@@ -124,7 +157,7 @@ def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(server: 
 @pytest.mark.parametrize("cdb", [READ, WRITE])
 def test_data_that_the_kernel_moves_is_an_error_of_that_command(server: Server, cdb: str) -> None:
     with server.driver("victim") as victim:
-        cut_under(victim, DATA, cdb)
+        cut_under(victim, DATA, cdb, FLAG_DIR_TODEVICE if cdb == WRITE else FLAG_DIR_TOHOST)
         victim._wait(victim._produced)
         slot = (victim._produced - 1) & MASK
         assert victim._state[CMP_PROD_IDX // 4] == victim._produced
