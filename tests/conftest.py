@@ -6,6 +6,7 @@ and ten times as many: how new defects are looked for.
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -22,3 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("qemu") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(GUEST_LIMIT))
+
+
+def pytest_runtest_teardown() -> None:
+    gc.enable()  # see tests.descriptors

@@ -11,6 +11,7 @@ import pytest
 
 from hba.clock import S, VirtualClock
 from hba.loop import EventLoop
+from tests.descriptors import open_fds
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ class TestTimers:
 
 
 def test_close_leaves_no_descriptor() -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = open_fds()
     EventLoop().close()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 

@@ -26,6 +26,7 @@ from hba.vfio_user.device import (
     IRQ_SET_DATA_NONE,
     RequestError,
 )
+from tests.descriptors import open_fds
 
 TRIGGER_FDS = IRQ_SET_DATA_EVENTFD | IRQ_SET_ACTION_TRIGGER
 TRIGGER_NOW = IRQ_SET_DATA_NONE | IRQ_SET_ACTION_TRIGGER
@@ -48,10 +49,6 @@ class Eventfd:
             return os.eventfd_read(self.fd)
         except BlockingIOError:
             return 0
-
-
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hba.dma import DmaSpace
 from hba.errors import DmaFault
 from hba.pci.memory import MAX_MAPS, PAGE, GuestMemory
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, RequestError
+from tests.descriptors import open_fds
 
 RW = DMA_READ | DMA_WRITE
 
@@ -60,10 +61,6 @@ def memory(guest: Guest) -> Iterator[GuestMemory]:
     memory.enabled = True
     yield memory
     memory.unmap_all()
-
-
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 def refused(action: Callable[[], object]) -> int:

@@ -17,6 +17,7 @@ from hba.storage import linux
 from hba.storage.file import FileBackend
 from hba.storage.vectors import IOV_MAX
 from hba.storage.workers import WorkerPool
+from tests.descriptors import open_fds
 from tests.storage.util import Sync, operations, run_against_model
 
 SIZE = 256 * 1024
@@ -252,11 +253,11 @@ def test_errors_at_opening(
 ) -> None:
     path = tmp_path / "disk"
     prepare(path)  # type: ignore[operator]
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_fds()
     with pytest.raises(StorageError, match=says) as caught:
         FileBackend(path, loop, workers, **options)  # type: ignore[arg-type]
     assert str(path) in str(caught.value)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before, "a descriptor was left open"
+    assert open_fds() == before, "a descriptor was left open"
 
 
 def test_no_directory_to_create_in(tmp_path: Path, loop: EventLoop, workers: WorkerPool) -> None:

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from hba.clock import MS, S
@@ -189,11 +188,6 @@ def bench(dma_timeout: int = 2 * S, *, negotiate: bool = True) -> Iterator[Bench
         yield it
     finally:
         it.close()
-
-
-def open_fds() -> int:
-    """How many descriptors this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def message(command: int, body: bytes = b"", *, flags: int = 0, message_id: int = 77, size: int | None = None) -> bytes:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hba.vfio_user import protocol as p
 from hba.vfio_user.framing import Stream, close_fds, send_message
 from hba.vfio_user.protocol import ProtocolError
-from tests.vfio_user.support import message, open_fds
+from tests.descriptors import open_fds
+from tests.vfio_user.support import message
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from hba.loop import EventLoop
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import CAPABILITIES, Disconnected, VfioUserClient
 from hba.vfio_user.server import NativeEngine
-from tests.vfio_user.support import BAR0, CONFIG, INTX, MSI, FakeDevice, message, open_fds, read_message, write_message
+from tests.descriptors import open_fds
+from tests.vfio_user.support import BAR0, CONFIG, INTX, MSI, FakeDevice, message, read_message, write_message
 
 VERSION = message(p.VERSION, p.encode_version(0, 0, CAPABILITIES))
 

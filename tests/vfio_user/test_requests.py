@@ -13,6 +13,7 @@ from hba.vfio_user import protocol as p
 from hba.vfio_user.client import Disconnected, GuestRam, ReplyError
 from hba.vfio_user.device import RegionInfo, RequestError
 from hba.vfio_user.protocol import Capabilities
+from tests.descriptors import open_fds
 from tests.vfio_user.support import (
     BAR0,
     BAR1,
@@ -25,7 +26,6 @@ from tests.vfio_user.support import (
     Bench,
     bench,
     message,
-    open_fds,
     read_message,
     write_message,
 )

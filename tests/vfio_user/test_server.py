@@ -18,7 +18,8 @@ from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
 from hba.vfio_user.server import MAX_PATH, NativeEngine
-from tests.vfio_user.support import BAR0, INTX, FakeDevice, message, open_fds, run_beside
+from tests.descriptors import open_fds
+from tests.vfio_user.support import BAR0, INTX, FakeDevice, message, run_beside
 
 
 @pytest.fixture
