@@ -261,9 +261,12 @@ def test_read_only(units: Units) -> None:
 def test_no_space_left(lab: Lab, units: Units) -> None:
     needs_root()
     node = units.there(FULL)
-    said = units.sh(f"dd if=/dev/zero of={node} bs=64k count=600 oflag=direct", check=False)
-    assert "No space left on device" in said
-    log = units.log()
+
+    def fill() -> None:
+        said = units.sh(f"dd if=/dev/zero of={node} bs=64k count=600 oflag=direct", check=False)
+        assert "No space left on device" in said
+
+    log = units.complaint(fill, "Sense Key")
     assert "Sense Key : Data Protect" in log
     assert "Add. Sense: Space allocation failed write protect" in log
     # The guest is told what sense data can tell, the host why.
@@ -283,8 +286,11 @@ def test_medium_errors(lab: Lab, units: Units) -> None:
     assert "Medium Error Additional sense: Unrecovered read error" in units.read(FAILING)
     assert "Medium Error Additional sense: Write error" in units.write(FAILING)
     node = units.there(FAILING)
-    assert "error reading" in units.sh(f"dd if={node} of=/dev/null bs=4k count=1 iflag=direct", check=False)
-    assert "critical medium error" in units.log()
+
+    def read() -> None:
+        assert "error reading" in units.sh(f"dd if={node} of=/dev/null bs=4k count=1 iflag=direct", check=False)
+
+    units.complaint(read, "critical medium error")
     lab.failure.unlink()
     assert units.write(FAILING) == ""
     assert units.read(FAILING) == ""

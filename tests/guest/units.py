@@ -161,6 +161,19 @@ class Units:
         """The kernel's messages since the last call."""
         return self.sh("dmesg --read-clear")
 
+    def complaint(self, provoke: Callable[[], object], word: str) -> str:
+        """What the kernel says of an error that `provoke` causes, with `word` in it. Again, if need be: it says so of
+        ten errors in 5 s at most, whatever device they are about."""
+        said: list[str] = []
+
+        def try_once() -> bool:
+            provoke()
+            said.append(self.log())
+            return word in said[-1]
+
+        wait_for(try_once, f"the kernel says {word!r}")
+        return said[-1]
+
     def node(self, target: int) -> str | None:
         """The device node of a target's disk, if the guest has one: `/dev/sdb`."""
         found = self.sh(f"ls -d /sys/class/scsi_device/*:0:{target}:0/device/block/* || true")
