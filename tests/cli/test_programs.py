@@ -218,6 +218,7 @@ def test_a_server_that_was_killed_can_be_started_again(place: Place) -> None:
     first = place.serve(config)
     pid = event(first)["pid"]
     first.send_signal(signal.SIGSTOP)  # or it would start the adapter again
+    os.waitid(os.P_PID, first.pid, os.WSTOPPED)
     os.kill(pid, signal.SIGKILL)
     end(first, signal.SIGKILL)
     assert place.json("ls")["silent"]

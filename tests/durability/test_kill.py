@@ -68,6 +68,7 @@ def make_disk(path: Path) -> Path:
 def kill(server: OwnServer) -> None:
     """The adapter's process, hard; its supervisor, which would start it again, is stopped before and killed after."""
     os.kill(server.child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, server.child.pid, os.WSTOPPED)
     os.kill(server.pid, signal.SIGKILL)
     server.child.kill()
     server.child.wait()

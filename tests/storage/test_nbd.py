@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -66,8 +67,11 @@ class Server:
         self._process.terminate()
 
     def signal(self, number: int) -> None:
+        """Send a signal; returns when the process has stopped, if that is what it is told."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def wait(self) -> None:
         assert self._process is not None
