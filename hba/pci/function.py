@@ -231,12 +231,14 @@ class PciFunction:
             told(True)
 
     def disconnected(self) -> None:
+        """The machine has gone, and the function with its power: the next client finds it as after power on."""
         self.is_connected = False
-        for told in self.on_client:
-            told(False)
         self.interrupts.disconnect()
+        self.reset()
         self.memory.unmap_all()
         self.memory.client = None
+        for told in self.on_client:
+            told(False)
 
     # -- what config space decides ----------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class ScsiBus:
             unit.close()
         self.withdrawn.clear()
 
+    def power_cycle(self) -> None:
+        """Whoever used the units has gone with its machine: the next one finds them as after power on."""
+        for unit in list(self):
+            unit.reset("power-on")
+
     def __iter__(self) -> Iterator[LogicalUnit]:
         for units in self.units.values():
             yield from units.values()

@@ -21,9 +21,9 @@ from hba.scsi.sense import (
     CheckCondition,
     invalid_cdb,
 )
-from hba.scsi.server import DeviceServer, Identity
+from hba.scsi.server import DeviceServer, Identity, Steps
 from hba.scsi.state import SavedState
-from hba.scsi.storage_sense import is_writing
+from hba.scsi.storage_sense import condition_for, is_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
 from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend, Read
@@ -34,6 +34,12 @@ MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 SETTLE = 1.0  # s that an abort or a reset waits for the store; the driver's own patience is 2 s (vmw_pvscsi)
 
 Run = Callable[[Task], bool]
+Ended = Callable[[StorageError | None], None]  # how a host's operation ended
+
+
+def told_nobody(error: StorageError | None) -> None:
+    """For who does not want to know; the unit's `trouble` has it anyway."""
+
 
 # Unit attentions about the medium that is in the unit, which say nothing about the next one.
 _OF_A_MEDIUM = frozenset((NOT_READY_TO_READY_CHANGE, CAPACITY_DATA_HAS_CHANGED, OPERATOR_MEDIUM_REMOVAL_REQUEST))
@@ -176,6 +182,44 @@ class MediumUnit(DeviceServer):
             self.read_errors += 1
         super()._storage_failed(task, error)
 
+    # -- stability --------------------------------------------------------------------------------------------------
+
+    @property
+    def unstable(self) -> bool:
+        return self.backend is not None and self.backend.unstable
+
+    def make_stable(self) -> Steps:
+        """What was acknowledged goes to stable storage, or the error comes.
+
+        The one rule for every state in which nobody would ask for that any more: without a write cache, protected,
+        stopped, ejected, of another size, left alone.
+        """
+        backend = self.backend
+        if backend is not None and backend.unstable:
+            yield backend.flush
+
+    def write_out(self) -> None:
+        """`make_stable` for a state that has come already: commands wait for it, the first one hears of an error."""
+
+        def ended(error: StorageError | None) -> None:
+            if error is not None and error.errno != errno.ECANCELED:
+                self.deferred = condition_for(error, writing=True)
+                self.refresh()
+
+        self.run_alone(self.make_stable, ended)
+
+    def on_reset(self, kind: str) -> None:
+        self.mode.restore()
+        self.locked_by.clear()
+        if kind == "power-on":
+            # Whoever wrote has gone: only the host can be told. What its store lost is no news for the next one.
+            self.run_alone(self.make_stable, told_nobody)
+            if self.backend is not None:
+                self.backend.forget_lost()
+
+    def check_free(self) -> None:
+        """Raise ValueError while the host may not change the medium or its state."""
+
     # -- the medium -------------------------------------------------------------------------------------------------
 
     def attach_backend(self, backend: Backend | None) -> None:
@@ -262,6 +306,7 @@ class MediumUnit(DeviceServer):
         """
         if not self.removable:
             raise ValueError("this unit's medium is not removable")
+        self.check_free()
         if self.locked_by and not force:
             self.removal_requested()
             raise ValueError("the guest has locked the medium; it was told of the request (force takes it anyway)")
@@ -292,19 +337,41 @@ class MediumUnit(DeviceServer):
         self.medium_event(True)
         self.attention(NOT_READY_TO_READY_CHANGE)
 
-    def resize(self, size: int) -> None:
-        """Make the medium `size` bytes. Raises `StorageError` when the store cannot, ValueError for a bad size."""
+    def resize(self, size: int, ended: Ended = told_nobody) -> None:
+        """Make the medium `size` bytes, in the unit's turn; what was written and the new size are stable then.
+
+        `ended(error)` is called once, with the `StorageError` when the store cannot. Raises ValueError for a bad size.
+        """
         if self.backend is None:
             raise ValueError("there is no medium to resize")
         if size <= 0 or size % self.block_size:
             raise ValueError(f"the size must be a multiple of the block size, {self.block_size}")
-        self.backend.resize(size)
-        self.capacity_changed()
+        self.check_free()
+        self.run_alone(lambda: self._resizing(size), ended)
 
-    def set_read_only(self, read_only: bool) -> None:
-        """Write-protect the unit, or no longer; the guest is told that the mode parameters have changed."""
+    def _resizing(self, size: int) -> Steps:
+        yield from self.make_stable()
+        store = self.backend
+        if store is None:
+            raise StorageError("the medium was ejected meanwhile", errno.ENOMEDIUM)
+        store.resize(size)
+        self.capacity_changed()
+        yield from self.make_stable()
+
+    def set_read_only(self, read_only: bool, ended: Ended = told_nobody) -> None:
+        """Write-protect the unit, or no longer, in its turn; the guest is told that the mode parameters have changed.
+
+        What was written before is stable first; `ended(error)` says when that fails, and nothing is changed. Raises
+        ValueError when the unit cannot.
+        """
+        self.check_free()
+        self.run_alone(lambda: self._protecting(read_only), ended)
+
+    def _protecting(self, read_only: bool) -> Steps:
         if read_only == self.write_protected:
             return
+        if read_only:
+            yield from self.make_stable()
         self.write_protected = read_only
         self.attention(MODE_PARAMETERS_CHANGED)
 
@@ -327,6 +394,7 @@ class MediumUnit(DeviceServer):
             "read_only": self.protected,
             "medium": self.medium_state(),
             "locked": bool(self.locked_by),
+            "unflushed": self.unstable,
             "reads": self.reads,
             "writes": self.writes,
             "read_bytes": self.read_blocks * self.block_size,
@@ -338,6 +406,7 @@ class MediumUnit(DeviceServer):
 
     def close(self) -> None:
         super().close()
-        if self.backend is not None:
-            self.backend.on_event = None
-            self.backend.close()
+        backend = self.backend
+        if backend is not None:
+            backend.close()  # flushes, and tells us when that fails
+            backend.on_event = None

@@ -8,10 +8,11 @@ at once. `None` instead of an operation gives the event loop a turn. Errors are 
 
 from __future__ import annotations
 
+import errno
 import logging
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +45,7 @@ from hba.scsi.task import (
     RESPONSE_ABORTED,
     RESPONSE_RESET,
     SIMPLE,
+    HostTask,
     Task,
 )
 from hba.scsi.trouble import Trouble
@@ -51,7 +53,7 @@ from hba.scsi.unit import LogicalUnit
 
 if TYPE_CHECKING:
     from hba.scsi.spc.log import LogPages
-    from hba.scsi.spc.mode import ModePages
+    from hba.scsi.spc.mode import ModePage, ModePages
 
 GOOD = 0x00
 CHECK_CONDITION = 0x02
@@ -105,6 +107,7 @@ class DeviceServer(LogicalUnit):
         self.attentions.meet(Task.initiator)
         self.reservations = Reservations(self.attentions, self.state)
         self.descriptor_sense = False  # the control mode page's D_SENSE
+        self.deferred: CheckCondition | None = None  # an error that no command was there to end with
         self.started_at = clock.now()
         self.commands_run = 0  # commands that were not on the fast path
         self.trouble = Trouble(clock, self.tell)
@@ -148,6 +151,10 @@ class DeviceServer(LogicalUnit):
     def device_specific(self) -> int:
         """The device-specific parameter of the mode parameter header."""
         return 0
+
+    def mode_changes(self, pages: Sequence[tuple[ModePage, bytes]]) -> Steps:
+        """What has to be done before these pages become current; an error keeps them from it."""
+        yield from ()
 
     def mode_changed(self) -> None:
         """The current mode pages have changed: obey them."""
@@ -210,7 +217,7 @@ class DeviceServer(LogicalUnit):
         return self._start(task)
 
     def _wait(self, task: Task) -> bool:
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING and not isinstance(task, HostTask):
             task.status = TASK_SET_FULL
             return True
         task.unit = self
@@ -220,6 +227,8 @@ class DeviceServer(LogicalUnit):
 
     def _start(self, task: Task) -> bool:
         """Run a task whose turn it is, with every check the fast path may leave out."""
+        if isinstance(task, HostTask):
+            return self._start_host_task(task)
         command = self.commands.find(task.cdb)
         if command.exclusive and self._in_flight:
             return self._wait(task)
@@ -228,6 +237,8 @@ class DeviceServer(LogicalUnit):
             if pending is not None:
                 self.refresh()
                 raise CheckCondition(pending)
+            if self.deferred is not None:
+                return self._report_deferred(task)
         else:
             self.attentions.meet(task.initiator)
         if self.reservations.conflict(command, task):
@@ -245,6 +256,44 @@ class DeviceServer(LogicalUnit):
             self._barrier = task
             self.refresh()
         return False
+
+    def _start_host_task(self, task: HostTask) -> bool:
+        if self._begin(task, self._for_host(task)):
+            return True
+        self._barrier = task
+        self.refresh()
+        return False
+
+    def _for_host(self, task: HostTask) -> Steps:
+        try:
+            yield from task.steps()
+        except StorageError as error:
+            task.error = error
+            self.store_failed(error)
+
+    def run_alone(self, steps: Callable[[], Steps], ended: Callable[[StorageError | None], None]) -> None:
+        """Have the unit do something of the host's in its turn; `ended` is called once, perhaps before this returns.
+
+        A reset ends it, with ECANCELED.
+        """
+
+        def done(task: HostTask) -> None:
+            if task.aborted:
+                task.error = StorageError("a reset or an eject came in between; try again", errno.ECANCELED)
+            ended(task.error)
+
+        task = HostTask(steps, done)
+        if self._admit(task):
+            done(task)
+
+    def _report_deferred(self, task: Task) -> bool:
+        """SPC-4 "Deferred errors": a command that did not run says so, with response code 71h or 73h."""
+        condition, self.deferred = self.deferred, None
+        assert condition is not None
+        self._refuse(task, condition)
+        task.sense = bytes((task.sense[0] | 1,)) + task.sense[1:]
+        self.refresh()
+        return True
 
     def _run(self, task: Task) -> bool:
         """What the fast path does with every command that has no function of its own there."""
@@ -527,6 +576,9 @@ class DeviceServer(LogicalUnit):
 
     def reset(self, kind: str) -> None:
         self.abort_all(RESPONSE_RESET)
+        self.deferred = None
+        self.echo = b""
+        self.timestamp = (0, 0)
         self.reservations.reset(power_loss=kind == "power-on")
         self.attentions.reset(kind)
         self.on_reset(kind)
@@ -550,6 +602,7 @@ class DeviceServer(LogicalUnit):
             self._barrier is not None
             or bool(self._waiting)
             or self.attentions.any()
+            or self.deferred is not None
             or self.reservations.active
             or self.is_special()
         )

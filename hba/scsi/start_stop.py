@@ -58,14 +58,9 @@ def _start(unit: MediumUnit) -> None:
         unit.refresh()
 
 
-def _flush(unit: MediumUnit) -> Steps:
-    if unit.backend is not None and not unit.tray_open and not unit.protected:
-        yield unit.backend.flush
-
-
 def _stop(unit: MediumUnit, no_flush: bool) -> Steps:
     if not no_flush:
-        yield from _flush(unit)
+        yield from unit.make_stable()
     if not unit.removable:
         # A removable one goes on answering: stopping it is what comes before an eject, and many drives start again
         # by themselves.
@@ -75,7 +70,7 @@ def _stop(unit: MediumUnit, no_flush: bool) -> Steps:
 
 def _eject(unit: MediumUnit) -> Steps:
     check_unlocked(unit)
-    yield from _flush(unit)
+    yield from unit.make_stable()
     unit.open_tray()
 
 

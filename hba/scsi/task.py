@@ -57,6 +57,21 @@ class Task:
             unit.finish_io(self, error)
 
 
+class HostTask(Task):
+    """Something the host has the unit do when its turn comes, as an ordered task: after what is under way, before what
+    comes. No initiator hears of it: `done` is called, and `error` says whether it went well."""
+
+    error: StorageError | None = None
+
+    def __init__(self, steps: Callable[[], Any], done: Callable[[HostTask], None]) -> None:
+        """`steps()` makes what a command's handler may return (see `hba.scsi.server`)."""
+        super().__init__(b"")
+        self.steps = steps
+        self.attribute = ORDERED
+        self.initiator = -1  # none that could be preempted
+        self.done = done  # type: ignore[assignment]
+
+
 # Task.response: what the transport, not the device server, has to say
 RESPONSE_COMPLETE = 0
 RESPONSE_NO_TARGET = 1  # selection time-out

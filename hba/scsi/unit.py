@@ -77,6 +77,11 @@ class LogicalUnit(ABC):
     def luns_reported(self, initiator: int) -> None:
         """The initiator has the target's list of units: REPORTED LUNS DATA HAS CHANGED is due no more."""
 
+    @property
+    def unstable(self) -> bool:
+        """Whether its store may hold what it has acknowledged and a loss of power would take."""
+        return False
+
     @abstractmethod
     def describe(self) -> dict[str, object]:
         """For `hba show`: type, identity, size, state, reservations, counters, back end."""

@@ -15,6 +15,7 @@ from hba.config.model import AdapterConfig
 from hba.control.events import EventHub
 from hba.control.methods.verifier import plain
 from hba.control.parts import Parts
+from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
@@ -56,12 +57,23 @@ class Assembled:
         self._engine.start()
 
     def close(self) -> None:
-        """Nobody may connect any more; end all requests; flush and close the storage."""
+        """Nobody may connect any more; end all requests; flush and close the storage.
+
+        Raises `StorageError` when a flush has failed: what was acknowledged may be lost.
+        """
+        bus = self.parts.bus
+        units = [*bus, *bus.withdrawn.values()]
         self._engine.close()
         self._adapter.stop()
         self.parts.opener.close()
-        self.parts.bus.close()
+        bus.close()
         self._workers.shutdown()
+        lost = [f"{target}:{lun}" for target, lun in (unit.address for unit in units if unit.unstable)]
+        if lost:
+            raise StorageError(
+                f"what was written last to {', '.join(lost)} may be lost: the storage could not be flushed, for the "
+                "reason logged above; compare its data with what it should be"
+            )
 
 
 class Assembler:
@@ -207,6 +219,7 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
     def client(connected: bool) -> None:
         events.publish("client", {"event": "connected" if connected else "left"})
         if not connected:
+            parts.bus.power_cycle()
             # Whatever still refers to the guest's memory in a cycle would keep all of it mapped.
             parts.loop.call_soon(_collect)
 

@@ -33,7 +33,10 @@ class Running(Protocol):
         ...
 
     def close(self) -> None:
-        """End all requests, flush and close the storage, close the socket. Safe after a failed `start`."""
+        """End all requests, flush and close the storage, close the socket. Safe after a failed `start`.
+
+        Raises `StorageError` when data may be lost.
+        """
         ...
 
 
@@ -81,8 +84,10 @@ def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assem
             report.listening(config.name, config.socket, str(control.path), os.getpid())
             loop.run()
         finally:
-            running.close()
-            control.close()
+            try:
+                running.close()
+            finally:
+                control.close()
     finally:
         signals.close()
         loop.close()

@@ -52,6 +52,11 @@ class Backend(ABC):
     def flush(self, done: Done) -> bool:
         """Everything written before is on stable storage (fdatasync) when done."""
 
+    @property
+    def unstable(self) -> bool:
+        """Whether it may hold what it has acknowledged and a loss of power would take, as far as it knows."""
+        return not self.read_only
+
     def forget_lost(self) -> None:
         """Who wrote to it was told that it went, and starts over with it: no `flush` need fail for what is lost."""
         self._lost = False

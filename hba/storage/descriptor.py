@@ -225,12 +225,15 @@ class DescriptorBackend(CountingBackend):
             error = self._explain(error, "write", offset, length)
         done(error)
 
+    @property
+    def unstable(self) -> bool:
+        return self._stable != self._changes and not (self.read_only or self._at_once)
+
     def flush(self, done: Done) -> bool:
         self.flushes += 1
         if self._closed:
             raise self._outside("flush", 0, 0)
-        # A guest flushes far more often than there is something to flush.
-        if self._stable == self._changes or self.read_only or self._at_once:
+        if not self.unstable:  # a guest flushes far more often than there is something to flush
             return True
         self._submit(partial(os.fdatasync, self._fd), partial(self._flush_done, done, self._changes), moves=False)
         return False
@@ -390,9 +393,10 @@ class DescriptorBackend(CountingBackend):
             self._timer.cancel()
         if not self._workers.wait(lambda: self.in_flight == 0, CLOSE_TIMEOUT):
             return  # a worker hangs on the descriptor: closing it could let that worker write into another file
-        if self._stable != self._changes and not (self.read_only or self._at_once):
+        if self.unstable:
             try:
                 os.fdatasync(self._fd)
+                self._stable = self._changes
             except OSError as problem:
                 self._tell(f"error: {self.path}: the last flush failed: {problem.strerror}")
         for fd in (self._fd, self._cached_fd):

@@ -154,6 +154,11 @@ class FaultyBackend(Backend):
             "write", offset, length_of(views), lambda done: self.inner.write(views, offset, done, fua), done
         )
 
+    @property
+    def unstable(self) -> bool:
+        """Also when a flush would do nothing but what a fault has in store for it."""
+        return self.inner.unstable or any(fault.operation in ("flush", "any") for fault in self.plan)
+
     def flush(self, done: Done) -> bool:
         return self._call("flush", 0, self.size, self.inner.flush, done)
 

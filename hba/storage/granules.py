@@ -258,6 +258,10 @@ class Granular(Backend):
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
+    @property
+    def unstable(self) -> bool:
+        return self.inner.unstable
+
     def flush(self, done: Done) -> bool:
         return self.inner.flush(done)
 

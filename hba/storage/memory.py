@@ -64,6 +64,10 @@ class MemoryBackend(CountingBackend):
             self._present.update(range(first, last + 1))
         return True
 
+    @property
+    def unstable(self) -> bool:
+        return False  # nothing survives anyway
+
     def flush(self, done: Done) -> bool:
         self.flushes += 1
         return True

@@ -377,6 +377,11 @@ class NbdBackend(CountingBackend):
 
         return then
 
+    @property
+    def unstable(self) -> bool:
+        """A server that has no flush holds nothing that it could be asked to write."""
+        return self._lost or (self._written > self._stable and self._can_flush and not self.read_only)
+
     def flush(self, done: Done) -> bool:
         self.flushes += 1
         return self._flush(done)

@@ -88,6 +88,11 @@ class OverlayBackend(CountingBackend):
         self.discards += 1
         return self._change(lambda after: self.top.discard(offset + self._shift, length, after), offset, length, done)
 
+    @property
+    def unstable(self) -> bool:
+        # Nothing of a temporary overlay survives the process.
+        return self._kept is not None and self._kept.unstable
+
     def flush(self, done: Done) -> bool:
         self.flushes += 1
         self._check("flush", 0, 0)

@@ -110,6 +110,10 @@ class OverlayFile:
 
     # -- making it stable -------------------------------------------------------------------------------------
 
+    @property
+    def unstable(self) -> bool:
+        return bool(self.map.dirty or self._running) or self.file.unstable
+
     def flush(self, done: Done) -> bool:
         """Data first, then the map. One at a time: a second one waits, because the first may have begun too early."""
         if self._running:

@@ -121,7 +121,7 @@ class Device(Protocol):
     def connected(self, client: Client) -> None: ...
 
     def disconnected(self) -> None:
-        """The client left: drop its DMA maps and interrupt fds, keep the device's state."""
+        """The client left: drop its DMA maps and interrupt fds, and be as after power on for the next one."""
         ...
 
 

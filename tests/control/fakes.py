@@ -17,6 +17,7 @@ from hba.loop import EventLoop
 from hba.pci.registers import Register, RegisterBlock
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
+from hba.scsi.medium import Ended
 from hba.scsi.task import Task
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
@@ -94,13 +95,15 @@ class FakeUnit(LogicalUnit):
             raise ValueError("there is a medium")
         self.backend = backend
 
-    def resize(self, size: int) -> None:
+    def resize(self, size: int, ended: Ended) -> None:
         if self.backend is None:
             raise ValueError("no medium")
         self.backend.size = size
+        ended(None)
 
-    def set_read_only(self, read_only: bool) -> None:
+    def set_read_only(self, read_only: bool, ended: Ended) -> None:
         self.read_only = read_only
+        ended(None)
 
 
 def open_store(storage: StorageConfig) -> Backend:

@@ -75,6 +75,7 @@ def test_power_conditions_are_ignored(condition: int) -> None:
 @pytest.mark.parametrize(("no_flush", "calls"), [(0, ["flush"]), (4, [])])
 def test_stopping_flushes(no_flush: int, calls: list[str]) -> None:
     backend = Deferred(1 << 20, deferred=False)
+    backend.unflushed = True
     unit = disk(backend=backend)
     run(unit, f"1b000000{no_flush:02x}00")
     assert [call[0] for call in backend.calls] == calls

@@ -91,6 +91,7 @@ def test_an_error_says_what_was_being_done_and_where_if_that_is_known(
     cdb: str, out: int, condition: int, lba: int | None, deferred: bool
 ) -> None:
     backend = Deferred(1 << 20, deferred)
+    backend.unflushed = True
     unit = disk(backend=backend)
     data = bytearray(out)
     if cdb.startswith("42"):

@@ -35,6 +35,17 @@ class Deferred(Backend):
         self.calls: list[tuple[str, int, int, bool]] = []  # (what, offset, length, fua)
         self.fail_next: StorageError | None = None
         self.closed = False
+        self.unflushed = False
+
+    @property
+    def unstable(self) -> bool:
+        return self.unflushed
+
+    def _change(self) -> None:
+        self.unflushed = True
+
+    def _clean(self) -> None:
+        self.unflushed = False
 
     def _call(self, what: str, action: Callable[[], Any], done: Done) -> bool:
         if self.fail_next is not None:
@@ -63,19 +74,19 @@ class Deferred(Backend):
 
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
         self.calls.append(("write", offset, sum(map(len, views)), fua))
-        return self._call("write", lambda: self.memory.write(views, offset, done), done)
+        return self._call("write", lambda: (self._change(), self.memory.write(views, offset, done)), done)
 
     def flush(self, done: Done) -> bool:
         self.calls.append(("flush", 0, 0, False))
-        return self._call("flush", lambda: None, done)
+        return self._call("flush", self._clean, done)
 
     def zero(self, offset: int, length: int, done: Done) -> bool:
         self.calls.append(("zero", offset, length, False))
-        return self._call("zero", lambda: self.memory.zero(offset, length, done), done)
+        return self._call("zero", lambda: (self._change(), self.memory.zero(offset, length, done)), done)
 
     def discard(self, offset: int, length: int, done: Done) -> bool:
         self.calls.append(("discard", offset, length, False))
-        return self._call("discard", lambda: self.memory.discard(offset, length, done), done)
+        return self._call("discard", lambda: (self._change(), self.memory.discard(offset, length, done)), done)
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         return self.memory.allocated(offset, length)

@@ -12,6 +12,7 @@ from hba.control.method import Call, Later, Method, NoParams, Refused
 from hba.control.methods.show import luns
 from hba.errors import HbaError, StorageError
 from hba.scsi.config import LunConfig
+from hba.scsi.medium import Ended
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import MemoryStorage, Size, StorageConfig, parse_size
@@ -26,8 +27,8 @@ class Changeable(Protocol):
 
     def eject(self, force: bool = False) -> Backend | None: ...
     def insert(self, backend: Backend) -> None: ...
-    def resize(self, size: int) -> None: ...
-    def set_read_only(self, read_only: bool) -> None: ...
+    def resize(self, size: int, ended: Ended) -> None: ...
+    def set_read_only(self, read_only: bool, ended: Ended) -> None: ...
 
 
 class Address(msgspec.Struct, forbid_unknown_fields=True):
@@ -159,17 +160,53 @@ def _opened(
     return Later(start)
 
 
-def _flushed(store: Backend | None, then: Callable[[], object]) -> object:
-    """`then()` after everything written to `store` is stable, so that closing it does not hold up the guest."""
-    if store is None:
+def _flushed(store: Backend | None, what: str, then: Callable[[], object]) -> object:
+    """`then()` after everything written to `store` is stable, so that closing it does not hold up the guest.
+
+    `what` has been done already: a flush that fails is an error that says so.
+    """
+    if store is None or not store.unstable:
         return then()
-    try:
-        if store.flush(lambda error: answers.pop()(then)):
+
+    def finish(error: StorageError | None) -> object:
+        result = then()
+        if error is not None:
+            raise Refused(
+                f"{what}, but what the guest wrote last may be lost: {error}", "compare its data with what it should be"
+            )
+        return result
+
+    def start(answer: Callable[[Callable[[], object]], None]) -> None:
+        try:
+            if store.flush(lambda error: answer(lambda: finish(error))):
+                answer(lambda: finish(None))
+        except StorageError as problem:
+            failed = problem
+            answer(lambda: finish(failed))
+
+    return Later(start)
+
+
+def _in_turn(begin: Callable[[Ended], None], then: Callable[[], object]) -> object:
+    """`then()` when what `begin` has the unit do in its turn has gone well."""
+
+    def start(answer: Callable[[Callable[[], object]], None]) -> None:
+        def finish(error: StorageError | None) -> object:
+            if error is not None:
+                raise error
             return then()
-    except StorageError:
-        return then()  # it has gone; closing says so again
-    answers: list[Callable[[Callable[[], object]], None]] = []
-    return Later(answers.append)
+
+        try:
+            begin(lambda error: answer(lambda: finish(error)))
+        except ValueError as error:
+            refused = Refused(str(error))
+            answer(lambda: _refuse(refused))
+
+    return Later(start)
+
+
+def _refuse(error: Refused) -> object:
+    raise error
 
 
 def remove(call: Call, params: Address) -> object:
@@ -181,7 +218,8 @@ def remove(call: Call, params: Address) -> object:
         unit.close()
         return answer
 
-    return _flushed(getattr(unit, "backend", None), close)
+    where = f"the unit at {params.target}:{params.lun} is removed"
+    return _flushed(getattr(unit, "backend", None), where, close)
 
 
 def eject(call: Call, params: Eject) -> object:
@@ -198,7 +236,7 @@ def eject(call: Call, params: Eject) -> object:
         except Refused:  # the unit was removed meanwhile
             return {"target": params.target, "lun": params.lun}
 
-    return _flushed(medium, close)
+    return _flushed(medium, f"the medium of {params.target}:{params.lun} is out", close)
 
 
 def insert(call: Call, params: Insert) -> object:
@@ -219,16 +257,16 @@ def insert(call: Call, params: Insert) -> object:
 
 
 def resize(call: Call, params: Resize) -> object:
-    try:
-        _changeable(call, params).resize(parse_size(params.size))
-    except ValueError as error:
-        raise Refused(str(error)) from error
-    return _told(call, params, "resized")
+    unit = _changeable(call, params)
+    return _in_turn(lambda ended: unit.resize(parse_size(params.size), ended), lambda: _told(call, params, "resized"))
 
 
 def read_only(call: Call, params: ReadOnly) -> object:
-    _changeable(call, params).set_read_only(params.read_only)
-    return _told(call, params, "read-only" if params.read_only else "writable")
+    unit = _changeable(call, params)
+    return _in_turn(
+        lambda ended: unit.set_read_only(params.read_only, ended),
+        lambda: _told(call, params, "read-only" if params.read_only else "writable"),
+    )
 
 
 METHODS = (

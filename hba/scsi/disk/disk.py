@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,10 +35,10 @@ from hba.scsi.sense import (
     CheckCondition,
     progress,
 )
-from hba.scsi.server import Identity
+from hba.scsi.server import Identity, Steps
 from hba.scsi.spc import COMMON
 from hba.scsi.spc.inquiry import SAM5, SBC3, SPC4, standard_data
-from hba.scsi.spc.mode import ModePages
+from hba.scsi.spc.mode import ModePage, ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
 from hba.scsi.unit import Plan, not_plain
@@ -198,6 +198,10 @@ class Disk(MediumUnit):
     def error_lba(self, task: Task) -> int | None:
         return rw.lba_of(task.cdb)
 
+    def mode_changes(self, pages: Sequence[tuple[ModePage, bytes]]) -> Steps:
+        if mode_pages.loses_flushes(self, pages):
+            yield from self.make_stable()
+
     def mode_changed(self) -> None:
         mode_pages.obey(self)
         self.refresh()
@@ -219,13 +223,14 @@ class Disk(MediumUnit):
         return mode_pages.informational_exception(self)
 
     def on_reset(self, kind: str) -> None:
-        self.mode.restore()
-        self.locked_by.clear()
+        cached = not self.write_through
+        super().on_reset(kind)
+        self.copy_results.clear()
         if kind == "power-on":
             self.stopped = False
-            if self.backend is not None:
-                self.backend.forget_lost()
         self.mode_changed()
+        if cached and self.write_through and kind != "power-on":
+            self.write_out()  # the saved pages are without a cache: nobody flushes what it held
 
     def prepared(self, store: Backend) -> Backend:
         store = super().prepared(store)
@@ -240,10 +245,9 @@ class Disk(MediumUnit):
         background.start()
         self.refresh()
 
-    def eject(self, force: bool = False) -> Backend | None:
-        if self.background is not None and self.removable:
+    def check_free(self) -> None:
+        if self.background is not None:
             raise ValueError("the unit is being formatted or sanitized; wait until that has ended")
-        return super().eject(force)
 
     def medium_state(self) -> str:
         if self.background is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hba.scsi.sense import NO_SENSE, invalid_parameter
@@ -67,6 +68,17 @@ def obey(unit: Disk) -> None:
     control = mode.current(CONTROL)
     unit.descriptor_sense = bool(control[0] & _D_SENSE)
     unit.software_write_protect = bool(control[2] & _SWP)
+
+
+def loses_flushes(unit: Disk, pages: Sequence[tuple[ModePage, bytes]]) -> bool:
+    """Whether with these pages an initiator no longer flushes: it does not for a cache that writes through, and what is
+    write-protected is taken for unchanged."""
+    for page, value in pages:
+        if (page.code, page.subcode) == (CACHING, 0) and not value[0] & _WCE and not unit.write_through:
+            return True
+        if (page.code, page.subcode) == (CONTROL, 0) and value[2] & _SWP and not unit.software_write_protect:
+            return True
+    return False
 
 
 def informational_exception(unit: Disk) -> int:

@@ -203,6 +203,10 @@ class ProtectedStore(Backend):
     def forget_lost(self) -> None:
         self.inner.forget_lost()
 
+    @property
+    def unstable(self) -> bool:
+        return self.inner.unstable
+
     def flush(self, done: Done) -> bool:
         if self._path is not None:
             self._map.flush()

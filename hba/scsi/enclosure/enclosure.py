@@ -61,6 +61,9 @@ class Enclosure(DeviceServer):
 
     def on_reset(self, kind: str) -> None:
         self.mode.restore()
+        if kind == "power-on":
+            self.identify.clear()
+            self.fault.clear()
 
     def describe(self) -> dict[str, object]:
         return {

@@ -9,7 +9,7 @@ from hba.clock import Clock
 from hba.scsi import start_stop
 from hba.scsi.command import CommandTable
 from hba.scsi.disk import capacity, rw
-from hba.scsi.medium import MediumUnit, Run
+from hba.scsi.medium import Ended, MediumUnit, Run, told_nobody
 from hba.scsi.optical import disc, events, features, mode_pages, read_cd, toc
 from hba.scsi.sense import NOT_READY_TRAY_CLOSED, CheckCondition
 from hba.scsi.server import Identity
@@ -100,17 +100,17 @@ class Cdrom(MediumUnit):
         events.note(self, events.EJECT_REQUESTED)
 
     def on_reset(self, kind: str) -> None:
-        self.mode.restore()
-        self.locked_by.clear()
+        super().on_reset(kind)
         if kind == "power-on":
             self.media_events = []
 
-    def resize(self, size: int) -> None:
+    def resize(self, size: int, ended: Ended = told_nobody) -> None:
         raise ValueError("an optical medium has the size of its image; eject it and insert another")
 
-    def set_read_only(self, read_only: bool) -> None:
+    def set_read_only(self, read_only: bool, ended: Ended = told_nobody) -> None:
         if not read_only:
             raise ValueError("an optical medium cannot be written")
+        ended(None)
 
     def describe(self) -> dict[str, object]:
         return {

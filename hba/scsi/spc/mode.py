@@ -17,7 +17,7 @@ from hba.scsi.sense import (
     invalid_cdb,
     invalid_parameter,
 )
-from hba.scsi.server import DeviceServer
+from hba.scsi.server import DeviceServer, Steps
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
 
@@ -201,7 +201,7 @@ def mode_sense10(unit: DeviceServer, task: Task) -> bytes:
     return header + descriptor + pages
 
 
-def _select(unit: DeviceServer, task: Task, length: int, header: int) -> None:
+def _select(unit: DeviceServer, task: Task, length: int, header: int) -> Steps | None:
     cdb = task.cdb
     if length and not cdb[1] & 0x10:
         raise invalid_cdb(1, 4)  # PF=0: pages of a format nobody documents
@@ -209,7 +209,7 @@ def _select(unit: DeviceServer, task: Task, length: int, header: int) -> None:
     if save and not unit.mode.savable:
         raise invalid_cdb(1, 0)
     if not length:
-        return
+        return None
     data = unit.parameters(task, length)
     if len(data) < length or length < header:
         raise CheckCondition(PARAMETER_LIST_LENGTH_ERROR)
@@ -224,16 +224,21 @@ def _select(unit: DeviceServer, task: Task, length: int, header: int) -> None:
     if descriptor_length:
         unit.check_block_descriptor(data[header : header + descriptor_length], header, long_lba)
     pages = unit.mode.check(data, header + descriptor_length)
+    return _applying(unit, task, pages, save)
+
+
+def _applying(unit: DeviceServer, task: Task, pages: list[tuple[ModePage, bytes]], save: bool) -> Steps:
+    yield from unit.mode_changes(pages)
     if unit.mode.apply(pages, save):
         unit.mode_changed()
         unit.attention(MODE_PARAMETERS_CHANGED, but=task.initiator)
 
 
 @commands.add("15 11 0000 ff 00", "MODE SELECT(6)", access=CONFLICTS, exclusive=True)
-def mode_select6(unit: DeviceServer, task: Task) -> None:
-    _select(unit, task, task.cdb[4], 4)
+def mode_select6(unit: DeviceServer, task: Task) -> Steps | None:
+    return _select(unit, task, task.cdb[4], 4)
 
 
 @commands.add("55 11 0000000000 ffff 00", "MODE SELECT(10)", access=CONFLICTS, exclusive=True)
-def mode_select10(unit: DeviceServer, task: Task) -> None:
-    _select(unit, task, int.from_bytes(task.cdb[7:9], "big"), 8)
+def mode_select10(unit: DeviceServer, task: Task) -> Steps | None:
+    return _select(unit, task, int.from_bytes(task.cdb[7:9], "big"), 8)
