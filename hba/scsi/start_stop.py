@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hba.scsi.command import ALLOWED, CONFLICTS, CommandTable
 from hba.scsi.sense import (
@@ -14,13 +14,22 @@ from hba.scsi.task import Task
 
 if TYPE_CHECKING:
     from hba.scsi.medium import MediumUnit
+    from hba.scsi.optical.cdrom import Cdrom
     from hba.scsi.server import Steps
 
-commands = CommandTable()
+commands = CommandTable()  # of every unit with a medium
+block = CommandTable()  # of disks (SBC-4)
+optical = CommandTable()  # of optical drives (MMC-6)
 
 _START = 0x01
 _LOEJ = 0x02
 _NO_FLUSH = 0x04
+
+# SBC-4 "START STOP UNIT": POWER CONDITION, and the modifiers that it has. START_VALID, ACTIVE, IDLE, STANDBY,
+# LU_CONTROL, FORCE_IDLE_0, FORCE_STANDBY_0; the others are reserved.
+_BLOCK_CONDITIONS = {0x0: (0,), 0x1: (0,), 0x2: (0, 1, 2), 0x3: (0, 1), 0x7: (0,), 0xA: (0, 1, 2), 0xB: (0, 1)}
+# MMC-6: no change, Idle, Standby, Sleep; and the power state of the event that follows.
+_OPTICAL_CONDITIONS = {0x2: 2, 0x3: 3, 0x5: 4}
 
 
 def check_unlocked(unit: MediumUnit) -> None:
@@ -33,11 +42,34 @@ def _start_stop_access(cdb: bytes) -> int:
     return ALLOWED if len(cdb) > 4 and cdb[4] & 0xF1 == _START else CONFLICTS
 
 
-@commands.add("1b 01 00 0f f7 00", "START STOP UNIT", access=_start_stop_access, exclusive=True, timeout=(1, 60))
+_OPTIONS: dict[str, Any] = {"access": _start_stop_access, "exclusive": True, "timeout": (1, 60)}
+
+
+@block.add("1b 01 00 0f f7 00", "START STOP UNIT", **_OPTIONS)
 def start_stop_unit(unit: MediumUnit, task: Task) -> Steps | None:
+    """The power conditions are accepted and none makes a difference; START and LOEJ are ignored with them."""
+    condition, modifier = task.cdb[4] >> 4, task.cdb[3] & 0x0F
+    if condition not in _BLOCK_CONDITIONS:
+        raise invalid_cdb(4, 7)
+    if modifier not in _BLOCK_CONDITIONS[condition]:
+        raise invalid_cdb(3, 3)
+    return None if condition else _move(unit, task)
+
+
+@optical.add("1b 01 00 00 f3 00", "START STOP UNIT", **_OPTIONS)
+def start_stop_drive(unit: Cdrom, task: Task) -> Steps | None:
+    condition = task.cdb[4] >> 4
+    if not condition:
+        return _move(unit, task)
+    if condition not in _OPTICAL_CONDITIONS:
+        raise invalid_cdb(4, 7)
+    unit.change_power(_OPTICAL_CONDITIONS[condition])
+    return None
+
+
+def _move(unit: MediumUnit, task: Task) -> Steps | None:
+    """What START and LOEJ ask for."""
     flags = task.cdb[4]
-    if flags >> 4:
-        return None  # POWER CONDITION: the unit has none to go to, and START and LOEJ are ignored then
     if flags & _LOEJ:
         if not unit.removable:
             raise invalid_cdb(4, 1)

@@ -65,10 +65,21 @@ def test_a_removable_one_answers_after_a_stop() -> None:
     assert run(unit, TUR).status == 0
 
 
+# POWER CONDITION and the last of its modifiers (SBC-4, table of the START STOP UNIT command)
+POWER = {0x1: 0, 0x2: 2, 0x3: 1, 0x7: 0, 0xA: 2, 0xB: 1}
+
+
 @pytest.mark.parametrize("condition", range(1, 16))
-def test_power_conditions_are_ignored(condition: int) -> None:
+def test_power_conditions_make_no_difference_and_reserved_ones_are_refused(condition: int) -> None:
     unit = disk(removable=True)
-    assert run(unit, f"1b000000{condition << 4 | 2:02x}00").status == 0
+    for modifier in range(16):
+        result = run(unit, f"1b0000{modifier:02x}{condition << 4 | 2:02x}00")
+        if condition not in POWER:
+            assert (result.condition, result.sense[15:18]) == (sense.INVALID_FIELD_IN_CDB, bytes((0xCF, 0, 4)))
+        elif modifier > POWER[condition]:
+            assert (result.condition, result.sense[15:18]) == (sense.INVALID_FIELD_IN_CDB, bytes((0xCB, 0, 3)))
+        else:
+            assert result.status == 0
     assert run(unit, TUR).status == 0
 
 

@@ -37,6 +37,7 @@ REFUSED = {
     "READ BUFFER(10)": (sense.INVALID_FIELD_IN_CDB, "SPC-4 6.16: mode 00h (combined) is not supported"),
     "SANITIZE, OVERWRITE": (sense.INVALID_FIELD_IN_CDB, "SBC-4 SANITIZE overwrite: a list of 0 bytes has no pattern"),
     "RECEIVE COPY RESULTS, COPY STATUS": (sense.INVALID_FIELD_IN_CDB, "SPC-4 6.17: no copy has list identifier 0"),
+    "READ DISC STRUCTURE": (sense.CANNOT_READ_MEDIUM_INCOMPATIBLE_FORMAT, "MMC-6 6.22: a CD has no such structure"),
     "GET EVENT STATUS NOTIFICATION": (sense.INVALID_FIELD_IN_CDB, "MMC-6 6.6: POLLED=0 asks for asynchronous events"),
     "PERSISTENT RESERVE OUT, RESERVE": (sense.INVALID_FIELD_IN_CDB, "SPC-4 6.16.2: there is no type 0"),
     **{

@@ -7,9 +7,10 @@ import pytest
 from hba.clock import VirtualClock
 from hba.scsi import sense
 from hba.scsi.optical.cdrom import LARGEST_CD, Cdrom
+from hba.scsi.optical.structure import ONE_LAYER
 from hba.scsi.server import Identity
 from hba.storage.memory import MemoryBackend
-from tests.scsi.util import read10, run, settle
+from tests.scsi.util import Result, read10, run, settle
 
 TUR = "000000000000"
 EJECT, LOAD, LOCK = "1b0000000200", "1b0000000300", "1e0000000100"
@@ -116,9 +117,9 @@ def test_the_tray() -> None:
 
 def test_media_events() -> None:
     unit = drive()
-    assert run(unit, GESN, 8).data == bytes.fromhex("0006041000020000")
+    assert run(unit, GESN, 8).data == bytes.fromhex("0006045600020000")
     assert run(unit, "4a000000100000000800", 8).condition == sense.INVALID_FIELD_IN_CDB
-    assert run(unit, "4a010000020000000800", 8).data == bytes.fromhex("00028010")
+    assert run(unit, "4a010000080000000800", 8).data == bytes.fromhex("00028056")  # nobody asks for what there is
     run(unit, LOCK)
     with pytest.raises(ValueError, match="locked"):
         unit.eject()
@@ -126,7 +127,7 @@ def test_media_events() -> None:
     unit.eject(force=True)
     assert run(unit, GESN, 8).data[4:6] == bytes((3, 1))
     unit.insert(image(2000))
-    assert run(unit, "4a010000100000000400", 4).data == bytes.fromhex("00060410")
+    assert run(unit, "4a010000100000000400", 4).data == bytes.fromhex("00060456")
     assert run(unit, GESN, 8).data[4:6] == bytes((2, 2))
     assert run(unit, GESN, 8).data[4:6] == bytes((0, 2))
     assert run(unit, TUR).condition == sense.NOT_READY_TO_READY_CHANGE
@@ -224,3 +225,121 @@ def test_an_empty_drive() -> None:
     for cdb in (read10(0, 1), "43000000000000006400", "5100000000000000ff00", "25"):
         assert run(unit, cdb, 2048).condition == sense.NOT_READY_TRAY_CLOSED
     assert run(unit, "bb00ffffffff000000000000").status == 0
+
+
+# -- classes of events ----------------------------------------------------------------------------------------------
+
+
+def gesn(unit: Cdrom, classes: int, room: int = 8) -> bytes:
+    return run(unit, f"4a010000{classes:02x}0000{room:04x}00", room).data
+
+
+OPERATIONAL, POWER, MEDIA, BUSY = 1, 2, 4, 6
+
+
+def test_the_lowest_class_with_an_event_comes_first() -> None:
+    unit = drive()
+    everything = 0xFE
+    assert gesn(unit, everything) == bytes.fromhex("0006015600000000"), "nothing has happened: the first class says so"
+    unit.eject()
+    run(unit, "1b0000003000")  # Standby
+    assert gesn(unit, everything) == bytes.fromhex("0006015602000001")  # features have changed
+    assert gesn(unit, everything) == bytes.fromhex("0006025601030000")  # power: changed, to standby
+    assert gesn(unit, everything) == bytes.fromhex("0006045603010000")  # media: removed, tray open
+    assert gesn(unit, everything) == bytes.fromhex("0006015600000000")
+    assert gesn(unit, 1 << BUSY) == bytes.fromhex("0006065600000000")
+    assert gesn(unit, 1 << POWER | 1 << MEDIA) == bytes.fromhex("0006025600030000")
+
+
+def test_an_operational_change_stays_until_it_was_read_whole() -> None:
+    unit = drive()
+    unit.eject()
+    assert gesn(unit, 1 << OPERATIONAL, room=4) == bytes.fromhex("00060156")
+    assert gesn(unit, 1 << OPERATIONAL)[4:] == bytes.fromhex("02000001")
+    assert gesn(unit, 1 << OPERATIONAL)[4:] == bytes(4)
+    unit.insert(image(1000))
+    assert gesn(unit, 1 << OPERATIONAL)[4:] == bytes.fromhex("02000001")
+
+
+@pytest.mark.parametrize("condition", range(1, 16))
+def test_power_conditions_of_a_drive(condition: int) -> None:
+    unit = drive()
+    states = {2: 2, 3: 3, 5: 4}
+    result = run(unit, f"1b000000{condition << 4:02x}00")
+    if condition not in states:
+        assert (result.condition, result.sense[15:18]) == (sense.INVALID_FIELD_IN_CDB, bytes((0xCF, 0, 4)))
+        return
+    assert gesn(unit, 1 << POWER)[4:6] == bytes((1, states[condition]))
+    assert run(unit, "120000006000", 96).status == 0
+    assert gesn(unit, 1 << POWER)[4:6] == bytes((0, states[condition])), "INQUIRY wakes nobody"
+    assert run(unit, read10(16, 1), 2048).status == 0
+    assert gesn(unit, 1 << POWER)[4:6] == bytes((1, 1)), "a READ does"
+
+
+def test_no_format_layers() -> None:
+    result = run(drive(), "1b0000000700")
+    assert (result.condition, result.sense[15:18]) == (sense.INVALID_FIELD_IN_CDB, bytes((0xCA, 0, 4)))
+
+
+# -- DVD structures -------------------------------------------------------------------------------------------------
+
+
+def structure(unit: Cdrom, code: int, layer: int = 0, media: int = 0) -> Result:
+    return run(unit, f"ad{media:02x}00000000{layer:02x}{code:02x}ffff0000", 65535)
+
+
+def test_the_physical_format_of_one_layer() -> None:
+    unit = drive(LARGEST_CD + 1)
+    data = structure(unit, 0).data
+    assert len(data) == 2052 and data[:4] == bytes.fromhex("08020000")
+    layer = data[4:]
+    assert layer[0] >> 4 == 0, "a DVD-ROM"
+    assert layer[2] == 0x01, "one layer, embossed"
+    assert layer[4:8] == bytes.fromhex("00030000")
+    assert int.from_bytes(layer[8:12], "big") - 0x30000 + 1 == unit.blocks
+    assert structure(unit, 0, layer=1).condition == sense.INVALID_FIELD_IN_CDB
+
+
+def test_two_layers_have_all_sectors_between_them() -> None:
+    unit = drive(ONE_LAYER + 1)
+    layers = [structure(unit, 0, layer).data[4:] for layer in (0, 1)]
+    assert all(layer[2] == 0x21 for layer in layers)
+    assert sum(int.from_bytes(layer[8:12], "big") - 0x30000 + 1 for layer in layers) == unit.blocks
+
+
+def test_the_list_of_structures_is_what_can_be_read() -> None:
+    unit = drive(LARGEST_CD + 1)
+    data = structure(unit, 0xFF).data
+    entries = [data[at : at + 4] for at in range(4, len(data), 4)]
+    assert [entry[0] for entry in entries] == [0, 1, 4]
+    for code in range(256):
+        result = structure(unit, code)
+        if code == 0xFF:
+            continue
+        listed = [int.from_bytes(entry[2:], "big") for entry in entries if entry[0] == code]
+        if listed:
+            assert [len(result.data)] == listed
+        else:
+            assert result.condition == sense.INVALID_FIELD_IN_CDB
+
+
+def test_other_media_have_none() -> None:
+    assert structure(drive(), 0).condition == sense.CANNOT_READ_MEDIUM_INCOMPATIBLE_FORMAT
+    assert structure(drive(None), 0).condition == sense.NOT_READY_TRAY_CLOSED
+    assert structure(drive(LARGEST_CD + 1), 0, media=1).condition == sense.INVALID_FIELD_IN_CDB
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "condition", "data"),
+    [
+        ("000210", "000211", 0, b"CD001."),  # 0:2:16 is LBA 16
+        ("000210", "000210", 0, b""),
+        ("000000", "000001", sense.LBA_OUT_OF_RANGE, b""),
+        ("000211", "000210", sense.INVALID_FIELD_IN_CDB, b""),
+        ("003c00", "013c00", sense.INVALID_FIELD_IN_CDB, b""),
+        ("00024b", "000300", sense.INVALID_FIELD_IN_CDB, b""),
+    ],
+)
+def test_read_cd_msf(first: str, end: str, condition: int, data: bytes) -> None:
+    result = run(drive(), f"b90000{first}{end}100000", 2048)
+    assert result.condition == condition and result.data[:6] == data

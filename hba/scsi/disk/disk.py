@@ -59,6 +59,7 @@ BLOCK_COMMANDS = CommandTable(
     provisioning.write_same,
     sanitize.commands,
     start_stop.commands,
+    start_stop.block,
 )
 THIN_COMMANDS = CommandTable(BLOCK_COMMANDS, provisioning.commands, sanitize.block_erase)
 

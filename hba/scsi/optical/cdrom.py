@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from hba.clock import Clock
 from hba.scsi import start_stop
-from hba.scsi.command import CommandTable
+from hba.scsi.command import Command, CommandTable
 from hba.scsi.disk import capacity, rw
 from hba.scsi.medium import Ended, MediumUnit, Run, told_nobody
-from hba.scsi.optical import disc, events, features, mode_pages, read_cd, toc
-from hba.scsi.sense import NOT_READY_TRAY_CLOSED, CheckCondition
+from hba.scsi.optical import disc, events, features, mode_pages, read_cd, structure, toc
+from hba.scsi.sense import NOT_READY_TRAY_CLOSED, CheckCondition, invalid_parameter
 from hba.scsi.server import Identity
 from hba.scsi.spc import COMMON, vpd
 from hba.scsi.spc.inquiry import MMC6, SAM5, SPC4, standard_data
@@ -25,6 +25,7 @@ from hba.storage.backend import Backend
 COMMANDS = CommandTable(
     COMMON,
     start_stop.commands,
+    start_stop.optical,
     rw.commands.only(0x28, 0xA8),
     capacity.read_capacity,
     toc.commands,
@@ -32,9 +33,11 @@ COMMANDS = CommandTable(
     read_cd.commands,
     features.commands,
     events.commands,
+    structure.commands,
 )
 
 SECTOR = 2048  # bytes of user data
+ACTIVE, IDLE, STANDBY, SLEEP = 1, 2, 3, 4  # power states, as the power management event class numbers them
 LARGEST_CD = 450_000  # sectors (100 minutes); what is larger is a DVD
 
 
@@ -51,7 +54,8 @@ class Cdrom(MediumUnit):
     ) -> None:
         super().__init__(identity, clock, state, read_only=True)
         self.commands = COMMANDS
-        self.media_events: list[int] = []  # for GET EVENT STATUS NOTIFICATION, the oldest first
+        self.events = events.Events()
+        self.power_state = ACTIVE
         self.mode = ModePages(mode_pages.cd_pages(), self.state)
         self.logs = LogPages({})
         self.attach_backend(backend)
@@ -93,16 +97,40 @@ class Cdrom(MediumUnit):
     def block_descriptor(self, long_lba: bool) -> bytes:
         return b"\x00" * 5 + SECTOR.to_bytes(3, "big")
 
+    def check_block_descriptor(self, descriptor: bytes, position: int, long_lba: bool) -> None:
+        """Only what MODE SENSE sends: the sector size, or 0, which says nothing; no density, no number of blocks."""
+        if long_lba or len(descriptor) != 8:
+            raise invalid_parameter(position - 1)
+        if any(descriptor[:5]):
+            raise invalid_parameter(position + next(at for at, byte in enumerate(descriptor) if byte))
+        if int.from_bytes(descriptor[5:], "big") not in (0, SECTOR):
+            raise invalid_parameter(position + 5)
+
+    def check_admission(self, command: Command) -> None:
+        if command.medium and self.power_state != ACTIVE:
+            self.change_power(ACTIVE)  # whoever wants something of the medium wakes the drive
+
+    def change_power(self, state: int) -> None:
+        """START STOP UNIT (or what wakes the drive): told as a power management event."""
+        if state != self.power_state:
+            self.power_state = state
+            self.events.power_changed = True
+            self.refresh()
+
+    def is_special(self) -> bool:
+        return self.power_state != ACTIVE or super().is_special()
+
     def medium_event(self, inserted: bool) -> None:
-        events.note(self, events.NEW_MEDIUM if inserted else events.MEDIUM_REMOVED)
+        self.events.note_media(events.NEW_MEDIUM if inserted else events.MEDIUM_REMOVED)
 
     def removal_requested(self) -> None:
-        events.note(self, events.EJECT_REQUESTED)
+        self.events.note_media(events.EJECT_REQUESTED)
 
     def on_reset(self, kind: str) -> None:
         super().on_reset(kind)
+        self.power_state = ACTIVE
         if kind == "power-on":
-            self.media_events = []
+            self.events = events.Events()
 
     def resize(self, size: int, ended: Ended = told_nobody) -> None:
         raise ValueError("an optical medium has the size of its image; eject it and insert another")
@@ -117,5 +145,5 @@ class Cdrom(MediumUnit):
             "type": "cdrom",
             **super().describe(),
             "profile": "DVD-ROM" if self.is_dvd else "CD-ROM",
-            "media_events": [events.EVENT_NAMES[event] for event in self.media_events],
+            "media_events": [events.EVENT_NAMES[event] for event in self.events.media],
         }

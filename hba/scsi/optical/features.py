@@ -15,7 +15,9 @@ commands = CommandTable()
 
 NO_PROFILE, CD_ROM, DVD_ROM = 0x0000, 0x0008, 0x0010
 
-_PROFILES, _CORE, _MORPHING, _REMOVABLE, _RANDOM_READABLE, _CD_READ, _DVD_READ = 0, 1, 2, 3, 0x10, 0x1E, 0x1F
+_PROFILES, _CORE, _MORPHING, _REMOVABLE = 0x000, 0x001, 0x002, 0x003
+_RANDOM_READABLE, _MULTI_READ, _CD_READ, _DVD_READ = 0x010, 0x01D, 0x01E, 0x01F
+_POWER_MANAGEMENT, _TIME_OUT = 0x100, 0x105
 _ALL, _CURRENT, _ONE = 0, 1, 2
 
 
@@ -36,8 +38,11 @@ def _features(unit: Cdrom) -> list[tuple[int, int, bool, bool, bytes]]:
         (_MORPHING, 1, True, True, bytes((0x02, 0, 0, 0))),  # OCEVENT
         (_REMOVABLE, 1, True, True, bytes((1 << 5 | 0x10 | 0x08 | 0x01, 0, 0, 0))),  # tray; load, eject, lock
         (_RANDOM_READABLE, 0, False, readable, unit.block_size.to_bytes(4, "big") + b"\x00\x01\x00\x00"),
+        (_MULTI_READ, 0, False, readable and not unit.is_dvd, b""),
         (_CD_READ, 2, False, readable and not unit.is_dvd, bytes(4)),
         (_DVD_READ, 0, False, readable and unit.is_dvd, b""),
+        (_POWER_MANAGEMENT, 0, True, True, b""),
+        (_TIME_OUT, 0, True, True, b""),
     ]
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from hba.scsi.command import READS, CommandTable
 from hba.scsi.disk.rw import read_blocks
-from hba.scsi.sense import ILLEGAL_MODE_FOR_THIS_TRACK, CheckCondition, invalid_cdb
+from hba.scsi.optical.toc import lba_of
+from hba.scsi.sense import ILLEGAL_MODE_FOR_THIS_TRACK, LBA_OUT_OF_RANGE, CheckCondition, invalid_cdb
 from hba.scsi.task import Task
 
 if TYPE_CHECKING:
@@ -15,20 +16,43 @@ if TYPE_CHECKING:
 
 commands = CommandTable()
 
-_ANY, _MODE_1 = 0, 2
+_ANY, _MODE_1, _LAST_TYPE = 0, 2, 5  # EXPECTED SECTOR TYPE
 _USER_DATA = 0x10
 
 
 @commands.add("be 1c ffffffff ffffff f8 00 00", "READ CD", medium=True, access=READS)
 def read_cd(unit: Cdrom, task: Task) -> Steps | None:
     cdb = task.cdb
-    if cdb[1] >> 2 & 0x07 not in (_ANY, _MODE_1):
+    return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:9], "big"), 6)
+
+
+def _read(unit: Cdrom, task: Task, lba: int, count: int, byte: int) -> Steps | None:
+    cdb = task.cdb
+    kind = cdb[1] >> 2 & 0x07
+    if kind > _LAST_TYPE:
+        raise invalid_cdb(1, 4)
+    if kind not in (_ANY, _MODE_1):
         raise CheckCondition(ILLEGAL_MODE_FOR_THIS_TRACK)
-    lba, count = int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:9], "big")
     if cdb[9] & 0xF8 not in (0, _USER_DATA):
         raise invalid_cdb(9, 7)
     unit.check_range(lba, count)
-    return read_blocks(unit, task, lba, count, 6) if cdb[9] & _USER_DATA else None
+    return read_blocks(unit, task, lba, count, byte) if cdb[9] & _USER_DATA else None
+
+
+@commands.add("b9 1c 00 ffffff ffffff f8 00 00", "READ CD MSF", medium=True, access=READS)
+def read_cd_msf(unit: Cdrom, task: Task) -> Steps | None:
+    """From one minute, second and frame up to another, which is not read."""
+    cdb = task.cdb
+    first, end = lba_of(cdb[3:6]), lba_of(cdb[6:9])
+    if first is None:
+        raise invalid_cdb(3)
+    if end is None or end < first:
+        raise invalid_cdb(6)
+    if first == end:
+        return None
+    if first < 0:
+        raise CheckCondition(LBA_OUT_OF_RANGE)  # the pregap is not in an image
+    return _read(unit, task, first, end - first, 6)
 
 
 @commands.add("bb 03 ffff ffff 00000000 00 00", "SET CD SPEED")

@@ -27,6 +27,12 @@ def msf(lba: int) -> bytes:
     return bytes((min(minutes, 255), seconds, frames))
 
 
+def lba_of(address: bytes) -> int | None:
+    """The sector at a minute, second and frame; None when these are no such numbers."""
+    minutes, seconds, frames = address
+    return None if seconds > 59 or frames > 74 else (minutes * 60 + seconds) * 75 + frames - _PREGAP
+
+
 def _address(lba: int, as_msf: bool) -> bytes:
     return b"\x00" + msf(lba) if as_msf else lba.to_bytes(4, "big")
 
