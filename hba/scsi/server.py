@@ -514,15 +514,37 @@ class DeviceServer(LogicalUnit):
             if opcode == 0xA0:
                 return self._invoke(task, command)
             if opcode == 0x12:
-                if cdb[1] or cdb[2]:
-                    raise invalid_cdb(1, 0)
-                self.send(task, b"\x1e" + self.inquiry_data()[1:], command.allocation_length(cdb))
+                self.send(task, self._well_known_inquiry(cdb), command.allocation_length(cdb))
             elif opcode == 0x03:
                 make = descriptor_sense if cdb[1] & 1 else fixed_sense
                 self.send(task, make(NO_SENSE), command.allocation_length(cdb))
         except CheckCondition as condition:
             self._refuse(task, condition)
         return True
+
+    def _well_known_inquiry(self, cdb: bytes) -> bytes:
+        """Standard data; of the vital product data those that every unit has: 00h and 83h, about the target only."""
+        page = cdb[2]
+        if not cdb[1] & 0x01:
+            if page:
+                raise invalid_cdb(2)
+            return b"\x1e" + self.inquiry_data()[1:]
+        if page == 0x00:
+            body = b"\x00\x83"
+        elif page == 0x83:
+            body = self._target_designators()
+        else:
+            raise invalid_cdb(2)
+        return bytes((0x1E, page)) + len(body).to_bytes(2, "big") + body
+
+    def _target_designators(self) -> bytes:
+        page, kept, at = self.vpd_pages()[0x83](), b"", 0
+        while at < len(page):
+            end = at + 4 + page[at + 3]
+            if page[at + 1] & 0x30:  # ASSOCIATION: not the logical unit's
+                kept += page[at:end]
+            at = end
+        return kept
 
     # -- task management ---------------------------------------------------------------------------------------------
 

@@ -336,7 +336,7 @@ def test_the_report_luns_well_known_unit() -> None:
     assert ask(TUR).status == 0
     assert ask("030000001200", 18).transferred == 18
     assert sense.condition_of(ask(read10(0, 1), 512).sense) == sense.INVALID_COMMAND_OPERATION_CODE
-    assert sense.condition_of(ask("120100002400", 36).sense) == sense.INVALID_FIELD_IN_CDB
+    assert sense.condition_of(ask("120180002400", 36).sense) == sense.INVALID_FIELD_IN_CDB
 
 
 COMPARE_AND_WRITE = "89" + "00" * 12 + "010000"

@@ -86,8 +86,10 @@ class ModePages:
         return self._current[(code, subcode)]
 
     def assign(self, code: int, value: bytes, subcode: int = 0) -> None:
-        """Set a page's current bytes from inside (the unit itself changed)."""
-        self._current[(code, subcode)] = value
+        """Set the bytes of a page that only the unit itself changes: current, default and saved ones alike."""
+        key = (code, subcode)
+        self._pages[key].default = self._current[key] = value
+        self._saved.pop(key, None)
 
     def select(self, code: int, subcode: int) -> list[ModePage]:
         """Pages MODE SENSE asks for, in the order they are sent. Empty: there is no such page."""
