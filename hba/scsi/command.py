@@ -12,7 +12,7 @@ device server evaluates (SPC-5 "CDB usage data"). A bit outside the map that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from hba.scsi.sense import INVALID_COMMAND_OPERATION_CODE, CheckCondition, invalid_cdb
@@ -26,6 +26,11 @@ Handler = Callable[[Any, Any], Any]
 H = TypeVar("H", bound=Handler)
 
 VARIABLE_LENGTH = 0x7F
+
+
+def field(cdb: bytes, byte: int, mask: int) -> int:
+    """A field within one byte: the bits of `mask`, as a number."""
+    return (cdb[byte] & mask) >> (mask & -mask).bit_length() - 1
 
 
 class Command:
@@ -46,6 +51,7 @@ class Command:
         "service_action",
         "unused",
         "usage",
+        "values",
     )
 
     def __init__(
@@ -61,6 +67,7 @@ class Command:
         access: int | Callable[[bytes], int] = ALLOWED,
         exclusive: bool = False,
         timeout: tuple[int, int] = (1, 30),
+        values: Mapping[tuple[int, int], Iterable[int]] | None = None,
     ) -> None:
         """
         service     the operation code has service actions; this one is in the usage map
@@ -70,6 +77,7 @@ class Command:
         access      ALLOWED, READS or CONFLICTS, or a function of the CDB that says which
         exclusive   runs alone, as an ordered task does (it reads, then writes)
         timeout     nominal and recommended seconds for the command timeouts descriptor
+        values      what a field may say: (byte, mask) -> its values; every other is refused
         """
         self.usage = bytes.fromhex(usage)
         self.opcode = self.usage[0]
@@ -96,9 +104,11 @@ class Command:
         self.access = access
         self.exclusive = exclusive
         self.nominal, self.recommended = timeout
+        self.values = tuple((byte, mask, frozenset(allowed)) for (byte, mask), allowed in (values or {}).items())
 
     def check(self, cdb: bytes) -> None:
-        """Refuse a CDB that is cut short or sets a bit nobody evaluates (NACA included: there is no ACA here)."""
+        """Refuse a CDB that is cut short, sets a bit nobody evaluates (NACA included: there is no ACA here) or has a
+        value that means nothing in a field; the field pointer says where."""
         length = self.length
         if len(cdb) < length:
             raise invalid_cdb(len(cdb))
@@ -106,6 +116,9 @@ class Command:
         if wrong:
             top = wrong.bit_length() - 1
             raise invalid_cdb(length - 1 - top // 8, top % 8)
+        for byte, mask, allowed in self.values:
+            if field(cdb, byte, mask) not in allowed:
+                raise invalid_cdb(byte, mask.bit_length() - 1)
 
     def reservation_access(self, cdb: bytes) -> int:
         access = self.access

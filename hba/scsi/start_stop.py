@@ -45,24 +45,20 @@ def _start_stop_access(cdb: bytes) -> int:
 _OPTIONS: dict[str, Any] = {"access": _start_stop_access, "exclusive": True, "timeout": (1, 60)}
 
 
-@block.add("1b 01 00 0f f7 00", "START STOP UNIT", **_OPTIONS)
+@block.add("1b 01 00 0f f7 00", "START STOP UNIT", values={(4, 0xF0): _BLOCK_CONDITIONS}, **_OPTIONS)
 def start_stop_unit(unit: MediumUnit, task: Task) -> Steps | None:
     """The power conditions are accepted and none makes a difference; START and LOEJ are ignored with them."""
     condition, modifier = task.cdb[4] >> 4, task.cdb[3] & 0x0F
-    if condition not in _BLOCK_CONDITIONS:
-        raise invalid_cdb(4, 7)
     if modifier not in _BLOCK_CONDITIONS[condition]:
         raise invalid_cdb(3, 3)
     return None if condition else _move(unit, task)
 
 
-@optical.add("1b 01 00 00 f3 00", "START STOP UNIT", **_OPTIONS)
+@optical.add("1b 01 00 00 f3 00", "START STOP UNIT", values={(4, 0xF0): (0, *_OPTICAL_CONDITIONS)}, **_OPTIONS)
 def start_stop_drive(unit: Cdrom, task: Task) -> Steps | None:
     condition = task.cdb[4] >> 4
     if not condition:
         return _move(unit, task)
-    if condition not in _OPTICAL_CONDITIONS:
-        raise invalid_cdb(4, 7)
     unit.change_power(_OPTICAL_CONDITIONS[condition])
     return None
 

@@ -193,7 +193,7 @@ def test_synchronize_cache_flushes(cdb: str) -> None:
 
 def test_prefetch_checks_the_range() -> None:
     unit = disk(1 << 20)
-    assert run(unit, "34020000000003000100").status == 0
+    assert run(unit, "34020000000000000100").status == 0
     assert run(unit, "34000000080000000100").condition == sense.LBA_OUT_OF_RANGE
     assert run(unit, "9000" + be(2048, 8) + "000000010000").condition == sense.LBA_OUT_OF_RANGE
 

@@ -45,13 +45,13 @@ def _prefetch(unit: Disk, lba: int, count: int) -> None:
     unit.prefetched += count
 
 
-@commands.add("34 02 ffffffff 1f ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
+@commands.add("34 02 ffffffff 00 ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
 def prefetch10(unit: Disk, task: Task) -> None:
     cdb = task.cdb
     _prefetch(unit, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
 
 
-@commands.add("90 02 ffffffffffffffff ffffffff 1f 00", "PRE-FETCH(16)", medium=True, access=READS)
+@commands.add("90 02 ffffffffffffffff ffffffff 00 00", "PRE-FETCH(16)", medium=True, access=READS)
 def prefetch16(unit: Disk, task: Task) -> None:
     cdb = task.cdb
     _prefetch(unit, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"))

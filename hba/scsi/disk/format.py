@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, CommandTable
 from hba.scsi.disk.background import Background
+from hba.scsi.disk.defects import DEFECT_LIST_FORMATS
 from hba.scsi.disk.protection import ProtectedStore
 from hba.scsi.disk.provisioning import filling
 from hba.scsi.disk.wipe import zeroing
@@ -34,8 +35,13 @@ _FOV, _DPRY, _IP, _IMMED = 0x80, 0x40, 0x08, 0x02
 _OPTIONS = {"medium": True, "access": CONFLICTS, "exclusive": True, "timeout": (60, 3600)}
 
 
-@protected.add("04 ff 00 0000 00", "FORMAT UNIT", **_OPTIONS)
-@commands.add("04 3f 00 0000 00", "FORMAT UNIT", **_OPTIONS)
+@protected.add(
+    "04 ff 00 0000 00",
+    "FORMAT UNIT",
+    values={(1, 0xC0): (_NO_INFORMATION, _TYPE_1), (1, 0x07): DEFECT_LIST_FORMATS},
+    **_OPTIONS,
+)
+@commands.add("04 3f 00 0000 00", "FORMAT UNIT", values={(1, 0x07): DEFECT_LIST_FORMATS}, **_OPTIONS)
 def format_unit(unit: Disk, task: Task) -> bool | None:
     """No defect lists: there are no defects to list; CMPLST and DEFECT LIST FORMAT make no difference.
 
@@ -43,8 +49,6 @@ def format_unit(unit: Disk, task: Task) -> bool | None:
     """
     cdb = task.cdb
     information = cdb[1] >> 6
-    if information not in (_NO_INFORMATION, _TYPE_1):
-        raise invalid_cdb(1, 7)
     unit.check_writable()
     pattern = bytes(unit.block_size)
     immediate = False

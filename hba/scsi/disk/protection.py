@@ -13,15 +13,15 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hba.errors import StorageError
 from hba.scsi.command import CONFLICTS, READS, CommandTable
 from hba.scsi.disk.rw import FUA, read_blocks, write_blocks
-from hba.scsi.disk.verify import CHUNK, verify_blocks
+from hba.scsi.disk.verify import CHUNK, VERIFY, verify_blocks
 from hba.scsi.sense import GUARD_CHECK_FAILED, REFERENCE_TAG_CHECK_FAILED, CheckCondition, invalid_cdb
 from hba.scsi.storage_sense import SenseError
 from hba.scsi.task import Task
@@ -244,6 +244,8 @@ class ProtectedStore(Backend):
 # -- the commands that carry it -------------------------------------------------------------------------------------
 
 # RDPROTECT, WRPROTECT, VRPROTECT: whether the guard and the reference tag are checked (SBC-4, tables of READ(10) etc.)
+_PROTECT: dict[tuple[int, int], Iterable[int]] = {(1, 0xE0): range(6)}
+_VERIFY: dict[str, Any] = {**VERIFY, "values": {**VERIFY["values"], **_PROTECT}}
 _CHECKS = {1: (True, True), 2: (False, True), 3: (False, False), 4: (True, False), 5: (True, True)}
 
 
@@ -259,8 +261,6 @@ def _checks(cdb: bytes) -> tuple[bool, bool] | None:
     field = cdb[1] >> 5
     if not field:
         return None
-    if field not in _CHECKS:
-        raise invalid_cdb(1, 7)
     return _CHECKS[field]
 
 
@@ -342,55 +342,55 @@ def _verifying(unit: Disk, store: ProtectedStore, lba: int, count: int, checks: 
     unit.verified_blocks += count
 
 
-@commands.add("28 f8 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS)
+@commands.add("28 f8 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS, values=_PROTECT)
 def read10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("a8 f8 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS)
+@commands.add("a8 f8 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS, values=_PROTECT)
 def read12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("88 f8 ffffffffffffffff ffffffff 00 00", "READ(16)", medium=True, access=READS)
+@commands.add("88 f8 ffffffffffffffff ffffffff 00 00", "READ(16)", medium=True, access=READS, values=_PROTECT)
 def read16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
 
 
-@commands.add("2a f8 ffffffff 00 ffff 00", "WRITE(10)", medium=True, access=CONFLICTS)
+@commands.add("2a f8 ffffffff 00 ffff 00", "WRITE(10)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("aa f8 ffffffff ffffffff 00 00", "WRITE(12)", medium=True, access=CONFLICTS)
+@commands.add("aa f8 ffffffff ffffffff 00 00", "WRITE(12)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8a f8 ffffffffffffffff ffffffff 00 00", "WRITE(16)", medium=True, access=CONFLICTS)
+@commands.add("8a f8 ffffffffffffffff ffffffff 00 00", "WRITE(16)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
 
 
-@commands.add("2f f6 ffffffff 00 ffff 00", "VERIFY(10)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("2f f6 ffffffff 00 ffff 00", "VERIFY(10)", **_VERIFY)
 def verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("af f6 ffffffff ffffffff 00 00", "VERIFY(12)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("af f6 ffffffff ffffffff 00 00", "VERIFY(12)", **_VERIFY)
 def verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8f f6 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("8f f6 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", **_VERIFY)
 def verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)

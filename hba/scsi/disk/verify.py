@@ -7,10 +7,10 @@ block over and over. What was never written verifies as zeros.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hba.scsi.command import CONFLICTS, READS, CommandTable
-from hba.scsi.sense import MISCOMPARE_DURING_VERIFY, CheckCondition, invalid_cdb
+from hba.scsi.sense import MISCOMPARE_DURING_VERIFY, CheckCondition
 from hba.scsi.task import Task
 
 if TYPE_CHECKING:
@@ -22,6 +22,16 @@ commands = CommandTable()
 CHUNK = 1 << 20  # bytes read at a time to compare
 
 _NONE, _ALL, _ONE = 0, 1, 3
+BYTCHK = (1, 0x06)
+
+VERIFY: dict[str, Any] = {"medium": True, "access": READS, "timeout": (1, 60), "values": {BYTCHK: (_NONE, _ALL, _ONE)}}
+_WRITE_AND_VERIFY: dict[str, Any] = {
+    "medium": True,
+    "access": CONFLICTS,
+    "exclusive": True,
+    "timeout": (1, 60),
+    "values": {BYTCHK: (_NONE, _ALL)},
+}
 
 
 def first_difference(left: memoryview | bytes | bytearray, right: memoryview | bytes | bytearray) -> int | None:
@@ -92,8 +102,6 @@ def _comparing_one(unit: Disk, block: bytes, lba: int, count: int) -> Steps:
 def verify_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
     """VERIFY whatever the CDB's size; `byte` is where it says how many blocks."""
     mode = task.cdb[1] >> 1 & 0x03
-    if mode not in (_NONE, _ALL, _ONE):
-        raise invalid_cdb(1, 2)
     unit.check_range(lba, count)
     if not count:
         return None
@@ -106,19 +114,19 @@ def verify_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int) -> St
     return _comparing_one(unit, block, lba, count)
 
 
-@commands.add("2f 16 ffffffff 00 ffff 00", "VERIFY(10)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("2f 16 ffffffff 00 ffff 00", "VERIFY(10)", **VERIFY)
 def verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("af 16 ffffffff ffffffff 00 00", "VERIFY(12)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("af 16 ffffffff ffffffff 00 00", "VERIFY(12)", **VERIFY)
 def verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8f 16 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", medium=True, access=READS, timeout=(1, 60))
+@commands.add("8f 16 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", **VERIFY)
 def verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
@@ -126,8 +134,6 @@ def verify16(unit: Disk, task: Task) -> Steps | None:
 
 def _write_and_verify(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | None:
     mode = task.cdb[1] >> 1 & 0x03
-    if mode not in (_NONE, _ALL):
-        raise invalid_cdb(1, 2)
     unit.check_writable()
     unit.check_range(lba, count)
     unit.check_length(count, byte)
@@ -145,9 +151,7 @@ def _writing_and_verifying(unit: Disk, views: list[memoryview], lba: int, count:
     yield from comparing(unit, views, lba, count) if compare else _reading(unit, lba, count)
 
 
-@commands.add(
-    "2e 16 ffffffff 00 ffff 00", "WRITE AND VERIFY(10)", medium=True, access=CONFLICTS, exclusive=True, timeout=(1, 60)
-)
+@commands.add("2e 16 ffffffff 00 ffff 00", "WRITE AND VERIFY(10)", **_WRITE_AND_VERIFY)
 def write_and_verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write_and_verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
@@ -156,10 +160,7 @@ def write_and_verify10(unit: Disk, task: Task) -> Steps | None:
 @commands.add(
     "ae 16 ffffffff ffffffff 00 00",
     "WRITE AND VERIFY(12)",
-    medium=True,
-    access=CONFLICTS,
-    exclusive=True,
-    timeout=(1, 60),
+    **_WRITE_AND_VERIFY,
 )
 def write_and_verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
@@ -169,10 +170,7 @@ def write_and_verify12(unit: Disk, task: Task) -> Steps | None:
 @commands.add(
     "8e 16 ffffffffffffffff ffffffff 00 00",
     "WRITE AND VERIFY(16)",
-    medium=True,
-    access=CONFLICTS,
-    exclusive=True,
-    timeout=(1, 60),
+    **_WRITE_AND_VERIFY,
 )
 def write_and_verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb

@@ -17,10 +17,15 @@ _COMPLETE = 0x0E  # the disc is finalized, its last session complete
 _NO_AUDIO_STATUS = 0x15
 
 
-@commands.add("51 07 0000000000 ffff 00", "READ DISC INFORMATION", allocation=(7, 2), medium=True, access=READS)
+@commands.add(
+    "51 07 0000000000 ffff 00",
+    "READ DISC INFORMATION",
+    allocation=(7, 2),
+    medium=True,
+    access=READS,
+    values={(1, 0x07): (0,)},
+)  # standard disc information is all there is
 def read_disc_information(unit: Cdrom, task: Task) -> bytes:
-    if task.cdb[1] & 0x07:
-        raise invalid_cdb(1, 2)  # standard disc information is all there is
     data = bytearray(34)
     data[0:2] = (32).to_bytes(2, "big")
     data[2] = _COMPLETE
@@ -30,14 +35,21 @@ def read_disc_information(unit: Cdrom, task: Task) -> bytes:
     return bytes(data)
 
 
-@commands.add("52 03 ffffffff 00 ffff 00", "READ TRACK INFORMATION", allocation=(7, 2), medium=True, access=READS)
+@commands.add(
+    "52 03 ffffffff 00 ffff 00",
+    "READ TRACK INFORMATION",
+    allocation=(7, 2),
+    medium=True,
+    access=READS,
+    values={(1, 0x03): (0, 1, 2)},
+)
 def read_track_information(unit: Cdrom, task: Task) -> bytes:
     """By LBA (address type 0), track (1) or session (2)."""
     cdb = task.cdb
     kind, number = cdb[1] & 0x03, int.from_bytes(cdb[2:6], "big")
     if kind == 0 and number >= unit.blocks:
         raise CheckCondition(LBA_OUT_OF_RANGE, number)
-    if kind == 3 or (kind in (1, 2) and number != 1):
+    if kind and number != 1:
         raise invalid_cdb(2)
     data = bytearray(36)
     data[0:2] = (34).to_bytes(2, "big")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CommandTable
-from hba.scsi.sense import invalid_cdb
 from hba.scsi.task import Task
 
 if TYPE_CHECKING:
@@ -46,12 +45,16 @@ def _features(unit: Cdrom) -> list[tuple[int, int, bool, bool, bytes]]:
     ]
 
 
-@commands.add("46 03 ffff 000000 ffff 00", "GET CONFIGURATION", allocation=(7, 2), attention=False)
+@commands.add(
+    "46 03 ffff 000000 ffff 00",
+    "GET CONFIGURATION",
+    allocation=(7, 2),
+    attention=False,
+    values={(1, 0x03): (_ALL, _CURRENT, _ONE)},
+)
 def get_configuration(unit: Cdrom, task: Task) -> bytes:
     cdb = task.cdb
     wanted, first = cdb[1] & 0x03, int.from_bytes(cdb[2:4], "big")
-    if wanted not in (_ALL, _CURRENT, _ONE):
-        raise invalid_cdb(1, 1)
     body = bytearray()
     for code, version, persistent, current, data in _features(unit):
         if code < first or (wanted == _ONE and code != first) or (wanted == _CURRENT and not current):

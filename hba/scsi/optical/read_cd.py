@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hba.scsi.command import READS, CommandTable
 from hba.scsi.disk.rw import read_blocks
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 commands = CommandTable()
 
-_ANY, _MODE_1, _LAST_TYPE = 0, 2, 5  # EXPECTED SECTOR TYPE
+_ANY, _MODE_1 = 0, 2  # EXPECTED SECTOR TYPE
+_OPTIONS: dict[str, Any] = {"medium": True, "access": READS, "values": {(1, 0x1C): range(6)}}
 _USER_DATA = 0x10
 
 
-@commands.add("be 1c ffffffff ffffff f8 00 00", "READ CD", medium=True, access=READS)
+@commands.add("be 1c ffffffff ffffff f8 00 00", "READ CD", **_OPTIONS)
 def read_cd(unit: Cdrom, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:9], "big"), 6)
@@ -29,8 +30,6 @@ def read_cd(unit: Cdrom, task: Task) -> Steps | None:
 def _read(unit: Cdrom, task: Task, lba: int, count: int, byte: int) -> Steps | None:
     cdb = task.cdb
     kind = cdb[1] >> 2 & 0x07
-    if kind > _LAST_TYPE:
-        raise invalid_cdb(1, 4)
     if kind not in (_ANY, _MODE_1):
         raise CheckCondition(ILLEGAL_MODE_FOR_THIS_TRACK)
     if cdb[9] & 0xF8 not in (0, _USER_DATA):
@@ -39,7 +38,7 @@ def _read(unit: Cdrom, task: Task, lba: int, count: int, byte: int) -> Steps | N
     return read_blocks(unit, task, lba, count, byte) if cdb[9] & _USER_DATA else None
 
 
-@commands.add("b9 1c 00 ffffff ffffff f8 00 00", "READ CD MSF", medium=True, access=READS)
+@commands.add("b9 1c 00 ffffff ffffff f8 00 00", "READ CD MSF", **_OPTIONS)
 def read_cd_msf(unit: Cdrom, task: Task) -> Steps | None:
     """From one minute, second and frame up to another, which is not read."""
     cdb = task.cdb
@@ -55,6 +54,6 @@ def read_cd_msf(unit: Cdrom, task: Task) -> Steps | None:
     return _read(unit, task, first, end - first, 6)
 
 
-@commands.add("bb 03 ffff ffff 00000000 00 00", "SET CD SPEED")
+@commands.add("bb 03 ffff ffff 00000000 00 00", "SET CD SPEED", values={(1, 0x03): (0, 1)})
 def set_cd_speed(unit: Cdrom, task: Task) -> None:
     """Every speed is accepted and none makes a difference."""

@@ -68,12 +68,17 @@ def _list(unit: Cdrom, layer: int) -> bytes:
     )
 
 
-@commands.add("ad 0f ffffffff ff ff ffff 00 00", "READ DISC STRUCTURE", allocation=(8, 2), medium=True, access=READS)
+@commands.add(
+    "ad 0f ffffffff ff ff ffff 00 00",
+    "READ DISC STRUCTURE",
+    allocation=(8, 2),
+    medium=True,
+    access=READS,
+    values={(1, 0x0F): (0,)},
+)
 def read_disc_structure(unit: Cdrom, task: Task) -> bytes:
     """MEDIA TYPE 0h (DVD) only. A CD has no such structures (5/30/02)."""
     cdb = task.cdb
-    if cdb[1] & 0x0F:
-        raise invalid_cdb(1, 3)
     code, layer = cdb[7], cdb[6]
     make = _list if code == _LIST else _FORMATS[code][1] if code in _FORMATS else None
     if make is None:

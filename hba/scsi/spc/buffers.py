@@ -15,7 +15,13 @@ ECHO_CAPACITY = 4096
 _DATA, _DESCRIPTOR, _ECHO, _ECHO_DESCRIPTOR = 0x02, 0x03, 0x0A, 0x0B
 
 
-@commands.add("3c 1f ff ffffff ffffff 00", "READ BUFFER(10)", allocation=(6, 3), access=CONFLICTS)
+@commands.add(
+    "3c 1f ff ffffff ffffff 00",
+    "READ BUFFER(10)",
+    allocation=(6, 3),
+    access=CONFLICTS,
+    values={(1, 0x1F): (_DATA, _DESCRIPTOR, _ECHO, _ECHO_DESCRIPTOR)},
+)
 def read_buffer(unit: DeviceServer, task: Task) -> bytes:
     cdb = task.cdb
     mode, number, offset = cdb[1] & 0x1F, cdb[2], int.from_bytes(cdb[3:6], "big")
@@ -33,12 +39,10 @@ def read_buffer(unit: DeviceServer, task: Task) -> bytes:
         if not unit.echo:
             raise CheckCondition(COMMAND_SEQUENCE_ERROR)
         return unit.echo
-    if mode == _ECHO_DESCRIPTOR:
-        return bytes((0, 0)) + ECHO_CAPACITY.to_bytes(2, "big")
-    raise invalid_cdb(1, 4)
+    return bytes((0, 0)) + ECHO_CAPACITY.to_bytes(2, "big")
 
 
-@commands.add("3b 1f ff ffffff ffffff 00", "WRITE BUFFER(10)", access=CONFLICTS)
+@commands.add("3b 1f ff ffffff ffffff 00", "WRITE BUFFER(10)", access=CONFLICTS, values={(1, 0x1F): (_DATA, _ECHO)})
 def write_buffer(unit: DeviceServer, task: Task) -> None:
     cdb = task.cdb
     mode, number = cdb[1] & 0x1F, cdb[2]
@@ -53,12 +57,10 @@ def write_buffer(unit: DeviceServer, task: Task) -> None:
             raise invalid_cdb(6)
         unit.buffer[len(unit.buffer) :] = bytes(max(0, offset - len(unit.buffer)))
         unit.buffer[offset : offset + length] = data
-    elif mode == _ECHO:
+    else:
         if length > ECHO_CAPACITY:
             raise invalid_cdb(6)
         data = unit.parameters(task, length)
         if len(data) < length:
             raise invalid_cdb(6)
         unit.echo = data
-    else:
-        raise invalid_cdb(1, 4)

@@ -17,7 +17,13 @@ _HOUR = 3600 * S
 _KEPT = 20
 
 
-@commands.add("1d f7 00 ffff 00", "SEND DIAGNOSTIC", access=CONFLICTS, timeout=(1, 120))
+@commands.add(
+    "1d f7 00 ffff 00",
+    "SEND DIAGNOSTIC",
+    access=CONFLICTS,
+    timeout=(1, 120),
+    values={(1, 0xE0): (0, _ABORT, *_CODES)},
+)
 def send_diagnostic(unit: DeviceServer, task: Task) -> None:
     """A self-test ends at once: what it tests is that commands are answered. Its result is in the log page."""
     cdb = task.cdb
@@ -29,8 +35,6 @@ def send_diagnostic(unit: DeviceServer, task: Task) -> None:
     if code == _ABORT:
         return
     if code:
-        if code not in _CODES:
-            raise invalid_cdb(1, 7)
         if length:
             raise invalid_cdb(3)
         hours = min((unit.clock.now() - unit.started_at) // _HOUR, 0xFFFF)

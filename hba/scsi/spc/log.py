@@ -56,12 +56,10 @@ class LogPages:
         return bytes((code | (0x40 if subcode else 0), subcode)) + len(body).to_bytes(2, "big") + body
 
 
-@commands.add("4d 00 ff ff 00 ffff ffff 00", "LOG SENSE", allocation=(7, 2))
+@commands.add("4d 00 ff ff 00 ffff ffff 00", "LOG SENSE", allocation=(7, 2), values={(2, 0xC0): (0, 1)})
 def log_sense(unit: DeviceServer, task: Task) -> bytes:
     """Cumulative values (PC 01b), and as such also thresholds' and defaults' place holders are refused."""
     cdb = task.cdb
-    if cdb[2] >> 6 not in (0, 1):
-        raise invalid_cdb(2, 7)
     first = int.from_bytes(cdb[5:7], "big")
     page = unit.logs.page(cdb[2] & 0x3F, cdb[3], first)
     if page is None:

@@ -34,7 +34,13 @@ def _one(command: Command | None, timeouts: bool) -> bytes:
     return data + (_timeouts(command) if timeouts else b"")
 
 
-@commands.add("a3 0c 87 ff ffff ffffffff 00 00", "REPORT SUPPORTED OPERATION CODES", service=True, allocation=(6, 4))
+@commands.add(
+    "a3 0c 87 ff ffff ffffffff 00 00",
+    "REPORT SUPPORTED OPERATION CODES",
+    service=True,
+    allocation=(6, 4),
+    values={(2, 0x07): range(4)},
+)
 def report_supported_operation_codes(unit: DeviceServer, task: Task) -> bytes:
     """REPORTING OPTIONS 000b: all; 001b: one operation code without, 010b: with service actions; 011b: either."""
     cdb = task.cdb
@@ -53,11 +59,9 @@ def report_supported_operation_codes(unit: DeviceServer, task: Task) -> bytes:
         if isinstance(entry, Command):
             raise invalid_cdb(2, 2)
         return _one(entry.get(action) if entry is not None else None, timeouts)
-    if options == 3:
-        if isinstance(entry, dict):
-            return _one(entry.get(action), timeouts)
-        return _one(entry if action == 0 else None, timeouts)
-    raise invalid_cdb(2, 2)
+    if isinstance(entry, dict):
+        return _one(entry.get(action), timeouts)
+    return _one(entry if action == 0 else None, timeouts)
 
 
 @commands.add(

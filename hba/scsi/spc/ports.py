@@ -13,7 +13,13 @@ _EXTENDED = 1
 _SUPPORTS_ACTIVE_OPTIMIZED = 0x01
 
 
-@commands.add("a3 ea 00000000 ffffffff 00 00", "REPORT TARGET PORT GROUPS", service=True, allocation=(6, 4))
+@commands.add(
+    "a3 ea 00000000 ffffffff 00 00",
+    "REPORT TARGET PORT GROUPS",
+    service=True,
+    allocation=(6, 4),
+    values={(1, 0xE0): (0, _EXTENDED)},
+)
 def report_target_port_groups(unit: DeviceServer, task: Task) -> bytes:
     group = bytes((0x00, _SUPPORTS_ACTIVE_OPTIMIZED)) + PORT_GROUP.to_bytes(2, "big") + bytes((0, 0, 0, 1))
     group += bytes(2) + RELATIVE_PORT.to_bytes(2, "big")

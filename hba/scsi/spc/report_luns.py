@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hba.scsi.command import CommandTable
-from hba.scsi.sense import invalid_cdb
 from hba.scsi.server import DeviceServer
 from hba.scsi.task import Task
 
@@ -19,7 +18,9 @@ def encode_lun(lun: int) -> bytes:
     return (0x4000 | lun).to_bytes(2, "big") + bytes(6)
 
 
-@commands.add("a0 00 ff 000000 ffffffff 00 00", "REPORT LUNS", allocation=(6, 4), attention=False)
+@commands.add(
+    "a0 00 ff 000000 ffffffff 00 00", "REPORT LUNS", allocation=(6, 4), attention=False, values={(2, 0xFF): (0, 1, 2)}
+)
 def report_luns(unit: DeviceServer, task: Task) -> bytes:
     """SELECT REPORT 00h: the units; 01h: the well known units; 02h: both."""
     select = task.cdb[2]
@@ -30,8 +31,6 @@ def report_luns(unit: DeviceServer, task: Task) -> bytes:
         luns += [encode_lun(lun) for lun in numbers]
     if select in (1, 2):
         luns.append(WELL_KNOWN_REPORT_LUNS.to_bytes(8, "big"))
-    if select > 2:
-        raise invalid_cdb(2)
     if bus is None:
         unit.luns_reported(task.initiator)
     else:
