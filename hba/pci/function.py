@@ -52,6 +52,8 @@ class PciFunction:
     `on_reset`          called when the guest or the client resets the function, after bus mastering went off and
                         before the registers go back to their reset values
     `on_client`         called with True when a client has connected, with False when it has left
+    `on_resume`         called when the function may reach memory (bus mastering on, in D0) after it could not: what the
+                        guest asked for meanwhile has to be looked for
     `on_config_change`  called after decoding, bus mastering, power state or the interrupt mechanism changed
 
     Raises `DeclarationError` for layouts PCI does not allow.
@@ -97,6 +99,7 @@ class PciFunction:
         self.power_state = D0
         self._decoding: dict[int, Bar] = {}  # BARs that answer now, by region index
         self.on_reset: list[Callable[[], None]] = []
+        self.on_resume: list[Callable[[], None]] = []
         self.on_config_change: list[Callable[[], None]] = []
         self.on_client: list[Callable[[bool], None]] = []
         self.reads = 0  # BAR accesses that were answered
@@ -243,8 +246,15 @@ class PciFunction:
     # -- what config space decides ----------------------------------------------------------------------------
 
     def _config_written(self, _value: int) -> None:
+        self._obey()
+
+    def _obey(self) -> None:
+        reached_memory = self.memory.enabled
         self._apply()
         self._changed()
+        if self.memory.enabled and not reached_memory:
+            for callback in self.on_resume:
+                callback()
 
     def _power_written(self, _value: int) -> None:
         cell = self.config.cell("PM_CONTROL")
@@ -254,8 +264,7 @@ class PciFunction:
             cell.value = cell.value & ~3 | self.power_state
             return
         self.power_state = state
-        self._apply()
-        self._changed()
+        self._obey()
 
     def _changed(self) -> None:
         for callback in self.on_config_change:

@@ -144,6 +144,7 @@ class PvscsiAdapter(Adapter):
             posted_writes=posted_writes,
         )
         self.function.on_reset.append(self.power_on_reset)
+        self.function.on_resume.append(self.resume)
         self.rings: Rings | None = None
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
@@ -183,6 +184,12 @@ class PvscsiAdapter(Adapter):
         self.port.stop()
         self.forget_rings()
         self.function.close()
+
+    def resume(self) -> None:
+        """Memory can be reached again: kicks, completions and messages may have been held up meanwhile."""
+        self._kick_again()
+        self._retry_backlog()
+        self.messages.post()
 
     def power_on_reset(self) -> None:
         """DEVICE_RESET from the client: as after power on. The machine starts over; its memory is not written."""
@@ -263,7 +270,12 @@ class PvscsiAdapter(Adapter):
     def take_kick(self) -> None:
         """Look at the request ring now if the guest asked for it."""
         if self._kick_pending:
-            self._kick_pending = False
+            self.look()
+
+    def look(self) -> None:
+        """Look at the request ring now, asked for or not: what is on it may be what a command is about."""
+        self._kick_pending = False
+        if self.rings is not None:
             self.process_requests()
             if self.messages.waiting:
                 self.messages.post()  # the driver looks at a unit it was told of, so it may have taken the message
@@ -496,7 +508,9 @@ class PvscsiAdapter(Adapter):
                         self.watch.bad_data(context, f"sense buffer: {fault}")
         elif status == SRB_STATUS_BUSY:
             scsi_status = scsi_status or SCSISTAT_BUSY
-        elif status == SRB_STATUS_DATA_OVERRUN and srb.mdl is not None and moved > srb.mdl.length:
+        elif status == SRB_STATUS_DATA_OVERRUN and moved >= (srb.mdl.length if srb.mdl is not None else 0):
+            # The target had more than there was room for, which a host bus adapter does not call a success. Less than
+            # was asked for is one: dataLen says how much.
             host_status = BTSTAT_DATARUN
         return context, moved, written, host_status, scsi_status
 
@@ -552,7 +566,7 @@ class PvscsiAdapter(Adapter):
             self._stop_ring(str(fault))
         if posted:
             self.raise_cause(INTR_CMPL_0)
-        if self._backlog:
+        if self._backlog and self.memory.enabled:  # else it is tried when that is back
             self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
 
     # -- hot-plug -------------------------------------------------------------------------------------------------

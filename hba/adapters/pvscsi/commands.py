@@ -161,7 +161,7 @@ class CommandRegisters:
         return STATUS_OK
 
     def _reset_bus(self, _descriptor: bytes) -> int:
-        self.adapter.take_kick()
+        self.adapter.look()
         self._submit(Srb(SRB_FUNCTION_RESET_BUS))
         return STATUS_OK
 
@@ -169,13 +169,13 @@ class CommandRegisters:
         target, lun = RESET_DEVICE.unpack(descriptor)
         if target > 255 or lun[0] or any(lun[2:]):
             return STATUS_FAILED
-        self.adapter.take_kick()
+        self.adapter.look()
         self._submit(Srb(SRB_FUNCTION_RESET_DEVICE, 0, target, lun[1]))
         return STATUS_OK
 
     def _abort(self, descriptor: bytes) -> int:
         context, target, _pad = ABORT_CMD.unpack(descriptor)
-        self.adapter.take_kick()
+        self.adapter.look()
         victim = self.adapter.in_flight.get(context)
         if victim is None or victim.target_id != target:
             return STATUS_OK  # it has completed meanwhile: its completion is on the ring

@@ -29,7 +29,8 @@ HOST_STATUS: dict[int, int] = {
     s.SRB_STATUS_SUCCESS: BTSTAT_SUCCESS,
     s.SRB_STATUS_ERROR: BTSTAT_SUCCESS,  # the SCSI status and the sense data say it
     s.SRB_STATUS_BUSY: BTSTAT_SUCCESS,  # SCSI status BUSY
-    # An underrun is success with a smaller dataLen: with 0x0c or 0x12 Linux fails and retries the command.
+    # An underrun is success with a smaller dataLen: with 0x0c or 0x12 Linux fails and retries the command. An overrun
+    # (nothing smaller about it) is DATARUN, as host bus adapters call it: the initiator has not got all there was.
     s.SRB_STATUS_DATA_OVERRUN: BTSTAT_SUCCESS,
     s.SRB_STATUS_ABORTED: BTSTAT_ABORTQUEUE,
     s.SRB_STATUS_ABORT_FAILED: BTSTAT_HASOFTWARE,

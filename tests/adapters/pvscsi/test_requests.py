@@ -63,6 +63,16 @@ def test_a_short_transfer_is_success_with_the_bytes_moved(driver: Driver) -> Non
     assert driver.completions() == [(1, 36, 0, 0, 0)]
 
 
+@pytest.mark.parametrize("length", [512, 0])
+def test_more_than_there_is_room_for_is_an_overrun(driver: Driver, length: int) -> None:
+    driver.put(length=length)
+    driver.kick()
+    (srb,) = driver.port.srbs
+    driver.port.complete(srb, SRB_STATUS_DATA_OVERRUN)
+    driver.turn()
+    assert driver.completions() == [(1, length, 0, 0x12, 0)]
+
+
 def test_check_condition_carries_sense_cut_to_the_guests_buffer(driver: Driver) -> None:
     driver.put(sense_length=10)
     driver.kick()
@@ -93,7 +103,8 @@ def test_every_srb_status_has_an_end_for_the_guest(driver: Driver, status: int) 
     driver.port.complete(driver.port.srbs[0], status)
     driver.turn()
     ((_context, _length, _sense, host, _scsi),) = driver.completions()
-    assert host == HOST_STATUS.get(status, 0x27)
+    overrun = status == SRB_STATUS_DATA_OVERRUN  # of a request without data: see below
+    assert host == (0x12 if overrun else HOST_STATUS.get(status, 0x27))
 
 
 def test_a_lun_or_bus_this_adapter_cannot_have_is_nobody(driver: Driver) -> None:
