@@ -600,7 +600,8 @@ class DeviceServer(LogicalUnit):
         self.abort_all(RESPONSE_RESET)
         self.deferred = None
         self.echo = b""
-        self.timestamp = (0, 0)
+        if kind != "lun":
+            self.timestamp = (0, 0)
         self.reservations.reset(power_loss=kind == "power-on")
         self.attentions.reset(kind)
         self.on_reset(kind)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE
 from hba.bench import own_server
-from hba.bench.driver import BenchDriver
+from hba.bench.driver import MASK, BenchDriver
 from hba.bench.own_server import OwnServer
 from hba.control.client import ControlClient
 from hba.control.protocol import encode
@@ -153,3 +154,54 @@ def test_a_disk_that_shrinks_gives_errors_and_the_server_stays_up(server: OwnSer
             driver.run(FOREVER, 1, most=4)
     with ControlClient(server.control) as client:
         client.call("ping")
+
+
+REGISTER = bytes.fromhex("5f000000000000001800")
+READ_KEYS = bytes.fromhex("5e000000000000002000")
+
+
+def keys(driver: BenchDriver) -> int:
+    driver.command(READ_KEYS, 32)
+    if driver.command(READ_KEYS, 32):  # the first may have got the unit attention
+        raise AssertionError("READ KEYS failed")
+    return int.from_bytes(driver.ram.view[driver._data_at + 4 : driver._data_at + 8], "big") // 8
+
+
+def register(driver: BenchDriver) -> None:
+    """PERSISTENT RESERVE OUT, REGISTER, without APTPL."""
+    at = driver._data_at
+    driver.ram.view[at : at + 24] = bytes(8) + (77).to_bytes(8, "big") + bytes(8)
+    slot = driver._produced & MASK
+    driver._place(0, REGISTER, 24, FLAG_DIR_TODEVICE, at, slot)
+    driver._submit(1)
+    driver._wait(driver._produced)
+    driver._state[CMP_CONS_IDX // 4] = driver._produced & 0xFFFFFFFF
+    assert driver._completions[slot * 4 + 2] == 0
+
+
+def test_a_new_guest_finds_a_new_adapter(server: OwnServer) -> None:
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with BenchDriver(server.socket, 1 << 20) as driver:
+            driver.capacity()
+            register(driver)
+            assert keys(driver) == 1
+            assert client.call("show.regs")["bus_master"] is True
+        left(client)
+        unit = client.call("lun.ls")[0]
+        assert unit["reservations"]["keys"] == {} and unit["unit_attentions"] == {"7": ["062901"]}
+        assert client.call("show.regs")["bus_master"] is False
+        assert client.call("show.irq")["mode"] != "msi"
+        assert client.call("show.queues")["adapter"]["rings"] is None
+        with BenchDriver(server.socket, 1 << 20) as driver:
+            assert keys(driver) == 0
+
+
+def test_a_reboot_is_no_new_guest(server: OwnServer) -> None:
+    """The disks have kept their power."""
+    with ControlClient(server.control) as client, BenchDriver(server.socket, 1 << 20) as driver:
+        driver.capacity()
+        register(driver)
+        driver._client.reset()
+        unit = client.call("lun.ls")[0]
+        assert list(unit["reservations"]["keys"]) == ["7"] and unit["unit_attentions"] == {"7": ["062902"]}
