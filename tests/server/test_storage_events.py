@@ -18,6 +18,7 @@ from hba.scsi.sense import CAPACITY_DATA_HAS_CHANGED, NOT_READY_CAUSE_NOT_REPORT
 from hba.scsi.task import RESPONSE_NO_TARGET, Task
 from hba.server.assemble import Assembled, Assembler
 from hba.storage.memory import MemoryBackend
+from tests.storage.test_nbd import Server, needs, until
 
 Changes = list[tuple[str, int, int]]
 
@@ -166,3 +167,24 @@ def test_the_host_hears_of_what_the_guest_does_not(
     adapter.parts.adapter.on_untold("the guest sleeps")
     assert heard[1:] == [{"change": "untold", "message": "the guest sleeps"}]
     assert "the guest sleeps" in caplog.text
+
+
+def test_the_end_says_what_could_not_be_made_stable(loop: EventLoop, tmp_path: Path) -> None:
+    """An NBD server that left with what it had acknowledged: the adapter ends with an error, exit code 5."""
+    server = Server(tmp_path, lambda socket: [needs("nbdkit", "nbdkit"), "-f", "-U", str(socket), "memory", "1M"])
+    server.start()
+    storage = {"kind": "nbd", "uri": server.uri, "hold": 0.0}
+    config = msgspec.convert(
+        {"type": "pvscsi", "name": "test", "socket": str(tmp_path / "sock"), "lun": [{"storage": storage}]},
+        AdapterConfig,
+    )
+    assembled = Assembler()(config, tmp_path, loop)
+    unit = cast(Disk, assembled.parts.bus.units[0][0])
+    ended: list[object] = []
+    if not unit.store().write([memoryview(b"x" * 4096)], 0, ended.append):
+        until(loop, lambda: bool(ended))
+    server.kill()
+    until(loop, lambda: unit.gone)
+    with pytest.raises(StorageError, match="written last to 0:0 may be lost") as caught:
+        assembled.close()
+    assert caught.value.exit_code == 5
