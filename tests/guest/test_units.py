@@ -116,6 +116,52 @@ def units(lab: Lab) -> Iterator[Units]:
     lab.units.experiment.guest.alive()  # and so does the server
 
 
+# -- what is acknowledged stays, what is asked for is done ------------------------------------------------------------
+
+
+def test_switching_the_write_cache_off_writes_it_out(lab: Lab, units: Units) -> None:
+    """Linux sends no flush from then on: not even an fsync of what was written before."""
+    lab.server(LEAVING)
+    node = units.there(LEAVING)
+    cache = f"$(ls -d /sys/class/scsi_disk/*:0:{LEAVING}:0)/cache_type"
+    assert units.sh(f"cat {cache}").strip() == "write back"
+    units.sh(f"dd if=/dev/zero of={node} bs=64k count=8 oflag=direct")
+    before = units.luns()[LEAVING]
+    assert before["unflushed"]
+    units.sh(f"echo 'write through' > {cache}")
+    after = units.luns()[LEAVING]
+    assert not after["write_cache"] and not after["unflushed"]
+    assert after["storage"]["counters"]["flushes"] == before["storage"]["counters"]["flushes"] + 1
+    units.sh(f"echo 'write back' > {cache}")
+    assert units.luns()[LEAVING]["write_cache"]
+
+
+BUS_MASTER = r"""
+set_command() {{ printf "\\$(printf %03o $(($1 & 255)))\\$(printf %03o $(($1 >> 8)))" \
+    | dd of=$config bs=1 seek=4 conv=notrunc 2>/dev/null; }}
+config=$(ls -d /sys/bus/pci/drivers/vmw_pvscsi/0000:*)/config
+command=$(od -An -tu2 -j4 -N2 $config)
+set_command $((command & ~4))
+for block in $(seq 16); do
+    dd if={node} of=/dev/null bs=4k count=1 skip=$block iflag=direct 2>/dev/null &
+done
+until [ $(awk '{{ print $1 }}' /sys/block/{name}/inflight) -ge 16 ]; do :; done
+set_command $command
+wait
+od -An -tu2 -j4 -N2 $config
+"""
+
+
+def test_bus_mastering_off_and_on_loses_nothing(units: Units) -> None:
+    node = units.there(HEALTHY)
+    said = units.sh(BUS_MASTER.format(node=node, name=node.removeprefix("/dev/")))
+    assert int(said) & 4
+    counters = units.counters()
+    assert counters["requests"] == counters["completions"]
+    log = units.log()
+    assert "abort" not in log and "reset" not in log, log
+
+
 # -- hba lun --------------------------------------------------------------------------------------------------------
 
 
