@@ -101,7 +101,8 @@ GUEST_RULES: tuple[Rule, ...] = (
         "GD-14",
         "kick without work",
         "A kick announces at least one request.",
-        "More kicks than requests since the rings were set up. A driver may kick once more when it drains for a reset.",
+        "A kick that finds no request that was not announced before, with no abort or reset after it: drivers kick before "
+        "those to drain the ring.",
         NOTE,
     ),
     _rule(

@@ -161,7 +161,7 @@ class CommandRegisters:
         return STATUS_OK
 
     def _reset_bus(self, _descriptor: bytes) -> int:
-        self.adapter.look()
+        self._look()
         self._submit(Srb(SRB_FUNCTION_RESET_BUS))
         return STATUS_OK
 
@@ -169,13 +169,13 @@ class CommandRegisters:
         target, lun = RESET_DEVICE.unpack(descriptor)
         if target > 255 or lun[0] or any(lun[2:]):
             return STATUS_FAILED
-        self.adapter.look()
+        self._look()
         self._submit(Srb(SRB_FUNCTION_RESET_DEVICE, 0, target, lun[1]))
         return STATUS_OK
 
     def _abort(self, descriptor: bytes) -> int:
         context, target, _pad = ABORT_CMD.unpack(descriptor)
-        self.adapter.look()
+        self._look()
         victim = self.adapter.in_flight.get(context)
         if victim is None or victim.target_id != target:
             return STATUS_OK  # it has completed meanwhile: its completion is on the ring
@@ -183,6 +183,12 @@ class CommandRegisters:
         abort.next_srb = victim
         self._submit(abort)
         return STATUS_OK
+
+    def _look(self) -> None:
+        """What is on the request ring may be what the command is about."""
+        self.adapter.look()
+        if self.adapter.watch is not None:
+            self.adapter.watch.drained()
 
     def _submit(self, srb: Srb) -> None:
         # The effect is the completions of the requests it ends; how it ended itself is the port's to count.

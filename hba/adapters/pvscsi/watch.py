@@ -63,7 +63,7 @@ class GuestWatch:
     def _forget_rings(self) -> None:
         self._kicks = 0
         self._taken = 0
-        self._kicks_reported = 0
+        self._idle = 0  # kicks so far that found nothing, of which nothing was said yet
         self._last_kick = self.clock.now()
         self._last_cons = 0
         self._consumed_at = self.clock.now()
@@ -81,12 +81,14 @@ class GuestWatch:
         self._arm()
 
     def reset(self, outstanding: int) -> None:
+        self.drained()
         if outstanding:
             self.verifier.report("GD-16", f"reset with {outstanding} requests outstanding", outstanding=outstanding)
 
     def kick(self) -> None:
         adapter = self.adapter
         self._last_kick = self.clock.now()
+        self._report_idle()  # and the next one is no command
         self._kicks += 1
         if adapter.rings is None:
             if adapter.commands.counts["ADAPTER_RESET"] or not adapter.commands.counts["SETUP_RINGS"]:
@@ -99,16 +101,26 @@ class GuestWatch:
     def taking(self, rings: Rings, cons: int, pending: int) -> None:
         """The device is about to take `pending` requests from ring index `cons` on."""
         self._taken += pending
-        if self._kicks > self._taken and self._kicks > self._kicks_reported:
-            extra = self._kicks - max(self._taken, self._kicks_reported)
-            self._kicks_reported = self._kicks
-            self.verifier.report("GD-14", f"{extra} kicks more than requests", kicks=self._kicks, requests=self._taken)
+        self._idle = max(0, self._kicks - self._taken)
         self._check_consumer(rings)
         ring, unpack, copies = rings.requests, REQUEST.unpack_from, self._copies
         slots, mask = ring.slots, ring.mask
         for index in range(cons, cons + pending):
             slot = index & mask
             copies[slot] = unpack(*(slots[slot] if slots else ring.load(index)))
+
+    def _report_idle(self) -> None:
+        """GD-14. Each kick is counted once, or every later one would be found to be too many."""
+        if self._idle:
+            self.verifier.report(
+                "GD-14", f"{self._idle} kicks without a request", kicks=self._kicks, requests=self._taken
+            )
+            self.drained()
+
+    def drained(self) -> None:
+        """A driver kicks before it aborts or resets, so that nothing of what it means is left on the ring."""
+        self._kicks -= self._idle
+        self._idle = 0
 
     def ring_stopped(self, why: str) -> None:
         self.verifier.report("GD-05", why, where="request ring")
@@ -241,6 +253,7 @@ class GuestWatch:
 
     def _tick(self) -> None:
         self._timer = None
+        self._report_idle()
         adapter = self.adapter
         rings = adapter.rings
         if rings is None or not adapter.memory.enabled or adapter.memory.find(rings.state.address) is None:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.clock import S
 from hba.rules.guest import GUEST_RULES
@@ -171,9 +172,41 @@ def test_GD_14_kick_without_work(watched: Driver) -> None:
     watched.kick()
     watched.kick()
     watched.kick()
+    watched.completions()
+    assert watched.found() == {"GD-14": 1}
+    watched.clock.advance(2 * S)
+    assert watched.found() == {"GD-14": 2}
+
+
+def test_GD_14_is_said_once_of_a_kick(watched: Driver) -> None:
+    """It was said again of every request after it: 18,940 times of fio behind one reset."""
+    watched.port.at_once = lambda srb: None
+    watched.kick()
+    for _ in range(50):
+        watched.put()
+        watched.kick()
+        watched.completions()
+    assert watched.found() == {"GD-14": 1}
+
+
+@pytest.mark.parametrize("number", [r.CMD_ABORT_CMD, r.CMD_RESET_DEVICE, r.CMD_RESET_BUS, r.CMD_ADAPTER_RESET])
+def test_GD_14_a_driver_that_drains_its_ring_does_nothing_wrong(watched: Driver, number: int) -> None:
+    descriptor = {
+        r.CMD_ABORT_CMD: st.ABORT_CMD.pack(7, 0, 0),
+        r.CMD_RESET_DEVICE: st.RESET_DEVICE.pack(0, bytes(8)),
+    }.get(number, b"")
+    watched.port.at_once = lambda srb: None
+    watched.put()
+    watched.kick()
+    watched.kick()
+    watched.command(number, descriptor)
+    if number == r.CMD_ADAPTER_RESET:
+        watched.setup()
+    watched.put()
     watched.kick()
     watched.completions()
-    assert watched.found() == {"GD-14": 3}
+    watched.clock.advance(3 * S)
+    assert watched.found() == {}
 
 
 def test_GD_15_work_without_kick(watched: Driver) -> None:
