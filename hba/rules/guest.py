@@ -101,8 +101,8 @@ GUEST_RULES: tuple[Rule, ...] = (
         "GD-14",
         "kick without work",
         "A kick announces at least one request.",
-        "A kick that finds no request that was not announced before, with no abort or reset after it: drivers kick before "
-        "those to drain the ring.",
+        "A kick that finds no request on the ring, with no abort or reset after it: drivers kick before those to drain "
+        "the ring.",
         NOTE,
     ),
     _rule(
