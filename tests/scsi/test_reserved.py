@@ -113,6 +113,18 @@ FLAGS: dict[str, dict[int, int]] = {
 }
 
 
+# GROUP NUMBER, ignored: byte 6 of ten, 10 of twelve, 14 of sixteen.
+_GROUPED = frozenset(
+    bytes.fromhex("28 a8 88 2a aa 8a 2e ae 8e 2f af 8f 35 91 34 90 41 93 42 8b 89 9c"),
+)
+
+
+def group_of(kind: str, command: Command) -> dict[int, int]:
+    if kind in ("cd", "dvd", "empty drive") or command.opcode not in _GROUPED:
+        return {}
+    return {{10: 6, 12: 10, 16: 14}[command.length]: 0x1F}
+
+
 def name_of(kind: str, command: Command) -> str:
     if (
         kind == "protected"
@@ -147,7 +159,7 @@ def test_every_bit_of_a_usage_map_is_accounted_for(kind: str, name: str, command
             continue
         if command.service_action is not None and (byte == 1 or (command.opcode == VARIABLE_LENGTH and byte < 10)):
             usage &= ~0x1F
-        known = FLAGS.get(name, {}).get(byte, 0)
+        known = FLAGS.get(name, {}).get(byte, 0) | group_of(kind, command).get(byte, 0)
         for at, mask in codes:
             known |= mask if at == byte else 0
         for lenient, at, mask in LENIENT:

@@ -22,7 +22,7 @@ commands = CommandTable()
 
 
 @commands.add(
-    "9c 18 ffffffffffffffff 0000 ffff 00 00", "WRITE ATOMIC(16)", medium=True, access=CONFLICTS, exclusive=True
+    "9c 18 ffffffffffffffff 0000 ffff 1f 00", "WRITE ATOMIC(16)", medium=True, access=CONFLICTS, exclusive=True
 )
 def write_atomic16(unit: Disk, task: Task) -> Steps | None:
     """The ATOMIC BOUNDARY field must be 0: MAXIMUM ATOMIC BOUNDARY SIZE is."""

@@ -25,14 +25,14 @@ def _flushing(unit: Disk) -> Steps:
     yield unit.store().flush
 
 
-@commands.add("35 06 ffffffff 00 ffff 00", "SYNCHRONIZE CACHE(10)", medium=True, access=CONFLICTS, timeout=(1, 60))
+@commands.add("35 06 ffffffff 1f ffff 00", "SYNCHRONIZE CACHE(10)", medium=True, access=CONFLICTS, timeout=(1, 60))
 def synchronize_cache10(unit: Disk, task: Task) -> Steps:
     cdb = task.cdb
     return _synchronize(unit, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
 
 
 @commands.add(
-    "91 06 ffffffffffffffff ffffffff 00 00", "SYNCHRONIZE CACHE(16)", medium=True, access=CONFLICTS, timeout=(1, 60)
+    "91 06 ffffffffffffffff ffffffff 1f 00", "SYNCHRONIZE CACHE(16)", medium=True, access=CONFLICTS, timeout=(1, 60)
 )
 def synchronize_cache16(unit: Disk, task: Task) -> Steps:
     cdb = task.cdb
@@ -45,13 +45,13 @@ def _prefetch(unit: Disk, lba: int, count: int) -> None:
     unit.prefetched += count
 
 
-@commands.add("34 02 ffffffff 00 ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
+@commands.add("34 02 ffffffff 1f ffff 00", "PRE-FETCH(10)", medium=True, access=READS)
 def prefetch10(unit: Disk, task: Task) -> None:
     cdb = task.cdb
     _prefetch(unit, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"))
 
 
-@commands.add("90 02 ffffffffffffffff ffffffff 00 00", "PRE-FETCH(16)", medium=True, access=READS)
+@commands.add("90 02 ffffffffffffffff ffffffff 1f 00", "PRE-FETCH(16)", medium=True, access=READS)
 def prefetch16(unit: Disk, task: Task) -> None:
     cdb = task.cdb
     _prefetch(unit, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"))

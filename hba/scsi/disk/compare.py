@@ -24,7 +24,7 @@ _FUA = 0x08
 
 
 @commands.add(
-    "89 18 ffffffffffffffff 000000 ff 00 00", "COMPARE AND WRITE", medium=True, access=CONFLICTS, exclusive=True
+    "89 18 ffffffffffffffff 000000 ff 1f 00", "COMPARE AND WRITE", medium=True, access=CONFLICTS, exclusive=True
 )
 def compare_and_write(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
@@ -58,7 +58,7 @@ def _comparing_and_writing(unit: Disk, expected: list[memoryview], new: list[mem
     unit.written_blocks += length // unit.block_size
 
 
-@commands.add("8b 18 ffffffffffffffff ffffffff 00 00", "ORWRITE(16)", medium=True, access=CONFLICTS, exclusive=True)
+@commands.add("8b 18 ffffffffffffffff ffffffff 1f 00", "ORWRITE(16)", medium=True, access=CONFLICTS, exclusive=True)
 def orwrite16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     lba, count = int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big")

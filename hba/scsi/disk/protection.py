@@ -342,55 +342,55 @@ def _verifying(unit: Disk, store: ProtectedStore, lba: int, count: int, checks: 
     unit.verified_blocks += count
 
 
-@commands.add("28 f8 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS, values=_PROTECT)
+@commands.add("28 f8 ffffffff 1f ffff 00", "READ(10)", medium=True, access=READS, values=_PROTECT)
 def read10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("a8 f8 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS, values=_PROTECT)
+@commands.add("a8 f8 ffffffff ffffffff 1f 00", "READ(12)", medium=True, access=READS, values=_PROTECT)
 def read12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("88 f8 ffffffffffffffff ffffffff 00 00", "READ(16)", medium=True, access=READS, values=_PROTECT)
+@commands.add("88 f8 ffffffffffffffff ffffffff 1f 00", "READ(16)", medium=True, access=READS, values=_PROTECT)
 def read16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _read(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
 
 
-@commands.add("2a f8 ffffffff 00 ffff 00", "WRITE(10)", medium=True, access=CONFLICTS, values=_PROTECT)
+@commands.add("2a f8 ffffffff 1f ffff 00", "WRITE(10)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("aa f8 ffffffff ffffffff 00 00", "WRITE(12)", medium=True, access=CONFLICTS, values=_PROTECT)
+@commands.add("aa f8 ffffffff ffffffff 1f 00", "WRITE(12)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8a f8 ffffffffffffffff ffffffff 00 00", "WRITE(16)", medium=True, access=CONFLICTS, values=_PROTECT)
+@commands.add("8a f8 ffffffffffffffff ffffffff 1f 00", "WRITE(16)", medium=True, access=CONFLICTS, values=_PROTECT)
 def write16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
 
 
-@commands.add("2f f6 ffffffff 00 ffff 00", "VERIFY(10)", **_VERIFY)
+@commands.add("2f f6 ffffffff 1f ffff 00", "VERIFY(10)", **_VERIFY)
 def verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("af f6 ffffffff ffffffff 00 00", "VERIFY(12)", **_VERIFY)
+@commands.add("af f6 ffffffff ffffffff 1f 00", "VERIFY(12)", **_VERIFY)
 def verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8f f6 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", **_VERIFY)
+@commands.add("8f f6 ffffffffffffffff ffffffff 1f 00", "VERIFY(16)", **_VERIFY)
 def verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _verify(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)

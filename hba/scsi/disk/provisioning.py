@@ -32,7 +32,7 @@ _ANCHOR = 0x10
 _NDOB = 0x01
 
 
-@commands.add("42 01 00000000 00 ffff 00", "UNMAP", medium=True, access=CONFLICTS, timeout=(1, 60))
+@commands.add("42 01 00000000 1f ffff 00", "UNMAP", medium=True, access=CONFLICTS, timeout=(1, 60))
 def unmap(unit: Disk, task: Task) -> Steps | None:
     length = int.from_bytes(task.cdb[7:9], "big")
     if task.cdb[1] & 0x01:
@@ -119,14 +119,14 @@ def filling(unit: Disk, block: bytes, lba: int, count: int) -> Steps:
             yield None
 
 
-@write_same.add("41 18 ffffffff 00 ffff 00", "WRITE SAME(10)", medium=True, access=CONFLICTS, timeout=(1, 120))
+@write_same.add("41 18 ffffffff 1f ffff 00", "WRITE SAME(10)", medium=True, access=CONFLICTS, timeout=(1, 120))
 def write_same10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write_same(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7, no_data=False)
 
 
 @write_same.add(
-    "93 19 ffffffffffffffff ffffffff 00 00",
+    "93 19 ffffffffffffffff ffffffff 1f 00",
     "WRITE SAME(16)",
     medium=True,
     access=CONFLICTS,

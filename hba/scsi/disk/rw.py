@@ -1,6 +1,9 @@
 """READ and WRITE, 6 to 16 (SBC-4), and the fast path the two common sizes take.
 
 Data moves between the back end and the initiator's own buffer, never through a copy.
+
+GROUP NUMBER is accepted and ignored wherever SBC-4 has it: GROUP_SUP is 0, nothing is counted by group, and disks that
+do not count do not refuse it either.
 """
 
 from __future__ import annotations
@@ -246,20 +249,20 @@ def read6(unit: Disk, task: Task) -> Steps | None:
     return read_blocks(unit, task, int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or 256, 4)
 
 
-@commands.add("28 18 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS)
-def read10(unit: Disk, task: Task) -> Steps | None:
+@commands.add("28 18 ffffffff 1f ffff 00", "READ(10)", medium=True, access=READS)
+def read10(unit: MediumUnit, task: Task) -> Steps | None:
     flags, lba, _, count, _ = _RW10(task.cdb)
     return read_blocks(unit, task, lba, count, 7, bool(flags & FUA))
 
 
-@commands.add("a8 18 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS)
-def read12(unit: Disk, task: Task) -> Steps | None:
+@commands.add("a8 18 ffffffff ffffffff 1f 00", "READ(12)", medium=True, access=READS)
+def read12(unit: MediumUnit, task: Task) -> Steps | None:
     cdb = task.cdb
     lba, count = int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big")
     return read_blocks(unit, task, lba, count, 6, bool(cdb[1] & FUA))
 
 
-@commands.add("88 18 ffffffffffffffff ffffffff 00 00", "READ(16)", medium=True, access=READS)
+@commands.add("88 18 ffffffffffffffff ffffffff 1f 00", "READ(16)", medium=True, access=READS)
 def read16(unit: Disk, task: Task) -> Steps | None:
     flags, lba, count, _, _ = _RW16(task.cdb)
     return read_blocks(unit, task, lba, count, 10, bool(flags & FUA))
@@ -271,20 +274,20 @@ def write6(unit: Disk, task: Task) -> Steps | None:
     return write_blocks(unit, task, int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or 256, 4)
 
 
-@commands.add("2a 18 ffffffff 00 ffff 00", "WRITE(10)", medium=True, access=CONFLICTS)
+@commands.add("2a 18 ffffffff 1f ffff 00", "WRITE(10)", medium=True, access=CONFLICTS)
 def write10(unit: Disk, task: Task) -> Steps | None:
     flags, lba, _, count, _ = _RW10(task.cdb)
     return write_blocks(unit, task, lba, count, 7, bool(flags & FUA))
 
 
-@commands.add("aa 18 ffffffff ffffffff 00 00", "WRITE(12)", medium=True, access=CONFLICTS)
+@commands.add("aa 18 ffffffff ffffffff 1f 00", "WRITE(12)", medium=True, access=CONFLICTS)
 def write12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     lba, count = int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big")
     return write_blocks(unit, task, lba, count, 6, bool(cdb[1] & FUA))
 
 
-@commands.add("8a 18 ffffffffffffffff ffffffff 00 00", "WRITE(16)", medium=True, access=CONFLICTS)
+@commands.add("8a 18 ffffffffffffffff ffffffff 1f 00", "WRITE(16)", medium=True, access=CONFLICTS)
 def write16(unit: Disk, task: Task) -> Steps | None:
     flags, lba, count, _, _ = _RW16(task.cdb)
     return write_blocks(unit, task, lba, count, 10, bool(flags & FUA))

@@ -114,19 +114,19 @@ def verify_blocks(unit: Disk, task: Task, lba: int, count: int, byte: int) -> St
     return _comparing_one(unit, block, lba, count)
 
 
-@commands.add("2f 16 ffffffff 00 ffff 00", "VERIFY(10)", **VERIFY)
+@commands.add("2f 16 ffffffff 1f ffff 00", "VERIFY(10)", **VERIFY)
 def verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
-@commands.add("af 16 ffffffff ffffffff 00 00", "VERIFY(12)", **VERIFY)
+@commands.add("af 16 ffffffff ffffffff 1f 00", "VERIFY(12)", **VERIFY)
 def verify12(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[6:10], "big"), 6)
 
 
-@commands.add("8f 16 ffffffffffffffff ffffffff 00 00", "VERIFY(16)", **VERIFY)
+@commands.add("8f 16 ffffffffffffffff ffffffff 1f 00", "VERIFY(16)", **VERIFY)
 def verify16(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return verify_blocks(unit, task, int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[10:14], "big"), 10)
@@ -151,14 +151,14 @@ def _writing_and_verifying(unit: Disk, views: list[memoryview], lba: int, count:
     yield from comparing(unit, views, lba, count) if compare else _reading(unit, lba, count)
 
 
-@commands.add("2e 16 ffffffff 00 ffff 00", "WRITE AND VERIFY(10)", **_WRITE_AND_VERIFY)
+@commands.add("2e 16 ffffffff 1f ffff 00", "WRITE AND VERIFY(10)", **_WRITE_AND_VERIFY)
 def write_and_verify10(unit: Disk, task: Task) -> Steps | None:
     cdb = task.cdb
     return _write_and_verify(unit, task, int.from_bytes(cdb[2:6], "big"), int.from_bytes(cdb[7:9], "big"), 7)
 
 
 @commands.add(
-    "ae 16 ffffffff ffffffff 00 00",
+    "ae 16 ffffffff ffffffff 1f 00",
     "WRITE AND VERIFY(12)",
     **_WRITE_AND_VERIFY,
 )
@@ -168,7 +168,7 @@ def write_and_verify12(unit: Disk, task: Task) -> Steps | None:
 
 
 @commands.add(
-    "8e 16 ffffffffffffffff ffffffff 00 00",
+    "8e 16 ffffffffffffffff ffffffff 1f 00",
     "WRITE AND VERIFY(16)",
     **_WRITE_AND_VERIFY,
 )

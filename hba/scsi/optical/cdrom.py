@@ -26,7 +26,7 @@ COMMANDS = CommandTable(
     COMMON,
     start_stop.commands,
     start_stop.optical,
-    rw.commands.only(0x28, 0xA8),
+    read_cd.blocks,
     capacity.read_capacity,
     toc.commands,
     disc.commands,

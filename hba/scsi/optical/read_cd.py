@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hba.scsi.command import READS, CommandTable
+from hba.scsi.disk import rw
 from hba.scsi.disk.rw import read_blocks
 from hba.scsi.optical.toc import lba_of
 from hba.scsi.sense import ILLEGAL_MODE_FOR_THIS_TRACK, LBA_OUT_OF_RANGE, CheckCondition, invalid_cdb
@@ -15,10 +16,22 @@ if TYPE_CHECKING:
     from hba.scsi.server import Steps
 
 commands = CommandTable()
+blocks = CommandTable()
 
 _ANY, _MODE_1 = 0, 2  # EXPECTED SECTOR TYPE
 _OPTIONS: dict[str, Any] = {"medium": True, "access": READS, "values": {(1, 0x1C): range(6)}}
 _USER_DATA = 0x10
+
+
+@blocks.add("28 18 ffffffff 00 ffff 00", "READ(10)", medium=True, access=READS)
+def read10(unit: Cdrom, task: Task) -> Steps | None:
+    """As a disk's, without groups (MMC-6)."""
+    return rw.read10(unit, task)
+
+
+@blocks.add("a8 18 ffffffff ffffffff 00 00", "READ(12)", medium=True, access=READS)
+def read12(unit: Cdrom, task: Task) -> Steps | None:
+    return rw.read12(unit, task)
 
 
 @commands.add("be 1c ffffffff ffffff f8 00 00", "READ CD", **_OPTIONS)
