@@ -138,7 +138,7 @@ def test_scattered_buffers() -> None:
     [
         read10(0, 1, 0x20),  # RDPROTECT
         read10(0, 1, 0x02),  # FUA_NV
-        "28000000000020000100",  # group number
+        "28000000000020000100",  # beside the group number
         "28000000000000000104",  # NACA
         "280000000000000001c0",
         write16(0, 1, 0xE0),
