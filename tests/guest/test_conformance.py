@@ -29,7 +29,7 @@ ACCEPTABLE_SKIPS = re.compile(
     r"Not an iSCSI device|Multipath unavailable|(Logical unit|LUN|Media) is not removable|"
     r"Logical unit is not write-protected|--dataloss flag is not set|the tool crashes on any /dev/sg|"
     r"SANITIZE CRYPTO_ERASE is not implemented|BLK_TO_BLK_OFF_SEG_DESCR not supported|LBPPB < 2|"
-    r"No alignment restrictions|WRITESAME1[06] does not support 0-blocks"
+    r"No alignment restrictions|WRITESAME1[06] does not support 0-blocks|wants reserved power conditions"
 )
 
 
