@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from hba.loop import EventLoop
+from hba.pci.function import PciFunction
+from hba.scsi.server import DeviceServer
+from hba.watchdog import FILE_VARIABLE, LIMIT_VARIABLE, Watchdog
 
 GUEST_LIMIT = 1500  # s, for one test with a guest: the longest, a whole conformance suite, takes a third of it
 
@@ -27,3 +34,48 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_teardown() -> None:
     gc.enable()  # see tests.descriptors
+
+
+# -- no turn of an event loop takes long ------------------------------------------------------------------------------
+
+LIMIT = 50  # ms of CPU; see hba.watchdog
+
+
+@pytest.fixture(scope="session", autouse=True)
+def turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Every event loop of this process is watched, and every server's; long turns land in this list.
+
+    So is what tests do without a loop, as one would: a command, a register access.
+    """
+    found: list[str] = []
+    watchdog = Watchdog(LIMIT * 1_000_000, found.append)
+
+    def watched(function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            results: list[object] = []
+            watchdog.turn(lambda: results.append(function(*arguments)))
+            return results[0]
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((EventLoop, "run_once"), (DeviceServer, "execute"), (PciFunction, "region_write")):
+            patch.setattr(owner, name, watched(getattr(owner, name)))
+        patch.setenv(LIMIT_VARIABLE, str(LIMIT))
+        patch.setenv(FILE_VARIABLE, str(tmp_path_factory.mktemp("turns") / "long"))
+        yield found
+    watchdog.close()
+
+
+@pytest.fixture(autouse=True)
+def short_turns(request: pytest.FixtureRequest, turns: list[str]) -> Iterator[None]:
+    """Fails a test in which a turn took too long, in this process or in a server."""
+    servers = Path(os.environ[FILE_VARIABLE])
+    turns.clear()
+    servers.unlink(missing_ok=True)
+    yield
+    told = list(turns)
+    if servers.exists():
+        told.append(servers.read_text("utf-8"))
+    if told and request.node.get_closest_marker("long_turns") is None:
+        pytest.fail("\n".join(told), pytrace=False)

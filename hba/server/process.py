@@ -21,6 +21,7 @@ from hba.loop import EventLoop
 from hba.runtime import control_path, ensure_runtime_dir
 from hba.server.report import Report
 from hba.server.signals import SignalPipe
+from hba.watchdog import make_loop
 
 
 class Running(Protocol):
@@ -69,7 +70,7 @@ def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assem
     _name_process(config.name)
     ensure_runtime_dir()
     faulthandler.enable()  # what a death by SIGBUS or SIGSEGV was in the middle of, for the log
-    loop = EventLoop()
+    loop = make_loop()
     signals = SignalPipe()
     try:
         running = assemble(config, directory, loop)
