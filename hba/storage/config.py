@@ -50,13 +50,16 @@ def _check_size(size: Size) -> None:
 
 
 class MemoryStorage(msgspec.Struct, tag_field="kind", tag="memory", forbid_unknown_fields=True, frozen=True):
-    """Sparse memory, gone at the end."""
+    """Sparse memory, gone at the end. `limit`: how much of it may be used; None: half of the machine's."""
 
     size: Size
     read_only: bool = False
+    limit: Size | None = None
 
     def __post_init__(self) -> None:
         _check_size(self.size)
+        if self.limit is not None:
+            parse_size(self.limit)
 
 
 class FileStorage(msgspec.Struct, tag_field="kind", tag="file", forbid_unknown_fields=True, frozen=True):
@@ -112,15 +115,20 @@ class OverlayStorage(msgspec.Struct, tag_field="kind", tag="overlay", forbid_unk
     """Copy-on-write over `base`, which is opened read-only and never written.
 
     What is written goes to memory (`memory = true`), to the file `path`, which is kept, or else to a temporary file
-    in `directory` (default: the system's) that is thrown away.
+    in `directory` (default: the system's) that is thrown away. `limit` is that of `MemoryStorage`.
     """
 
     base: StorageConfig
     path: str | None = None
     memory: bool = False
+    limit: Size | None = None
     directory: str | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            parse_size(self.limit)
+            if not self.memory:
+                raise ValueError("limit: is for memory = true")
         if sum((self.path is not None, self.memory, self.directory is not None)) > 1:
             raise ValueError("path, memory and directory exclude each other")
 

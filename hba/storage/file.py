@@ -168,6 +168,15 @@ class FileBackend(DescriptorBackend):
                 return False, length
             return True, length
 
+    def _zero_blocking(self, offset: int, length: int) -> None:
+        """What is not there reads as zeros already, and need not take space to go on doing so."""
+        end = offset + length
+        while offset < end:
+            present, count = self.allocated(offset, end - offset)
+            if present:
+                super()._zero_blocking(offset, count)
+            offset += count
+
     def _measure(self) -> int:
         information = os.fstat(self._fd)
         self._links = information.st_nlink

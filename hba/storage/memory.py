@@ -1,128 +1,157 @@
 """Blocks in memory: gone when the adapter ends, never blocks, uses only what was written.
 
-One anonymous mapping as large as the store. The kernel gives it pages when they are written, so a store may be
-larger than the machine's memory; what was never written reads as zeros.
+A file in memory (memfd) without a name, read and written by system calls and never mapped: what was never written takes
+no page, also when it is read, and where data begins and ends is one call (lseek), however large the store is. So a
+store may be larger than the machine's memory; `limit` is what it may use of it.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
+import os
 from collections.abc import Sequence
 
 from hba.errors import StorageError
+from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
+from hba.storage.vectors import length_of, transfer
 
-BLOCK = 65536  # bytes; what is allocated and given up as one
-_LOOK = 1 << 30  # bytes `allocated` looks at, so that its time is bounded
-_MAP_NORESERVE = 0x4000  # sys/mman.h; `mmap` does not name it before Python 3.13
-_ZEROS = memoryview(bytes(BLOCK))
+PAGE = 4096  # bytes; what is allocated and given up as one
+_SECTOR = 512  # st_blocks counts these (stat(2))
+
+
+def default_limit() -> int:
+    """Bytes a store in memory may use unless the configuration says otherwise: half of the machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 class MemoryBackend(CountingBackend):
-    """Sparse memory of `size` bytes. Raises `StorageError` when the kernel does not grant the address space."""
+    """Sparse memory of `size` bytes.
+
+    `limit`  bytes it may use; a write that needs more fails with ENOSPC and changes nothing. None: `default_limit`.
+    Raises `StorageError` when the kernel has no such file.
+    """
 
     kind = "memory"
     can_discard = True
 
-    def __init__(self, size: int, read_only: bool = False) -> None:
+    def __init__(self, size: int, read_only: bool = False, limit: int | None = None) -> None:
         self.size = size
         self.read_only = read_only
-        self._map, self._bytes = _map(size)
-        self._present: set[int] = set()  # numbers of the blocks that were written
+        self.limit = default_limit() if limit is None else limit
+        self._fd = os.memfd_create("hba-memory", os.MFD_CLOEXEC)
         self._closed = False
+        try:
+            self._truncate(size)
+        except StorageError:
+            os.close(self._fd)
+            raise
+
+    def _truncate(self, size: int) -> None:
+        try:
+            os.ftruncate(self._fd, size)
+        except (OSError, OverflowError) as problem:
+            raise StorageError(
+                f"the kernel has no memory file of {size} bytes ({problem}); make it smaller",
+                getattr(problem, "errno", 0) or errno.EFBIG,
+            ) from None
+
+    @property
+    def used(self) -> int:
+        """Bytes of memory it takes."""
+        return 0 if self._closed else os.fstat(self._fd).st_blocks * _SECTOR
+
+    # -- data -------------------------------------------------------------------------------------------------
 
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
-        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+        length = length_of(views)
         if not 0 <= offset <= self.size - length:
             raise self._outside("read", offset, length)
-        data = self._bytes
-        for view in views:
-            end = offset + len(view)
-            view[:] = data[offset:end]
-            offset = end
+        self._transfer("read", views, offset, length)
         self.reads += 1
         self.bytes_read += length
         return True
 
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
-        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+        length = length_of(views)
         if self.read_only or not 0 <= offset <= self.size - length:
             raise self._outside("write", offset, length)
-        data = self._bytes
-        first, last = offset // BLOCK, (offset + length - 1) // BLOCK
-        for view in views:
-            end = offset + len(view)
-            data[offset:end] = view
-            offset = end
+        if self.limit < self.size:
+            self._check_room(offset, length)
+        self._transfer("write", views, offset, length)
         self.writes += 1
         self.bytes_written += length
-        if first == last:
-            self._present.add(first)
-        else:
-            self._present.update(range(first, last + 1))
+        return True
+
+    def _transfer(self, what: str, views: Sequence[memoryview], offset: int, length: int) -> None:
+        call = os.preadv if what == "read" else os.pwritev
+        try:
+            if len(views) > 1024 or call(self._fd, views, offset) != length:
+                transfer(call, self._fd, views, offset)
+        except OSError as problem:
+            self.errors += 1
+            raise StorageError(
+                f"cannot {what} {length} bytes at {offset} of the memory back end: {problem.strerror}",
+                problem.errno or errno.EIO,
+            ) from None
+
+    def _check_room(self, offset: int, length: int) -> None:
+        """Whether a write may take the pages it needs, counting those that are there already only when that matters."""
+        first, end = offset // PAGE * PAGE, -(-(offset + length) // PAGE) * PAGE
+        used = self.used
+        if used + end - first <= self.limit:
+            return
+        needed = end - first - self._present(first, end)
+        if used + needed > self.limit:
+            self.errors += 1
+            raise StorageError(
+                f"the memory back end has used {used} bytes and may not use more than {self.limit}: raise `limit`, "
+                "or have the guest give blocks back (UNMAP)",
+                errno.ENOSPC,
+            )
+
+    def _present(self, first: int, end: int) -> int:
+        """Bytes of the range that take memory."""
+        found, position = 0, first
+        while position < end:
+            present, length = self._extent(position, end - position)
+            found += length if present else 0
+            position += length
+        return found
+
+    def flush(self, done: Done) -> bool:
+        self.flushes += 1
         return True
 
     @property
     def unstable(self) -> bool:
         return False  # nothing survives anyway
 
-    def flush(self, done: Done) -> bool:
-        self.flushes += 1
-        return True
-
     def zero(self, offset: int, length: int, done: Done) -> bool:
-        """Whole blocks go back to the kernel, so zeros cost nothing."""
+        """Whole pages go back to the kernel, so zeros cost nothing."""
         if self.read_only or length < 0 or not 0 <= offset <= self.size - length:
             raise self._outside("zero", offset, length)
         self.zeroes += 1
-        end = offset + length
-        first, last = -(-offset // BLOCK), end // BLOCK
-        if end == self.size:
-            last = -(-end // BLOCK)
-        if first >= last:
-            self._clear(offset, end)
-            return True
-        self._clear(offset, first * BLOCK)
-        self._clear(last * BLOCK, end)
-        # Walk whichever is shorter: a huge range of a nearly empty store must not cost its length.
-        if last - first <= len(self._present):
-            gone = [number for number in range(first, last) if number in self._present]
-        else:
-            gone = [number for number in self._present if first <= number < last]
-        if gone:
-            self._map.madvise(mmap.MADV_DONTNEED, first * BLOCK, min(last * BLOCK, len(self._map)) - first * BLOCK)
-            self._present.difference_update(gone)
+        if length:
+            linux.punch_hole(self._fd, offset, length)
         return True
 
-    def _clear(self, offset: int, end: int) -> None:
-        """Write zeros into at most two neighbouring blocks, as far as they were ever written."""
-        while offset < end:
-            stop = min(end, (offset // BLOCK + 1) * BLOCK)
-            if offset // BLOCK in self._present:
-                self._bytes[offset:stop] = _ZEROS[: stop - offset]
-            offset = stop
-
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
-        end = min(offset + length, self.size, offset + _LOOK)
-        state = offset // BLOCK in self._present
-        position = (offset // BLOCK + 1) * BLOCK
-        if not state and not self._present:
-            position = end
-        while position < end and (position // BLOCK in self._present) == state:
-            position += BLOCK
-        return state, min(position, end) - offset
+        return self._extent(offset, min(length, self.size - offset))
+
+    def _extent(self, offset: int, length: int) -> tuple[bool, int]:
+        try:
+            data = os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError:
+            return False, length  # nothing but zeros from here to the end
+        if data > offset:
+            return False, min(data - offset, length)
+        return True, min(os.lseek(self._fd, offset, os.SEEK_HOLE) - offset, length)
 
     def resize(self, size: int) -> None:
-        mapping, data = _map(size)
-        for number in sorted(self._present):
-            start, end = number * BLOCK, min((number + 1) * BLOCK, self.size, size)
-            if start < end:
-                data[start:end] = self._bytes[start:end]
-        self._release()
-        self._map, self._bytes, self.size = mapping, data, size
-        self._present = {number for number in self._present if number * BLOCK < size}
+        self._truncate(size)
+        self.size = size
 
     def _outside(self, what: str, offset: int, length: int) -> StorageError:
         self.errors += 1
@@ -134,31 +163,16 @@ class MemoryBackend(CountingBackend):
             f"cannot {what} {length} bytes at {offset}: the memory back end has {self.size} bytes", errno.EINVAL
         )
 
-    def _release(self) -> None:
-        self._bytes.release()
-        self._map.close()
-
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self.size = 0
-            self._release()
-            self._bytes = memoryview(bytearray())
-            self._present.clear()
+            os.close(self._fd)
+
+    def __del__(self) -> None:
+        # Memory goes with its last user, as it does anywhere; a descriptor would stay.
+        if not getattr(self, "_closed", True):
+            self.close()
 
     def describe(self) -> dict[str, object]:
-        used = len(self._present) * BLOCK
-        return super().describe() | {"used": used}
-
-
-def _map(size: int) -> tuple[mmap.mmap, memoryview]:
-    length = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
-    try:
-        mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    except (OSError, OverflowError) as problem:
-        raise StorageError(
-            f"the kernel does not grant {size} bytes of address space for a memory back end ({problem}); "
-            'make it smaller, raise `ulimit -v`, or use kind = "file" with a sparse file',
-            errno.ENOMEM,
-        ) from None
-    return mapping, memoryview(mapping)
+        return super().describe() | {"used": self.used, "limit": self.limit}

@@ -52,7 +52,8 @@ def open_backend(
     config = parse_storage(spec)
     base = directory if directory is not None else Path()
     if isinstance(config, MemoryStorage):
-        return MemoryBackend(parse_size(config.size), config.read_only)
+        limit = None if config.limit is None else parse_size(config.limit)
+        return MemoryBackend(parse_size(config.size), config.read_only, limit)
     if isinstance(config, FileStorage):
         return FileBackend(
             base / Path(config.path).expanduser(),
@@ -94,6 +95,7 @@ def _open_overlay(config: OverlayStorage, loop: EventLoop, workers: WorkerPool, 
             workers,
             path=None if config.path is None else directory / Path(config.path).expanduser(),
             memory=config.memory,
+            limit=None if config.limit is None else parse_size(config.limit),
             directory=None if config.directory is None else directory / Path(config.directory).expanduser(),
         )
     except BaseException:

@@ -28,8 +28,6 @@ from hba.storage.sectors import SECTOR, SectorMap
 from hba.storage.vectors import cut, length_of
 from hba.storage.workers import WorkerPool
 
-_LOOK = (1 << 30) // SECTOR  # sectors `allocated` looks at, so that its time is bounded
-
 
 class OverlayBackend(CountingBackend):
     """`top` over `base`; owns both. `kept` is the file that `top` is, or None for a temporary overlay."""
@@ -102,14 +100,14 @@ class OverlayBackend(CountingBackend):
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         first = offset // SECTOR
         end = (offset + length) // SECTOR
-        present, first, end = self._map.runs(first, min(end, first + _LOOK), limit=1)[0]
+        present, first, end = self._map.runs(first, end, limit=1)[0]
         length = (end - first) * SECTOR
         return self.top.allocated(offset + self._shift, length) if present else self.base.allocated(offset, length)
 
     def allocation(self, offset: int, length: int, done: Allocation) -> tuple[bool, int] | None:
         first = offset // SECTOR
         end = (offset + length) // SECTOR
-        present, first, end = self._map.runs(first, min(end, first + _LOOK), limit=1)[0]
+        present, first, end = self._map.runs(first, end, limit=1)[0]
         if present:
             return self.top.allocated(offset + self._shift, (end - first) * SECTOR)
         return self.base.allocation(offset, (end - first) * SECTOR, done)
@@ -203,14 +201,18 @@ def open_overlay(
     *,
     path: Path | None = None,
     memory: bool = False,
+    limit: int | None = None,
     directory: Path | None = None,
 ) -> OverlayBackend:
-    """An overlay over `base`: kept in `path`, in memory, or in an unnamed file in `directory` (None: the system's)."""
+    """An overlay over `base`: kept in `path`, in memory, or in an unnamed file in `directory` (None: the system's).
+
+    `limit`: bytes it may use of memory (see `MemoryBackend`).
+    """
     if path is not None:
         kept = OverlayFile(path, base.size, loop, workers)
         return OverlayBackend(base, kept.file, kept)
     if memory:
-        return OverlayBackend(base, MemoryBackend(base.size))
+        return OverlayBackend(base, MemoryBackend(base.size, limit=limit))
     where = directory if directory is not None else Path(tempfile.gettempdir())
     try:
         handle, name = tempfile.mkstemp(prefix="hba-overlay-", dir=where)

@@ -7,7 +7,7 @@ import pytest
 from hba.scsi import sense
 from hba.scsi.disk.vpd import MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BLOCKS
 from hba.scsi.task import DATA_NONE
-from hba.storage.memory import BLOCK
+from hba.storage.memory import PAGE
 from tests.scsi.util import Deferred, be, disk, read10, run, write10
 
 
@@ -125,7 +125,7 @@ def status(unit: object, lba: int, room: int = 4096) -> list[tuple[int, int, int
 
 def test_get_lba_status_tells_extents() -> None:
     unit = disk(1 << 20)
-    per = BLOCK // 512
+    per = PAGE // 512
     run(unit, write10(per, 1), out=b"x" * 512)
     assert status(unit, 0) == [(0, per, 1), (per, per, 0), (2 * per, unit.blocks - 2 * per, 1)]
     assert status(unit, per + 3) == [(per + 3, per - 3, 0), (2 * per, unit.blocks - 2 * per, 1)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hba.scsi.command import CONFLICTS, READS, CommandTable
 from hba.scsi.disk.verify import CHUNK
 from hba.scsi.disk.vpd import MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BLOCKS
+from hba.scsi.disk.wipe import pieces
 from hba.scsi.sense import (
     INVALID_FIELD_IN_PARAMETER_LIST,
     LBA_OUT_OF_RANGE,
@@ -65,7 +66,7 @@ def unmap(unit: Disk, task: Task) -> Steps | None:
 def _unmapping(unit: Disk, ranges: list[tuple[int, int]]) -> Steps:
     store = unit.store()
     for lba, count in ranges:
-        yield partial(store.discard, lba * unit.block_size, count * unit.block_size)
+        yield from pieces(unit, store.discard, lba * unit.block_size, count * unit.block_size)
     if unit.write_through:
         yield store.flush
 
@@ -95,7 +96,7 @@ def _writing_same(unit: Disk, block: bytes, lba: int, count: int, unmap: bool) -
     offset, length = lba * size, count * size
     if not any(block):
         # SBC-4: with UNMAP=1 blocks may be unmapped only if they then read as the block says, that is as zeros
-        yield partial(store.discard if unmap else store.zero, offset, length)
+        yield from pieces(unit, store.discard if unmap else store.zero, offset, length)
     else:
         yield from filling(unit, block, lba, count)
     if unit.write_through:
@@ -139,6 +140,7 @@ def write_same16(unit: Disk, task: Task) -> Steps | None:
 
 
 MAPPED, DEALLOCATED = 0, 1
+LOOKS = 512  # questions to the store for one GET LBA STATUS; an answer may end early (SBC-4)
 
 
 @commands.add(
@@ -160,7 +162,9 @@ def get_lba_status(unit: Disk, task: Task) -> bytes:
     size = unit.block_size
     extents: list[list[int]] = []  # lba, count, status
     position, end = lba, unit.blocks
-    while position < end and len(extents) <= room:
+    looks = 0
+    while position < end and len(extents) <= room and looks < LOOKS:
+        looks += 1
         mapped, length = store.allocated(position * size, (end - position) * size)
         if mapped:
             count = -(-length // size)  # a block with any mapped byte is mapped
