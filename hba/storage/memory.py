@@ -45,7 +45,7 @@ class MemoryBackend(CountingBackend):
         try:
             self._truncate(size)
         except StorageError:
-            os.close(self._fd)
+            self.close()
             raise
 
     def _truncate(self, size: int) -> None:
@@ -134,7 +134,10 @@ class MemoryBackend(CountingBackend):
             raise self._outside("zero", offset, length)
         self.zeroes += 1
         if length:
-            linux.punch_hole(self._fd, offset, length)
+            end = offset + length
+            if end == self.size:
+                end = -(-end // PAGE) * PAGE  # the last page goes, too
+            linux.punch_hole(self._fd, offset, end - offset)
         return True
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:

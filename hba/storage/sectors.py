@@ -67,7 +67,7 @@ class SectorMap:
                 continue
             width = min(REGION - bit, end - position)
             bits = self.regions.get(region, 0) >> bit
-            while width > 0:
+            while width > 0 and len(result) < limit:
                 present = bool(bits & 1)
                 # Adding one to 0b..0111 clears the ones at its low end: the lowest zero is where the run ends.
                 length = ((~bits & (bits + 1)) if present else (bits & -bits)).bit_length() - 1
