@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hba.clock import Clock
 from hba.errors import ConfigError
 from hba.scsi.config import LunConfig
 from hba.scsi.disk.disk import Disk, DiskOptions
+from hba.scsi.disk.tags import OpenTags, Tags, in_memory
 from hba.scsi.enclosure.enclosure import Enclosure
 from hba.scsi.optical.cdrom import Cdrom
 from hba.scsi.passthrough import Device, PassThrough
@@ -16,6 +18,8 @@ from hba.scsi.server import Identity
 from hba.scsi.state import SavedState
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
+
+OpenFile = Callable[[Path, int, int], Tags]  # (path, blocks, bytes in a block)
 
 _NAMES = {"disk": "VIRTUAL DISK", "cdrom": "VIRTUAL CD-ROM", "enclosure": "VIRTUAL ENCLOSUR"}
 
@@ -36,12 +40,25 @@ def _path(name: str | None, directory: Path | None) -> Path | None:
     return None if name is None else (directory or Path()) / Path(name).expanduser()
 
 
+def _tags(config: LunConfig, directory: Path | None, open_tags: OpenFile | None) -> OpenTags:
+    path = _path(config.protection_file, directory)
+    if path is None:
+        return in_memory
+    if open_tags is None:
+        raise ConfigError(f"{path}: protection_file needs an event loop")
+    return partial(open_tags, path)
+
+
 def build_unit(
-    config: LunConfig, backend: Backend | Device | None, clock: Clock, directory: Path | None = None
+    config: LunConfig,
+    backend: Backend | Device | None,
+    clock: Clock,
+    directory: Path | None = None,
+    open_tags: OpenFile | None = None,
 ) -> LogicalUnit:
     """The logical unit, not yet attached to a bus. It owns `backend` (or the device passed through) from now on.
 
-    `directory`: what a relative `state_file` is relative to. Raises `ConfigError` when the store does not fit the
+    `directory`: what a relative `state_file` is relative to. `open_tags` opens a `protection_file`. Raises `ConfigError` when the store does not fit the
     configuration, `StorageError` when the saved state cannot be read; the back end is then still the caller's.
     """
     if backend is not None and not isinstance(backend, Backend):
@@ -62,7 +79,7 @@ def build_unit(
             write_cache=config.write_cache,
             rotation_rate=config.rotation_rate,
             protection=bool(config.protection),
-            protection_file=_path(config.protection_file, directory),
+            tags=_tags(config, directory, open_tags),
         )
         return _fitting(where, lambda: Disk(backend, identity, clock, options, state))
     if config.type == "cdrom":

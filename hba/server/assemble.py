@@ -25,6 +25,7 @@ from hba.port.make import make_port
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
+from hba.scsi.disk.tags import Tags, in_file
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import ScsiStorage, StorageConfig
@@ -99,9 +100,12 @@ class Assembler:
                 return ScsiPassThrough(Path(storage.path), loop, workers, read_only=storage.read_only)
             return open_medium(storage)
 
+        def open_tags(path: Path, blocks: int, block_size: int) -> Tags:
+            return in_file(path, loop, workers, blocks, block_size)
+
         def make_unit(lun: LunConfig, store: Store | None) -> LogicalUnit:
             try:
-                made = build_unit(lun, store, loop.clock, directory)
+                made = build_unit(lun, store, loop.clock, directory, open_tags)
             except BaseException:
                 if store is not None:
                     store.close()

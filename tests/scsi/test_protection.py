@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hba.clock import VirtualClock
+from hba.errors import StorageError
+from hba.loop import EventLoop
 from hba.scsi import sense
-from hba.scsi.disk.disk import Disk
+from hba.scsi.disk.disk import Disk, DiskOptions
 from hba.scsi.disk.protection import ProtectedStore, guard_of
+from hba.scsi.disk.tags import in_file
+from hba.scsi.server import Identity
 from hba.storage.memory import MemoryBackend
-from tests.scsi.util import Deferred, be, disk, make_task, read10, read16, run, write10, write16
+from hba.storage.workers import WorkerPool
+from tests.scsi.util import Deferred, Result, be, disk, make_task, read10, read16, run, settle, write10, write16
+from tests.storage.test_nbd import until
 
 PI = 8
 
@@ -157,13 +168,160 @@ def test_formatting_switches_it_off_and_on() -> None:
     assert run(disk(), "048000000000").condition == sense.INVALID_FIELD_IN_CDB
 
 
-def test_it_can_be_kept_in_a_file(tmp_path: Path) -> None:
-    data, path = MemoryBackend(1 << 18), tmp_path / "pi"
-    unit = disk(backend=data, protection=True, protection_file=path)
-    run(unit, write10(0, 1, 0x20), out=mixed(0, b"k" * 512, tag=0x77))
-    run(unit, "35000000000000000000")
-    again = disk(backend=data, protection=True, protection_file=path)
-    assert run(again, read10(0, 1, 0x20), 520).data == mixed(0, b"k" * 512, tag=0x77)
+class Kept:
+    """A disk whose information is in a file."""
+
+    def __init__(self, path: Path, block_size: int = 512) -> None:
+        self.loop = EventLoop()
+        self.workers = WorkerPool(self.loop, threads=2)
+        self.path = path
+        self.data = MemoryBackend(1 << 18)
+        self.unit = self.open(block_size)
+
+    def open(self, block_size: int = 512) -> Disk:
+        unit = Disk(
+            self.data,
+            Identity(),
+            self.loop.clock,
+            DiskOptions(
+                protection=True, block_size=block_size, tags=partial(in_file, self.path, self.loop, self.workers)
+            ),
+        )
+        settle(unit)
+        return unit
+
+    def command(self, cdb: str, room: int = 0, out: bytes | None = None) -> Result:
+        task = make_task(cdb, room, out)
+        ended: list[object] = []
+        task.done = ended.append
+        if not self.unit.execute(task):
+            until(self.loop, lambda: bool(ended))
+        return Result(task, task.data.read() if task.data is not None else b"")
+
+    def close(self) -> None:
+        store(self.unit).tags.close()
+        assert self.workers.shutdown()
+        self.loop.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(tmp_path / "pi")
+    yield kept
+    kept.close()
+
+
+def test_it_can_be_kept_in_a_file(kept: Kept) -> None:
+    assert kept.path.stat().st_mode & 0o777 == 0o600
+    kept.command(write10(0, 1, 0x20), out=mixed(0, b"k" * 512, tag=0x77))
+    kept.command("35000000000000000000")
+    store(kept.unit).tags.close()
+    kept.unit = kept.open()
+    assert kept.command(read10(0, 1, 0x20), 520).data == mixed(0, b"k" * 512, tag=0x77)
+
+
+def test_whether_the_disk_is_formatted_with_it_is_kept_as_well(kept: Kept) -> None:
+    assert kept.command("040000000000").status == 0
+    store(kept.unit).tags.close()
+    kept.unit = kept.open()
+    assert not kept.unit.protection_enabled
+    assert kept.command("048000000000").status == 0
+    store(kept.unit).tags.close()
+    kept.unit = kept.open()
+    assert kept.unit.protection_enabled
+
+
+@pytest.mark.parametrize("content", [b"", b"a letter to my mother", bytes(8192)])
+def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"not (protection information of ours|a positive multiple of 512)"):
+        Kept(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "elsewhere"])
+def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pi"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path = tmp_path / "nowhere" / "pi"
+    with pytest.raises(StorageError, match=str(path)):
+        Kept(path)
+
+
+def test_a_file_in_use_is_refused(kept: Kept) -> None:
+    with pytest.raises(StorageError, match="in use"):
+        Kept(kept.path)
+
+
+def test_a_file_for_other_blocks_is_refused(kept: Kept) -> None:
+    store(kept.unit).tags.close()
+    with pytest.raises(StorageError, match="blocks of 512 bytes, this one has 4096"):
+        kept.open(4096)
+    kept.unit = kept.open()
+
+
+def test_a_full_disk_is_an_error_of_the_command(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a signal that ended the adapter: the file was mapped."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hba.storage.descriptor.pwritev", full)
+    result = kept.command(write10(0, 1), out=bytes(512))
+    assert result.condition == sense.SPACE_ALLOCATION_FAILED_WRITE_PROTECT
+
+
+@pytest.mark.parametrize(
+    "cdb", [write10(0, 0xFFFF), read10(0, 0xFFFF), read10(0, 0xF000, 0x20), write10(0, 0xF000, 0x20)]
+)
+def test_much_at_once_is_done_in_pieces(cdb: str) -> None:
+    """Under the watchdog: 64 MiB took 15.8 s in one turn."""
+    unit = protected(64 << 20)
+    size = 0xFFFF * 512 if cdb[2:4] == "00" else 0xF000 * 520
+    first = run(unit, write10(0, 0xFFFF), out=bytes(range(256)) * (0xFFFF * 2))
+    assert first.status == 0
+    if cdb.startswith("28"):
+        assert run(unit, cdb, size).status == 0
+    else:
+        data = bytes(size) if cdb[2:4] == "00" else b"".join(mixed(lba, b"q" * 512) for lba in range(0xF000))
+        assert run(unit, cdb, out=data).status == 0
+
+
+def test_formatting_costs_no_memory() -> None:
+    """2.5 GiB of information that says nothing were written."""
+    unit = protected(1 << 38)
+    assert run(unit, "040000000000").status == 0
+    assert run(unit, "048000000000").status == 0
+    tags = store(unit).tags.store
+    assert isinstance(tags, MemoryBackend) and tags.used < 1 << 16
+
+
+def test_a_read_between_the_halves_of_a_write_is_read_again() -> None:
+    """Data and information come to their stores one after the other; a guest that reads meanwhile sees no error."""
+    backend = Deferred(1 << 18)
+    unit = disk(backend=backend, protection=True)
+    write = make_task(write10(0, 1), out=b"x" * 512)
+    write.done = lambda task: None
+    assert not unit.execute(write)  # the information is there already, the data is not
+    ended: list[object] = []
+    read = make_task(read10(0, 1), 512)
+    read.done = ended.append
+    assert not unit.execute(read)
+    backend.pending.rotate(1)
+    backend.finish()  # the read first: old data
+    assert isinstance(unit.clock, VirtualClock)
+    backend.finish()
+    unit.clock.advance(1)
+    backend.finish_all()
+    assert ended == [read] and read.status == 0
+    assert read.data is not None and read.data.read() == b"x" * 512
 
 
 def test_resizing_keeps_what_is_below() -> None:

@@ -14,6 +14,7 @@ from hba.clock import S, VirtualClock
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.scsi.disk.protection import ProtectedStore
+from hba.scsi.disk.tags import in_memory
 from hba.storage.backend import Backend
 from hba.storage.descriptor import NEVER
 from hba.storage.faulty import Fault, FaultyBackend
@@ -111,7 +112,7 @@ def over_a_fresh_overlay(backend: Backend) -> Backend:
 
 
 def over_protection(backend: Backend) -> Backend:
-    return ProtectedStore(backend, 512, None)
+    return ProtectedStore(backend, in_memory(backend.size // 512, 512), 512, lambda callback: callback())
 
 
 @pytest.mark.parametrize("over", [over_a_file, over_a_fresh_overlay, over_protection])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from hba.clock import Clock
@@ -27,6 +26,7 @@ from hba.scsi.disk import (
     vpd,
 )
 from hba.scsi.disk.background import Background
+from hba.scsi.disk.tags import OpenTags, in_memory
 from hba.scsi.medium import MediumUnit, Run
 from hba.scsi.sense import (
     SANITIZE_COMMAND_FAILED,
@@ -78,14 +78,14 @@ class DiskOptions:
         write_cache: bool = True,
         rotation_rate: int = 1,
         protection: bool = False,
-        protection_file: Path | None = None,
+        tags: OpenTags = in_memory,
     ) -> None:
         """
         block_size           bytes in a logical block
         physical_block_size  bytes in a physical one; 0: as the logical one
         rotation_rate        revolutions per minute; 1: non-rotating (SBC-4 MEDIUM ROTATION RATE)
         protection           T10 protection information, type 1
-        protection_file      where it is kept; None: in memory, gone at the end
+        tags                 makes the place where it is kept
         """
         self.block_size = block_size
         self.physical_block_size = max(physical_block_size, block_size)
@@ -95,7 +95,7 @@ class DiskOptions:
         self.write_cache = write_cache
         self.rotation_rate = rotation_rate
         self.protection = protection
-        self.protection_file = protection_file
+        self.tags = tags
 
 
 class Disk(MediumUnit):
@@ -237,7 +237,10 @@ class Disk(MediumUnit):
         store = super().prepared(store)
         self.physical_block_size = max(self.options.physical_block_size, store.medium_block)
         if self.options.protection and not isinstance(store, protection.ProtectedStore):
-            store = protection.ProtectedStore(store, self.block_size, self.options.protection_file)
+            tags = self.options.tags(store.size // self.block_size, self.block_size)
+            store = protection.ProtectedStore(
+                store, tags, self.block_size, lambda callback: self.clock.call_later(0, callback)
+            )
         return store
 
     def run_in_background(self, background: Background) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, CommandTable
@@ -60,7 +61,7 @@ def format_unit(unit: Disk, task: Task) -> bool | None:
     def steps(background: Background) -> Steps:
         store = unit.store()
         if isinstance(store, ProtectedStore):
-            store.enabled = information == _TYPE_1
+            yield partial(store.enable, information == _TYPE_1)
         if any(pattern):
             yield from filling(unit, pattern, 0, unit.blocks)
         else:

@@ -5,27 +5,30 @@
     reference tag    the low 32 bits of the LBA
 
 `ProtectedStore` stands in front of the disk's back end. What is written without protection information gets it, what
-is read is checked, what is unmapped or zeroed loses it (all FFh). The bytes live in a second store.
+is read is checked, what is unmapped or zeroed loses it (all FFh). The bytes live in a second store (`tags`). Work on
+many blocks is done a piece in a turn of the event loop.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastcrc.crc16 import t10_dif as guard_of
 
 from hba.errors import StorageError
 from hba.scsi.command import CONFLICTS, READS, CommandTable
 from hba.scsi.disk.rw import FUA, read_blocks, write_blocks
-from hba.scsi.disk.verify import CHUNK, VERIFY, verify_blocks
+from hba.scsi.disk.tags import SIZE, Tags
+from hba.scsi.disk.verify import VERIFY, verify_blocks
 from hba.scsi.sense import GUARD_CHECK_FAILED, REFERENCE_TAG_CHECK_FAILED, CheckCondition, invalid_cdb
 from hba.scsi.storage_sense import SenseError
-from hba.scsi.task import Task
+from hba.scsi.task import DATA_IN, Task
 from hba.storage.backend import Backend, Done
+from hba.storage.join import Join
+from hba.storage.vectors import cut, length_of
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
@@ -33,212 +36,268 @@ if TYPE_CHECKING:
 
 commands = CommandTable()  # of a disk with protection information; the 32-byte commands are for type 2 only
 
-SIZE = 8  # bytes of protection information
-NOTHING = b"\xff" * SIZE  # APPLICATION TAG FFFFh: not checked
-_INVERTED = bytes(byte ^ 0xFF for byte in range(256))
+PIECE = 1 << 20  # bytes of data checked, or given their information, in one turn of the event loop
+RETRIES = 8  # of a read that did not fit its information because somebody wrote meanwhile
 _FIELDS = struct.Struct(">HHI")
-_POLYNOMIAL = 0x8BB7
 _ESCAPE = 0xFFFF
 
-
-def _table() -> tuple[int, ...]:
-    result = []
-    for byte in range(256):
-        crc = byte << 8
-        for _ in range(8):
-            crc = (crc << 1 ^ _POLYNOMIAL if crc & 0x8000 else crc << 1) & 0xFFFF
-        result.append(crc)
-    return tuple(result)
-
-
-_CRC = _table()
-
-
-def guard_of(data: bytes | memoryview) -> int:
-    """The CRC-16 of a block."""
-    crc = 0
-    table = _CRC
-    for byte in data:
-        crc = (crc << 8 & 0xFFFF) ^ table[crc >> 8 ^ byte]
-    return crc
+Later = Callable[[Callable[[], None]], object]  # calls it in the next turn
 
 
 def check_blocks(
-    data: memoryview, information: bytes, lba: int, size: int, guard: bool = True, reference: bool = True
+    data: memoryview, information: bytes | bytearray, lba: int, size: int, guard: bool = True, reference: bool = True
 ) -> None:
     """Raises `SenseError` for the first block that does not fit its protection information."""
-    for index in range(len(information) // SIZE):
-        stored_guard, application, tag = _FIELDS.unpack_from(information, index * SIZE)
+    for index, (stored, application, tag) in enumerate(_FIELDS.iter_unpack(information)):
         if application == _ESCAPE:
             continue
-        if guard and guard_of(data[index * size : (index + 1) * size]) != stored_guard:
+        if guard and guard_of(data[index * size : (index + 1) * size]) != stored:
             raise SenseError(CheckCondition(GUARD_CHECK_FAILED, lba + index))
         if reference and tag != (lba + index) & 0xFFFFFFFF:
             raise SenseError(CheckCondition(REFERENCE_TAG_CHECK_FAILED, lba + index))
 
 
-def make_all(data: bytes, lba: int, size: int) -> bytes:
+def make_all(view: memoryview, lba: int, size: int) -> bytes:
     """What the device server adds to blocks that come without; application tag 0."""
-    view = memoryview(data)
+    pack = _FIELDS.pack
     return b"".join(
-        _FIELDS.pack(guard_of(view[index * size : (index + 1) * size]), 0, (lba + index) & 0xFFFFFFFF)
-        for index in range(len(data) // size)
+        pack(guard_of(view[at : at + size]), 0, (lba + index) & 0xFFFFFFFF)
+        for index, at in enumerate(range(0, len(view), size))
     )
 
 
 class ProtectedStore(Backend):
-    """A back end whose blocks carry protection information. Owns `inner`.
+    """A back end whose blocks carry protection information. Owns `inner` and `tags`.
 
-    The information is kept in a sparse map, inverted, so that what was never written is `NOTHING`: in memory, or in
-    the file `path`, which then must stay with the disk's own.
+    `later(callback)` gives the event loop a turn.
     """
 
-    def __init__(self, inner: Backend, block_size: int, path: Path | None = None) -> None:
-        """Raises `StorageError` when the file cannot be used."""
+    def __init__(self, inner: Backend, tags: Tags, block_size: int, later: Later) -> None:
         self.inner = inner
+        self.tags = tags
         self.block_size = block_size
-        self.enabled = True  # FORMAT UNIT may switch it off
+        self.later = later
         self.kind = inner.kind
+        self.changes = 0  # begun or ended; who read meanwhile may have got old information with new data
+        self.changing = 0
+        self._copy()
+        inner.on_event = self._event
+        tags.store.on_event = self._tags_event
+
+    def _copy(self) -> None:
+        inner = self.inner
         self.read_only = inner.read_only
         self.can_discard = inner.can_discard
         self.physical_block_size = inner.physical_block_size
         self.medium_block = inner.medium_block
         self.size = inner.size
-        self._path = path
-        self._map = self._open()
-        inner.on_event = self._event
 
-    def _open(self) -> mmap.mmap:
-        length = max(1, self.inner.size // self.block_size) * SIZE
-        if self._path is None:
-            return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(file, length)
-                return mmap.mmap(file, length)
-            finally:
-                os.close(file)
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{self._path}: the protection information cannot be kept there: {error}",
-                getattr(error, "errno", 0) or 0,
-            ) from error
+    @property
+    def enabled(self) -> bool:
+        """The medium is formatted with it."""
+        return self.tags.enabled
 
     def _event(self, event: str) -> None:
         if event in ("resized", "back"):
-            self._resized()
+            event = self._resized() or event
         if self.on_event is not None:
             self.on_event(event)
 
-    def _resized(self) -> None:
-        self.size = self.inner.size
-        old, self._map = self._map, self._open()
-        if self._path is None:
-            kept = min(len(old), len(self._map))
-            self._map[:kept] = old[:kept]
-        old.close()
+    def _tags_event(self, event: str) -> None:
+        if event == "resized":
+            event = "error: someone changed the size of the file of the protection information"
+        if self.on_event is not None and event.startswith("error"):
+            self.on_event(event)
 
-    # -- the information --------------------------------------------------------------------------------------------
-
-    def information(self, lba: int, count: int) -> bytes:
-        """The protection information of some blocks, eight bytes each."""
-        return bytes(self._map[lba * SIZE : (lba + count) * SIZE]).translate(_INVERTED)
-
-    def keep(self, lba: int, information: bytes) -> None:
-        self._map[lba * SIZE : lba * SIZE + len(information)] = information.translate(_INVERTED)
-
-    def forget(self, offset: int, length: int) -> None:
-        first, last = offset // self.block_size, (offset + length) // self.block_size
-        step = 1 << 20
-        for lba in range(first, last, step):
-            count = min(step, last - lba)
-            self._map[lba * SIZE : (lba + count) * SIZE] = bytes(count * SIZE)
-
-    def check(self, data: bytes | bytearray, lba: int, guard: bool = True, reference: bool = True) -> None:
-        """Raises `SenseError` when stored blocks do not fit their information."""
-        information = self.information(lba, len(data) // self.block_size)
-        check_blocks(memoryview(data), information, lba, self.block_size, guard, reference)
+    def _resized(self) -> str:
+        """Follow the size of the data; what went wrong with that."""
+        self._copy()
+        try:
+            self.tags.resize(self.inner.size // self.block_size)
+        except StorageError as problem:
+            return f"error: the protection information cannot follow the size of the disk: {problem}"
+        return ""
 
     # -- a back end -------------------------------------------------------------------------------------------------
 
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
-        def checked(error: StorageError | None) -> None:
-            if error is None:
-                try:
-                    self._check_views(views, offset)
-                except StorageError as failure:
-                    error = failure
-            done(error)
-
-        if not self.inner.read(views, offset, checked):
-            return False
-        self._check_views(views, offset)
-        return True
-
-    def _check_views(self, views: Sequence[memoryview], offset: int) -> None:
-        if self.enabled:
-            data = b"".join(views)
-            whole = len(data) - len(data) % self.block_size  # less than a block is no block: nothing to check it by
-            self.check(data[:whole], offset // self.block_size)
+        if not self.enabled:
+            return self.inner.read(views, offset, done)
+        return _CheckedRead(self, views, offset, done).start()
 
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:
         data = b"".join(views)
-        lba = offset // self.block_size
-        return self.write_with(data, make_all(data, lba, self.block_size), lba, done, fua)
+        lba, size = offset // self.block_size, self.block_size
+        if len(data) <= PIECE:
+            return self.write_with(data, make_all(memoryview(data), lba, size), lba, done, fua)
+        view, information = memoryview(data), bytearray()
+
+        def more() -> None:
+            at = len(information) // SIZE
+            information.extend(make_all(view[at * size : at * size + PIECE], lba + at, size))
+            if len(information) // SIZE * size < len(data):
+                self.later(more)
+                return
+            try:
+                if self.write_with(data, bytes(information), lba, done, fua):
+                    done(None)
+            except StorageError as problem:
+                done(problem)
+
+        self.later(more)
+        return False
 
     def write_with(self, data: bytes, information: bytes, lba: int, done: Done, fua: bool = False) -> bool:
         """Write blocks with the protection information given, unchecked."""
+        return self._change(
+            done,
+            lambda done: self.inner.write([memoryview(data)], lba * self.block_size, done, fua),
+            lambda done: self.tags.write(lba, information, done, fua),
+        )
 
-        def written(error: StorageError | None) -> None:
-            if error is None:
-                self.keep(lba, information)
+    def discard(self, offset: int, length: int, done: Done) -> bool:
+        return self._erase(self.inner.discard, offset, length, done)
+
+    def zero(self, offset: int, length: int, done: Done) -> bool:
+        return self._erase(self.inner.zero, offset, length, done)
+
+    def _erase(self, erase: Callable[[int, int, Done], bool], offset: int, length: int, done: Done) -> bool:
+        first, last = offset // self.block_size, (offset + length) // self.block_size
+        return self._change(
+            done, lambda done: erase(offset, length, done), lambda done: self.tags.forget(first, last - first, done)
+        )
+
+    def _change(self, done: Done, *parts: Callable[[Done], bool]) -> bool:
+        """Data and information together."""
+        self.changes += 1
+        self.changing += 1
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self.changing -= 1
+                self.changes += 1
+
+        def changed(error: StorageError | None) -> None:
+            end()
             done(error)
 
-        if not self.inner.write([memoryview(data)], lba * self.block_size, written, fua):
-            return False
-        self.keep(lba, information)
-        return True
+        join = Join(changed)
+        for part in parts:
+            join.start(part)
+        try:
+            finished = join.finish()
+        except StorageError:
+            end()
+            raise
+        if finished:
+            end()
+        return finished
 
-    def forget_lost(self) -> None:
-        self.inner.forget_lost()
+    def enable(self, enabled: bool, done: Done) -> bool:
+        """FORMAT UNIT with or without protection information."""
+        return self.tags.enable(enabled, done)
 
     @property
     def unstable(self) -> bool:
-        return self.inner.unstable
+        return self.inner.unstable or self.tags.store.unstable
 
     def flush(self, done: Done) -> bool:
-        if self._path is not None:
-            self._map.flush()
-        return self.inner.flush(done)
+        join = Join(done)
+        join.start(self.inner.flush)
+        join.start(self.tags.store.flush)
+        return join.finish()
 
-    def discard(self, offset: int, length: int, done: Done) -> bool:
-        self.forget(offset, length)
-        return self.inner.discard(offset, length, done)
-
-    def zero(self, offset: int, length: int, done: Done) -> bool:
-        self.forget(offset, length)
-        return self.inner.zero(offset, length, done)
+    def forget_lost(self) -> None:
+        self.inner.forget_lost()
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         return self.inner.allocated(offset, length)
 
     def resize(self, size: int) -> None:
         self.inner.resize(size)
-        self._resized()
+        problem = self._resized()
+        if problem:
+            raise StorageError(problem.removeprefix("error: "))
 
     def settle(self, timeout: float) -> bool:
-        return self.inner.settle(timeout)
+        settled = self.inner.settle(timeout)
+        return self.tags.store.settle(timeout) and settled
 
     def close(self) -> None:
         self.inner.on_event = None
         self.inner.close()
-        if self._path is not None and not self._map.closed:
-            self._map.flush()
-        self._map.close()
+        self.tags.close()
 
     def describe(self) -> dict[str, object]:
         return {**self.inner.describe(), "protection": "type 1" if self.enabled else "off"}
+
+
+class _CheckedRead:
+    """A read whose blocks are compared with their information, a piece in a turn."""
+
+    def __init__(self, store: ProtectedStore, views: Sequence[memoryview], offset: int, done: Done) -> None:
+        self._store = store
+        self._views = views
+        self._offset = offset
+        self._done = done
+        self._lba = offset // store.block_size
+        self._count = length_of(views) // store.block_size  # less than a block is no block: nothing to check it by
+        self._information = bytearray(self._count * SIZE)
+        self._checked = 0  # blocks
+        self._changes = 0
+        self._left = RETRIES
+
+    def start(self) -> bool:
+        store = self._store
+        self._changes = store.changes if not store.changing else -1
+        self._checked = 0
+        join = Join(self._fetched)
+        join.start(lambda done: store.inner.read(self._views, self._offset, done))
+        join.start(lambda done: store.tags.read(self._lba, self._count, self._information, done))
+        return join.finish() and self._check()
+
+    def _fetched(self, error: StorageError | None) -> None:
+        if error is not None:
+            self._done(error)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            if self._check():
+                self._done(None)
+        except StorageError as problem:
+            self._done(problem)
+
+    def _check(self) -> bool:
+        """The next piece; True when it was the last."""
+        size = self._store.block_size
+        first = self._checked
+        blocks = min(self._count - first, PIECE // size)
+        data = memoryview(b"".join(cut(self._views, first * size, blocks * size)))
+        try:
+            check_blocks(data, self._information[first * SIZE : (first + blocks) * SIZE], self._lba + first, size)
+        except SenseError:
+            if self._changes == self._store.changes or not self._left:
+                raise
+            self._left -= 1  # data and information may be of different writes
+            self._store.later(self._again)
+            return False
+        self._checked += blocks
+        if self._checked < self._count:
+            self._store.later(self._go_on)
+            return False
+        return True
+
+    def _again(self) -> None:
+        try:
+            if self.start():
+                self._done(None)
+        except StorageError as problem:
+            self._done(problem)
 
 
 # -- the commands that carry it -------------------------------------------------------------------------------------
@@ -279,15 +338,26 @@ def _reading(unit: Disk, task: Task, store: ProtectedStore, lba: int, count: int
     if task.cdb[1] & FUA and not unit.write_through:
         yield store.flush
     size = unit.block_size
-    data = bytearray(count * size)
-    yield partial(store.inner.read, [memoryview(data)], lba * size)
-    store.check(data, lba, *checks)
-    information = store.information(lba, count)
-    mixed = b"".join(
-        data[index * size : (index + 1) * size] + information[index * SIZE : (index + 1) * SIZE]
-        for index in range(count)
-    )
-    unit.send(task, mixed, len(mixed))
+    buffer = task.data if task.direction == DATA_IN else None
+    total = count * (size + SIZE)
+    room = min(total, buffer.length) if buffer is not None else 0
+    done = sent = 0
+    while done < count:
+        now = min(PIECE // size, count - done)
+        data, information = bytearray(now * size), bytearray(now * SIZE)
+        yield partial(store.inner.read, [memoryview(data)], (lba + done) * size)
+        yield partial(store.tags.read, lba + done, now, information)
+        check_blocks(memoryview(data), information, lba + done, size, *checks)
+        mixed = b"".join(
+            data[at * size : (at + 1) * size] + information[at * SIZE : (at + 1) * SIZE] for at in range(now)
+        )
+        if buffer is not None and sent < room:
+            sent += buffer.write(memoryview(mixed)[: room - sent], sent)
+        done += now
+        if done < count:
+            yield None
+    task.transferred = sent
+    task.overrun = total - sent
     unit.reads += 1
     unit.read_blocks += count
 
@@ -303,16 +373,34 @@ def _write(unit: Disk, task: Task, lba: int, count: int, byte: int) -> Steps | N
     unit.check_length(count, byte)
     if not count:
         return None
+    views = unit.data_out(task, count * (unit.block_size + SIZE), byte)
+    return _writing(unit, store, views, lba, count, checks, bool(cdb[1] & FUA))
+
+
+def _writing(
+    unit: Disk,
+    store: ProtectedStore,
+    views: list[memoryview],
+    lba: int,
+    count: int,
+    checks: tuple[bool, bool],
+    fua: bool,
+) -> Steps:
     size = unit.block_size
-    mixed = b"".join(unit.data_out(task, count * (size + SIZE), byte))
-    data = b"".join(mixed[at : at + size] for at in range(0, len(mixed), size + SIZE))
-    information = b"".join(mixed[at + size : at + size + SIZE] for at in range(0, len(mixed), size + SIZE))
-    check_blocks(memoryview(data), information, lba, size, *checks)
-    return _writing(unit, store, data, information, lba, bool(cdb[1] & FUA))
-
-
-def _writing(unit: Disk, store: ProtectedStore, data: bytes, information: bytes, lba: int, fua: bool) -> Steps:
-    yield partial(store.write_with, data, information, lba, fua=fua or unit.write_through)
+    step = size + SIZE
+    data, information = bytearray(), bytearray()
+    while len(information) < count * SIZE:  # all is checked before anything is written
+        done = len(information) // SIZE
+        now = min(PIECE // size, count - done)
+        mixed = b"".join(cut(views, done * step, now * step))
+        blocks = b"".join(mixed[at : at + size] for at in range(0, len(mixed), step))
+        tags = b"".join(mixed[at + size : at + step] for at in range(0, len(mixed), step))
+        check_blocks(memoryview(blocks), tags, lba + done, size, *checks)
+        data += blocks
+        information += tags
+        if done + now < count:
+            yield None
+    yield partial(store.write_with, bytes(data), bytes(information), lba, fua=fua or unit.write_through)
     unit.writes += 1
     unit.written_blocks += len(information) // SIZE
 
@@ -333,10 +421,11 @@ def _verifying(unit: Disk, store: ProtectedStore, lba: int, count: int, checks: 
     size = unit.block_size
     done = 0
     while done < count:
-        now = min(max(1, CHUNK // size), count - done)
-        data = bytearray(now * size)
+        now = min(PIECE // size, count - done)
+        data, information = bytearray(now * size), bytearray(now * SIZE)
         yield partial(store.inner.read, [memoryview(data)], (lba + done) * size)
-        store.check(data, lba + done, *checks)
+        yield partial(store.tags.read, lba + done, now, information)
+        check_blocks(memoryview(data), information, lba + done, size, *checks)
         done += now
         yield None
     unit.verified_blocks += count
