@@ -58,8 +58,9 @@ def build_unit(
 ) -> LogicalUnit:
     """The logical unit, not yet attached to a bus. It owns `backend` (or the device passed through) from now on.
 
-    `directory`: what a relative `state_file` is relative to. `open_tags` opens a `protection_file`. Raises `ConfigError` when the store does not fit the
-    configuration, `StorageError` when the saved state cannot be read; the back end is then still the caller's.
+    `directory`: what a relative `state_file` is relative to. `open_tags` opens a `protection_file`. Raises
+    `ConfigError` when the store does not fit the configuration, `StorageError` when the saved state cannot be read; the
+    back end is then still the caller's.
     """
     if backend is not None and not isinstance(backend, Backend):
         return PassThrough(backend, clock)

@@ -83,6 +83,13 @@ MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, litt
 BATCH = 16  # requests that are executed, completed and announced together
 LARGE = 32 << 10  # bytes of a request
 BATCH_BYTES = 2 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
+# What is taken from the ring in one turn of the event loop; the rest waits for the next.
+TURN_REQUESTS = 256
+TURN_BYTES = 16 << 20
+TURN_PIECES = 4096  # of memory, of requests that have many
+MANY = 64  # pieces of memory; fewer are not counted
+# What all requests that are outstanding may have; those beyond wait on the ring. A piece costs some 400 bytes here.
+MAX_PIECES = 1 << 16
 RETRY_COMPLETIONS = 1 * MS  # how often a full or unreachable completion ring is tried again
 
 SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = (
@@ -149,6 +156,9 @@ class PvscsiAdapter(Adapter):
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
         self.fault = ""
+        self._many: dict[Srb, int] = {}  # requests with many pieces of memory, and how many
+        self.pieces = 0  # all of these
+        self._turn_requests = self._turn_bytes = self._turn_pieces = 0  # what this turn has left
         self._done: list[int] = []  # the fields of the completions to post at the end of the batch
         self._post = self._done.extend
         self._completion = self._complete  # the same object for every SRB
@@ -160,6 +170,7 @@ class PvscsiAdapter(Adapter):
         self._kick_pending = False
         self._batching = False
         self._flush_pending = False
+        self._full = False  # the next request on the ring has to wait until others have completed
         self.requests = 0
         self.completions = 0
         self.bytes = 0
@@ -289,6 +300,7 @@ class PvscsiAdapter(Adapter):
             return
         state = rings.state
         self._batching = True
+        self._turn_requests, self._turn_bytes, self._turn_pieces = TURN_REQUESTS, TURN_BYTES, TURN_PIECES
         try:
             pending = self._pending(rings)
             if self.watch is not None and not self.fault:
@@ -302,13 +314,19 @@ class PvscsiAdapter(Adapter):
                 else:
                     for srb in self._take(rings, 1):
                         self.port.submit(srb)
-                pending -= (rings.request_cons - first) & MASK32
+                taken = (rings.request_cons - first) & MASK32
+                pending -= taken
                 if self._done and pending:
                     self._flush()  # the guest works on these while we work on the next
+                if not taken:
+                    break  # the next one has to wait until others have completed
+                self._turn_requests -= taken
+                if self._turn_requests <= 0 or self._turn_bytes <= 0 or self._turn_pieces <= 0:
+                    break
             if self.rings is not rings:
                 return
             state.store(REQ_CONS_IDX, rings.request_cons)
-            if state.load(REQ_PROD_IDX) != rings.request_cons:
+            if state.load(REQ_PROD_IDX) != rings.request_cons and not self._full:
                 self._kick_again()
         except DmaFault as fault:
             self._stop_ring(str(fault))
@@ -394,6 +412,9 @@ class PvscsiAdapter(Adapter):
                         srb.data_transfer_length = length
                         srb.mdl = DmaBuffer([(address, length)], [window[address - low : end - low]], length)
                     elif not self._describe_data(srb, context, address, length, flags):
+                        if self._full:
+                            taken -= 1
+                            return
                         if rings.generation != memory.generation:
                             return
                         continue
@@ -407,16 +428,19 @@ class PvscsiAdapter(Adapter):
                     if rings.generation != memory.generation:
                         return
                     if length > LARGE:
+                        self._turn_bytes -= length
                         room -= length
                         if room <= 0:
                             return
+                    if self._turn_pieces <= 0:
+                        return
         finally:
             rings.request_cons = (first + taken) & MASK32
             self.requests -= count - taken
             self.outstanding -= count - taken
 
     def _describe_data(self, srb: Srb, context: int, address: int, length: int, flags: int) -> bool:
-        """Everything about the data of a request, whatever it has; False when it was refused."""
+        """Everything about the data of a request, whatever it has; False when it was refused, or has to wait."""
         if flags & FLAG_OUT_OF_BAND_CDB:
             self.bad_requests += 1
             self._refuse(context, BTSTAT_INVPARAM)
@@ -434,13 +458,27 @@ class PvscsiAdapter(Adapter):
                 segments = [(address, length)]
             if length > MAX_TRANSFER:
                 raise BadScatterList(f"{length} bytes in one request")
+            if len(segments) > MANY and not self._room_for(srb, len(segments)):
+                return False
             srb.mdl = self.memory.buffer(segments, direction == FLAG_DIR_TOHOST)
         except BadScatterList as error:
+            self._let_go(srb)
             self._bad_data(context, BTSTAT_DATARUN, str(error))
             return False
         except DmaFault as fault:
+            self._let_go(srb)
             self._bad_data(context, BTSTAT_HAHARDWARE, str(fault))
             return False
+        return True
+
+    def _room_for(self, srb: Srb, pieces: int) -> bool:
+        """Whether a request with many pieces of memory may be outstanding besides those that are."""
+        self._full = self.pieces > 0 and self.pieces + pieces > MAX_PIECES
+        if self._full:
+            return False
+        self._many[srb] = pieces
+        self.pieces += pieces
+        self._turn_pieces -= pieces
         return True
 
     def _bad_data(self, context: int, host_status: int, why: str) -> None:
@@ -459,6 +497,8 @@ class PvscsiAdapter(Adapter):
         context, sense_address, sense_length = srb.context
         if (latest := self.in_flight.pop(context, srb)) is not srb:
             self.in_flight[context] = latest
+        if self._many:
+            self._let_go(srb)
         if self.watch is not None:
             self.watch.completed((srb,))
         if srb.srb_status == SRB_STATUS_SUCCESS:
@@ -479,6 +519,8 @@ class PvscsiAdapter(Adapter):
             context, sense_address, sense_length = srb.context
             if (latest := in_flight.pop(context, srb)) is not srb:
                 in_flight[context] = latest
+            if self._many:
+                self._let_go(srb)
             if srb.srb_status == SRB_STATUS_SUCCESS:
                 post((context, srb.data_transfer_length, 0, BTSTAT_SUCCESS, 0))
             else:
@@ -487,6 +529,10 @@ class PvscsiAdapter(Adapter):
         if not self._batching and not self._flush_pending:
             self._flush_pending = True
             self.loop.call_soon(self._flush_late)
+
+    def _let_go(self, srb: Srb) -> None:
+        self.pieces -= self._many.pop(srb, 0)
+        self._full = False
 
     def _unsuccessful(self, srb: Srb, context: int, sense_address: int, sense_length: int) -> Done:
         """What the guest is told of everything but plain success."""
@@ -599,6 +645,7 @@ class PvscsiAdapter(Adapter):
                 "completions": self.completions,
                 "bytes": self.bytes,
                 "outstanding": self.outstanding,
+                "pieces": self.pieces,
                 "bad_requests": self.bad_requests,
                 "completions_waiting": len(self._backlog),
                 "messages": self.messages.posted,

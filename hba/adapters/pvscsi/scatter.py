@@ -12,6 +12,8 @@ from hba.adapters.pvscsi.structures import (
 from hba.dma import Segment
 from hba.pci.memory import GuestMemory
 
+MAX_ELEMENTS = 16640  # what the largest transfer needs in pages, and some
+
 
 class BadScatterList(Exception):
     """The list does not describe the transfer; says why."""
@@ -21,7 +23,7 @@ def read_scatter_list(memory: GuestMemory, address: int, length: int) -> list[Se
     """The (address, length) pairs that make up `length` bytes; neighbours are joined.
 
     Raises `BadScatterList`, or `DmaFault` when the list itself is not in guest memory. The work is bounded: at most
-    SG_MAX_SEGMENTS pages of elements are looked at.
+    SG_MAX_SEGMENTS pages of elements are looked at, and at most MAX_ELEMENTS kept.
     """
     segments: list[Segment] = []
     last_start = last_end = -1
@@ -41,6 +43,8 @@ def read_scatter_list(memory: GuestMemory, address: int, length: int) -> list[Se
             if start == last_end:
                 segments[-1] = (last_start, start + size - last_start)
             else:
+                if len(segments) == MAX_ELEMENTS:
+                    raise BadScatterList(f"more than {MAX_ELEMENTS} pieces of memory")
                 segments.append((start, size))
                 last_start = start
             last_end = start + size

@@ -63,6 +63,7 @@ class GuestWatch:
     def _forget_rings(self) -> None:
         self._kicks = 0
         self._taken = 0
+        self._announced = 0  # ring index up to which requests were counted
         self._idle = 0  # kicks so far that found nothing, of which nothing was said yet
         self._last_kick = self.clock.now()
         self._last_cons = 0
@@ -78,6 +79,7 @@ class GuestWatch:
     def rings_set_up(self, rings: Rings) -> None:
         self._forget_rings()
         self._last_cons = rings.state.load(CMP_CONS_IDX)
+        self._announced = rings.request_cons
         self._arm()
 
     def reset(self, outstanding: int) -> None:
@@ -100,7 +102,10 @@ class GuestWatch:
 
     def taking(self, rings: Rings, cons: int, pending: int) -> None:
         """The device is about to take `pending` requests from ring index `cons` on."""
-        self._taken += pending
+        end = (cons + pending) & MASK32
+        if (new := (end - self._announced) & MASK32) < MASK32 // 2:  # a ring is worked off in several turns
+            self._taken += new
+            self._announced = end
         self._idle = max(0, self._kicks - self._taken)
         self._check_consumer(rings)
         ring, unpack, copies = rings.requests, REQUEST.unpack_from, self._copies

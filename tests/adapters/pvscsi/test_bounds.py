@@ -1,0 +1,136 @@
+"""What a guest can make the adapter do in one turn, and keep, is bounded."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hba.adapters.pvscsi import adapter as a
+from hba.adapters.pvscsi import structures as st
+from hba.adapters.pvscsi.scatter import MAX_ELEMENTS
+from hba.srb import Srb
+from tests.adapters.pvscsi.driver import DATA, Driver
+
+LIST = 0x300000  # a scatter list of many pieces, which all requests use
+
+
+def pieces(driver: Driver, count: int, size: int = 1) -> int:
+    """A scatter list of `count` pieces that do not touch each other; bytes in all."""
+    at = LIST
+    left = count
+    while left:
+        room = (0x1000 - at % 0x1000) // st.SG_ELEMENT_SIZE
+        here = min(left, room if left <= room else room - 1)
+        for index in range(here):
+            driver.poke(at + index * 16, struct.pack("<QII", DATA + (index % 2) * 0x8000, size, 0))
+        at += here * 16
+        left -= here
+        if left:
+            following = (at // 0x1000 + 1) * 0x1000
+            driver.poke(at, struct.pack("<QII", following, 0, st.SG_FLAG_CHAIN_ELEMENT))
+            at = following
+    return count * size
+
+
+def put_many(driver: Driver, requests: int, count: int) -> None:
+    length = pieces(driver, count)
+    for context in range(requests):
+        driver.put(
+            b"\x28" + bytes(9),
+            context=context,
+            address=LIST,
+            length=length,
+            flags=st.FLAG_DIR_TOHOST | st.FLAG_WITH_SG_LIST,
+        )
+
+
+def test_pieces_of_all_requests_are_bounded_and_the_rest_waits_on_the_ring(make: object) -> None:
+    driver = make()  # type: ignore[operator]
+    driver.setup(8, 8)
+    put_many(driver, 40, 8000)
+    driver.kick()
+    for _ in range(50):
+        driver.turn()
+    adapter = driver.adapter
+    assert 0 < adapter.pieces <= a.MAX_PIECES
+    assert adapter.pieces + 8000 > a.MAX_PIECES, "as many as may be"
+    taken = len(driver.port.srbs)
+    assert taken == adapter.outstanding < 40
+    done = []
+    while driver.port.srbs:
+        srb = driver.port.srbs[0]
+        srb.data_transfer_length = srb.mdl.length
+        driver.port.complete(srb)
+        for _ in range(8):
+            driver.turn()
+        done += [context for context, *_ in driver.completions()]
+        assert adapter.pieces <= a.MAX_PIECES
+    assert done == list(range(40))
+    assert adapter.pieces == 0 and not adapter._many
+
+
+def test_one_request_may_have_as_many_pieces_as_the_largest_transfer_needs(make: object) -> None:
+    driver = make()  # type: ignore[operator]
+    driver.setup(1, 1)
+    put_many(driver, 1, MAX_ELEMENTS)
+    driver.kick()
+    assert len(driver.port.srbs) == 1
+    driver.port.complete(driver.port.srbs[0])
+    driver.turn()
+    put_many(driver, 1, MAX_ELEMENTS + 1)
+    driver.kick()
+    assert [done[3] for done in driver.completions()] == [0, 0x12]
+    assert driver.adapter.pieces == 0
+
+
+@pytest.mark.parametrize("port", ["at once", "later"])
+def test_a_full_ring_is_worked_off_in_several_turns(make: object, port: str) -> None:
+    driver = make()  # type: ignore[operator]
+    driver.setup(32, 32)
+    served: list[Srb] = []
+    if port == "at once":
+        driver.port.at_once = served.append
+    requests = 1000
+    for context in range(requests):
+        driver.put(b"\x28" + bytes(9), context=context, length=65536)
+    driver.write(0x4018, 0)
+    turns, so_far = 0, 0
+    while so_far < requests:
+        before = so_far
+        driver.loop.run_once(0)
+        so_far = len(served) + len(driver.port.srbs)
+        assert so_far - before <= a.TURN_BYTES // 65536 + a.BATCH
+        turns += so_far > before
+    assert turns >= requests * 65536 // (a.TURN_BYTES + a.BATCH_BYTES)
+    if port == "at once":
+        driver.turn()
+        assert [done[0] for done in driver.completions()] == list(range(requests))
+
+
+def test_small_requests_are_bounded_by_their_number(make: object) -> None:
+    driver = make()  # type: ignore[operator]
+    driver.setup(32, 32)
+    for context in range(1000):
+        driver.put(b"\x00" * 6, context=context)
+    driver.write(0x4018, 0)
+    driver.loop.run_once(0)
+    assert 0 < len(driver.port.srbs) <= a.TURN_REQUESTS + a.BATCH
+    for _ in range(10):
+        driver.turn()
+    assert len(driver.port.srbs) == 1000
+
+
+def test_a_ring_in_several_turns_counts_each_request_once(make: object) -> None:
+    driver = make(verify=True)  # type: ignore[operator]
+    driver.setup(32, 32)
+    driver.port.at_once = lambda srb: None
+    for context in range(1000):
+        driver.put(b"\x00" * 6, context=context)
+        driver.write(0x4018, 0)
+    for _ in range(20):
+        driver.turn()
+    driver.kick()  # one without work
+    driver.completions()
+    driver.clock.advance(2_000_000_000)
+    assert driver.found() == {"GD-14": 1}
