@@ -203,8 +203,8 @@ class PciFunction:
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         self.memory.map(iova, size, prot, fd, offset)
 
-    def dma_unmap(self, iova: int, size: int) -> None:
-        self.memory.unmap(iova, size)
+    def dma_unmap(self, iova: int, size: int) -> int:
+        return self.memory.unmap(iova, size)
 
     def dma_unmap_all(self) -> None:
         self.memory.unmap_all()

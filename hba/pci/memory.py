@@ -142,9 +142,9 @@ class GuestMemory:
             if os.fstat(fd).st_size < offset + size:
                 raise RequestError(errno.EINVAL, f"the file behind 0x{iova:x}+0x{size:x} is smaller than the map")
 
-    def unmap(self, iova: int, size: int) -> None:
-        """Remove the maps inside [iova, iova + size). Raises `RequestError`: ENOENT when there is none, EINVAL when
-        the range cuts through one."""
+    def unmap(self, iova: int, size: int) -> int:
+        """Remove the maps inside [iova, iova + size); how many they were. Raises `RequestError`: ENOENT when there is
+        none, EINVAL when the range cuts through one."""
         end = iova + size
         first = bisect_right(self._starts, iova)
         if first and self._maps[first - 1].end > iova:
@@ -158,6 +158,7 @@ class GuestMemory:
         if doomed[0].iova < iova or doomed[-1].end > end:
             raise RequestError(errno.EINVAL, f"0x{iova:x}+0x{size:x} cuts through a DMA map")
         self._remove(first, last)
+        return last - first
 
     def unmap_all(self) -> None:
         self._remove(0, len(self._maps))

@@ -21,6 +21,7 @@ from hba.loop import EventLoop
 from hba.runtime import control_path, ensure_runtime_dir
 from hba.server.report import Report
 from hba.server.signals import SignalPipe
+from hba.vfio_user.limits import raise_descriptor_limit
 from hba.watchdog import make_loop
 
 
@@ -69,6 +70,7 @@ def serve(config: AdapterConfig, directory: Path, report: Report, assemble: Asse
 def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assemble) -> None:
     _name_process(config.name)
     ensure_runtime_dir()
+    raise_descriptor_limit()
     faulthandler.enable()  # what a death by SIGBUS or SIGSEGV was in the middle of, for the log
     loop = make_loop()
     signals = SignalPipe()

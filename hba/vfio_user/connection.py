@@ -21,9 +21,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from hba.clock import MS
+import msgspec
+
+from hba.clock import MS, S, Timer
 from hba.errors import DmaFault
 from hba.loop import EventLoop
+from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import REGION_WRITE, Device, RequestError
@@ -39,8 +42,10 @@ MAX_DEFERRED = 4096
 MAX_DEFERRED_BYTES = 4 << 20
 # DMA replies that did not come in time and are still owed; past that the client does not answer any more.
 MAX_ABANDONED = 64
+VERSION_TIMEOUT = 10 * S  # there is one seat; who takes it has to say what he is
 
 _CROWDED = "too many requests arrived while DMA by message was under way"
+_SILENT = "the client has not answered the DMA message before this one"
 _RESET = "the client is resetting the device"
 
 
@@ -89,7 +94,12 @@ class Connection:
         self._deferred_bytes = 0
         self._reset_waits = False  # one of the deferred requests is a reset
 
+        self._silent = False  # the client owes an answer to a DMA message: it is not waited for again
+        self._impatience: Timer | None = loop.clock.call_later(VERSION_TIMEOUT, self._no_version)
         loop.add_reader(sock.fileno(), self._readable)
+
+    def _no_version(self) -> None:
+        self.fail(f"the client has sent no VERSION for {VERSION_TIMEOUT // S} s")
 
     # -- receiving --------------------------------------------------------------------------------------------
 
@@ -171,6 +181,7 @@ class Connection:
             close_fds(stream.fds)
             if kind == p.TYPE_REPLY and message_id in self._abandoned:
                 self._abandoned.discard(message_id)
+                self._silent = False
                 return
             if kind == p.TYPE_REPLY:
                 raise ProtocolError(f"unsolicited reply {message_id} to {p.command_name(command)}")
@@ -274,11 +285,14 @@ class Connection:
             self._failed(header, error)
             self.fail(str(error))  # there is nothing to go on with
             return
-        self._requests = Requests(self._device)
+        if self._impatience is not None:
+            self._impatience.cancel()
+        maps = limits.dma_maps()
+        self._requests = Requests(self._device, maps)
         self._regions = self._requests.regions
         self.capabilities = theirs
         self._max_dma = min(p.MAX_DMA_MESSAGE, theirs.max_data_xfer_size or p.MAX_DATA_XFER)
-        answer = p.encode_version(0, 0, p.agree(theirs))
+        answer = p.encode_version(0, 0, p.agree(theirs, msgspec.structs.replace(p.OURS, max_dma_maps=maps)))
         self._outbox.send([_reply(header, answer), answer])
         self._answered = True
         self._device.connected(self)
@@ -297,6 +311,8 @@ class Connection:
         if self._torn_down:
             return
         self._torn_down = True
+        if self._impatience is not None:
+            self._impatience.cancel()
         if self._why is None:
             self._why = "the server closed the connection"
         self._loop.remove_reader(self._sock.fileno())
@@ -377,6 +393,8 @@ class Connection:
             why = _RESET
         elif self._crowded:
             why = _CROWDED
+        elif self._silent:
+            why = _SILENT
         elif address < 0 or length < 0 or address + length > 1 << 64:
             why = "there is no such range"
         if why is not None:
@@ -433,6 +451,7 @@ class Connection:
                 continue
             left = deadline - time.monotonic_ns()
             if left <= 0:
+                self._silent = True
                 return f"no reply from the client within {self._dma_timeout // MS} ms"
             poller.register(self._sock, select.POLLIN | (select.POLLOUT if self._outbox.blocked else 0))
             for _, event in poller.poll(left / MS):

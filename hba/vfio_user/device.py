@@ -105,8 +105,9 @@ class Device(Protocol):
         """`prot`: DMA_READ | DMA_WRITE. The device owns `fd` from here on, also when it raises."""
         ...
 
-    def dma_unmap(self, iova: int, size: int) -> None:
-        """Exactly one earlier map. Raises `RequestError(ENOENT/EINVAL)` otherwise."""
+    def dma_unmap(self, iova: int, size: int) -> int:
+        """All earlier maps in a range that cuts through none; how many they were. Raises `RequestError(ENOENT/EINVAL)`
+        otherwise."""
         ...
 
     def dma_unmap_all(self) -> None: ...

@@ -46,8 +46,10 @@ class Requests:
     on to the device it closes. `body` has to stay valid until the plan was carried out.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, max_maps: int = p.MAX_DMA_MAPS) -> None:
+        """`max_maps`: what the client was told it may have at a time."""
         self._device = device
+        self._max_maps = max_maps
         self._maps = 0
         # (size, flags) by index, fixed for a connection.
         self.regions = [(info.size, info.flags) for info in map(device.region_info, range(device.num_regions))]
@@ -88,8 +90,8 @@ class Requests:
                 raise RequestError(errno.EINVAL, f"DMA_MAP: impossible range 0x{request.iova:x}+0x{request.size:x}")
             if len(fds) > 1:
                 raise RequestError(errno.EINVAL, f"DMA_MAP: {len(fds)} file descriptors, at most 1 expected")
-            if self._maps >= p.MAX_DMA_MAPS:
-                raise RequestError(errno.ENOSPC, f"DMA_MAP: more than {p.MAX_DMA_MAPS} maps")
+            if self._maps >= self._max_maps:
+                raise RequestError(errno.ENOSPC, f"DMA_MAP: more than {self._max_maps} maps")
         except (RequestError, ProtocolError):
             close_fds(fds)
             raise
@@ -117,8 +119,7 @@ class Requests:
                 self._device.dma_unmap_all()
                 self._maps = 0
             else:
-                self._device.dma_unmap(request.iova, request.size)
-                self._maps -= 1
+                self._maps -= self._device.dma_unmap(request.iova, request.size)
 
         return Plan(p.DMA_UNMAP_BODY.encode(request), act)
 

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from hba.vfio_user.device import Device
 log = logging.getLogger(__name__)
 
 MAX_PATH = 107  # bytes in sockaddr_un, without the NUL
+LOCK_PATIENCE = 3.0  # s
 # How long a DMA by message may take. Less than the 5 s QEMU itself waits for a reply.
 DMA_TIMEOUT = 2 * S
 
@@ -160,7 +162,7 @@ def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Of two servers that start at once on the same stale socket, one must not remove what the other has bound.
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        _lock(directory, path)
         # The file gets its mode from the socket, so there is no moment and no umask at which others could connect.
         os.fchmod(sock.fileno(), 0o600)
         try:
@@ -181,6 +183,23 @@ def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
         raise
     finally:
         os.close(directory)
+
+
+def _lock(directory: int, path: Path) -> None:
+    """Lock the folder of a socket, which takes a moment when another server starts there. Raises `SocketError` when
+    somebody holds it for longer."""
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise SocketError(
+                    f"socket {path}: another process holds a lock on the folder {path.parent} (`lslocks` names it); "
+                    "end it, or choose a folder of your own"
+                ) from None
+            time.sleep(0.02)  # there is no lock with a time limit
 
 
 def remove_stale(path: Path) -> None:

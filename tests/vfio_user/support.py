@@ -75,10 +75,13 @@ class FakeDevice:
             raise RequestError(errno.EEXIST, "overlap")
         self.maps[iova, size] = (prot, fd, offset)
 
-    def dma_unmap(self, iova: int, size: int) -> None:
-        if (iova, size) not in self.maps:
+    def dma_unmap(self, iova: int, size: int) -> int:
+        doomed = [key for key in self.maps if iova <= key[0] and key[0] + key[1] <= iova + size]
+        if not doomed:
             raise RequestError(errno.ENOENT, "no such map")
-        del self.maps[iova, size]
+        for key in doomed:
+            del self.maps[key]
+        return len(doomed)
 
     def dma_unmap_all(self) -> None:
         self.maps.clear()

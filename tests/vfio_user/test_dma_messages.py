@@ -279,14 +279,34 @@ def test_no_reply_within_the_time_out() -> None:
         assert not it.engine.connected
 
 
-def test_a_client_that_never_answers_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MAX_ABANDONED", 3)
+def test_a_client_that_does_not_answer_is_waited_for_once() -> None:
+    """Each command waited for two seconds, and control socket and signals with it."""
     with bench(dma_timeout=1 * MS) as it:
-        read_on_write(it)
-        for _ in range(4):
-            assert it.engine.connected
+        outcomes = read_on_write(it)
+        for _ in range(100):
             it.raw(write_message(BAR0, 0, b"go"))
-        assert not it.engine.connected
+        assert it.engine.counters.dma_reads == 1 and it.engine.connected
+        first, *others = outcomes
+        assert isinstance(first, DmaFault) and "no reply from the client within" in first.why
+        assert len(others) == 99
+        assert all(isinstance(fault, DmaFault) and "has not answered" in fault.why for fault in others)
+
+
+def test_a_client_that_answers_after_all_is_asked_again() -> None:
+    with bench(dma_timeout=20 * MS) as it:
+        outcomes = read_on_write(it)
+        peer = Peer(it)
+        it.raw(write_message(BAR0, 0, b"go"))
+        it.client._sock.setblocking(True)  # what is read now has been sent already
+        acknowledged, _ = peer.take()
+        asked, request = peer.take()
+        assert (acknowledged[1], asked[1]) == (p.REGION_WRITE, p.DMA_READ)
+        it.raw(write_message(BAR0, 0, b"go"))
+        assert it.engine.counters.dma_reads == 1
+        it.raw(dma_reply(request, b"late"))
+        it.raw(write_message(BAR0, 0, b"go"))
+        assert it.engine.counters.dma_reads == 2 and len(outcomes) == 3
+        assert it.engine.connected
 
 
 @pytest.mark.parametrize("code", [0x13, 22, 0])

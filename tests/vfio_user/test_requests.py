@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 
 import pytest
 
+from hba.vfio_user import connection, limits
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import Disconnected, GuestRam, ReplyError
@@ -260,16 +262,45 @@ def test_dma_map_refused_by_the_device(it: Bench) -> None:
     assert caught.value.errno == errno.EEXIST
 
 
-def test_dma_map_too_many(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p, "MAX_DMA_MAPS", 3)
-    for i in range(3):
-        it.call(lambda at=i << 12: it.client.dma_map(at, 0x1000))  # type: ignore[misc]
-    body = p.DMA_MAP_BODY.encode(p.DmaMap(32, 3, 0, 0x10000, 0x1000))
-    assert refused(it, p.DMA_MAP, body, (0,)) == errno.ENOSPC
-    it.call(lambda: it.client.dma_unmap(0, 0x1000))
-    it.call(lambda: it.client.dma_map(0x10000, 0x1000))
-    it.call(it.client.dma_unmap_all)
-    it.call(lambda: it.client.dma_map(0x10000, 0x1000))
+def test_dma_map_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "dma_maps", lambda: 3)
+    with bench() as it:
+        assert it.client.capabilities is not None and it.client.capabilities.max_dma_maps == 3
+        for i in range(3):
+            it.call(lambda at=i << 12: it.client.dma_map(at, 0x1000))  # type: ignore[misc]
+        body = p.DMA_MAP_BODY.encode(p.DmaMap(32, 3, 0, 0x10000, 0x1000))
+        assert refused(it, p.DMA_MAP, body, (0,)) == errno.ENOSPC
+        it.call(lambda: it.client.dma_unmap(0, 0x1000))
+        it.call(lambda: it.client.dma_map(0x10000, 0x1000))
+        it.call(it.client.dma_unmap_all)
+        it.call(lambda: it.client.dma_map(0x10000, 0x1000))
+
+
+def test_an_unmap_of_several_counts_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "dma_maps", lambda: 3)
+    with bench() as it:
+        for _ in range(10):
+            for at in (0, 0x1000, 0x2000):
+                it.call(lambda at=at: it.client.dma_map(at, 0x1000))  # type: ignore[misc]
+            it.call(lambda: it.client.dma_unmap(0, 0x3000))
+
+
+@pytest.mark.parametrize(("soft", "hard", "maps"), [(1024, 1 << 20, 4096), (1024, 1024, 512), (100, 100, 64)])
+def test_what_is_announced_is_what_can_be_had(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, maps: int) -> None:
+    now = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(now))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: now.__setitem__(slice(None), both))
+    limits.raise_descriptor_limit()
+    assert limits.dma_maps() == maps
+
+
+def test_who_takes_the_only_seat_has_to_say_what_he_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "VERSION_TIMEOUT", 1)
+    with bench(negotiate=False) as it:
+        assert it.engine.connected
+        it.turn()
+        assert not it.engine.connected
+        assert "no VERSION" in str(it.engine.counters.last_error)
 
 
 @pytest.mark.parametrize(
