@@ -18,6 +18,7 @@ from hba.scsi.server import Identity
 from hba.scsi.state import SavedState
 from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
+from hba.storage.workers import WorkerPool
 
 OpenFile = Callable[[Path, int, int], Tags]  # (path, blocks, bytes in a block)
 
@@ -55,16 +56,25 @@ def build_unit(
     clock: Clock,
     directory: Path | None = None,
     open_tags: OpenFile | None = None,
+    workers: WorkerPool | None = None,
 ) -> LogicalUnit:
     """The logical unit, not yet attached to a bus. It owns `backend` (or the device passed through) from now on.
 
-    `directory`: what a relative `state_file` is relative to. `open_tags` opens a `protection_file`. Raises
-    `ConfigError` when the store does not fit the configuration, `StorageError` when the saved state cannot be read; the
-    back end is then still the caller's.
+    `directory`: what a relative `state_file` is relative to. `open_tags` opens a `protection_file`;
+    `workers` write the `state_file`. Raises `ConfigError` when the store does not fit the configuration, `StorageError`
+    when the saved state cannot be read; the back end is then still the caller's.
     """
     if backend is not None and not isinstance(backend, Backend):
         return PassThrough(backend, clock)
-    state = SavedState(_path(config.state_file, directory))
+    state = SavedState(_path(config.state_file, directory), workers)
+    try:
+        return _built(config, backend, clock, state, _tags(config, directory, open_tags))
+    except BaseException:
+        state.close()
+        raise
+
+
+def _built(config: LunConfig, backend: Backend | None, clock: Clock, state: SavedState, tags: OpenTags) -> LogicalUnit:
     identity = identity_of(config)
     where = f"lun {config.target}:{config.lun}"
     if config.type == "disk":
@@ -80,7 +90,7 @@ def build_unit(
             write_cache=config.write_cache,
             rotation_rate=config.rotation_rate,
             protection=bool(config.protection),
-            tags=_tags(config, directory, open_tags),
+            tags=tags,
         )
         return _fitting(where, lambda: Disk(backend, identity, clock, options, state))
     if config.type == "cdrom":

@@ -40,6 +40,7 @@ class Command:
         "access",
         "allocation",
         "attention",
+        "barrier",
         "exclusive",
         "handler",
         "length",
@@ -66,6 +67,7 @@ class Command:
         attention: bool = True,
         access: int | Callable[[bytes], int] = ALLOWED,
         exclusive: bool = False,
+        barrier: bool = False,
         timeout: tuple[int, int] = (1, 30),
         values: Mapping[tuple[int, int], Iterable[int]] | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Command:
         attention   ends with a pending unit attention instead of running
         access      ALLOWED, READS or CONFLICTS, or a function of the CDB that says which
         exclusive   runs alone, as an ordered task does (it reads, then writes)
+        barrier     others wait while it is not finished
         timeout     nominal and recommended seconds for the command timeouts descriptor
         values      what a field may say: (byte, mask) -> its values; every other is refused
         """
@@ -103,6 +106,7 @@ class Command:
         self.attention = attention
         self.access = access
         self.exclusive = exclusive
+        self.barrier = barrier or exclusive
         self.nominal, self.recommended = timeout
         self.values = tuple((byte, mask, frozenset(allowed)) for (byte, mask), allowed in (values or {}).items())
 

@@ -11,6 +11,7 @@ from hba.scsi.command import ALLOWED, READS, Command
 from hba.scsi.sense import RESERVATIONS_RELEASED
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.storage.backend import Done
 
 WRITE_EXCLUSIVE = 1
 EXCLUSIVE_ACCESS = 3
@@ -27,6 +28,9 @@ _WRITE_ONLY = frozenset((1, 5, 7))  # readers are free
 MAX_REGISTRATIONS = 256
 
 _SECTION = "reservations"
+
+
+Snapshot = tuple[dict[int, int], int | None, int, int, bool]  # keys, holder, type, generation, APTPL
 
 
 class Reservations:
@@ -120,11 +124,11 @@ class Reservations:
         for initiator in initiators:
             self.keys.pop(initiator, None)
 
-    def snapshot(self) -> tuple[dict[int, int], int | None, int, int, bool]:
+    def snapshot(self) -> Snapshot:
         """What `restore` takes back when a change cannot be saved."""
         return dict(self.keys), self.holder, self.type, self.generation, self.aptpl
 
-    def restore(self, snapshot: tuple[dict[int, int], int | None, int, int, bool]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         self.keys, self.holder, self.type, self.generation, self.aptpl = snapshot
 
     def _tell(self, condition: int, but: int) -> None:
@@ -146,23 +150,18 @@ class Reservations:
     def can_persist(self) -> bool:
         return self._state.available
 
-    def save(self) -> None:
-        """Store what must survive a power loss. Raises `StorageError`."""
-        if not self._state.available:
-            return
+    def save(self, done: Done) -> bool:
+        """Store what must survive a power loss: True when that is done, False when `done` will be called. Raises
+        `StorageError`."""
         if not self.aptpl:
-            if self._state.get(_SECTION):
-                self._state.put(_SECTION, None)
-            return
-        self._state.put(
-            _SECTION,
-            {
-                "keys": {str(initiator): f"{key:016x}" for initiator, key in self.keys.items()},
-                "holder": self.holder,
-                "type": self.type,
-                "generation": self.generation,
-            },
-        )
+            return self._state.put(_SECTION, None, done)
+        saved = {
+            "keys": {str(initiator): f"{key:016x}" for initiator, key in self.keys.items()},
+            "holder": self.holder,
+            "type": self.type,
+            "generation": self.generation,
+        }
+        return self._state.put(_SECTION, saved, done)
 
     def _load(self) -> None:
         saved = self._state.get(_SECTION)

@@ -252,7 +252,7 @@ class DeviceServer(LogicalUnit):
         if ended or task not in self._in_flight:
             return ended
         # an exclusive command that works in the background (see `pending_io`) lets others be answered meanwhile
-        if task.attribute == ORDERED or (command.exclusive and self._in_flight[task] is not None):
+        if task.attribute == ORDERED or (command.barrier and self._in_flight[task] is not None):
             self._barrier = task
             self.refresh()
         return False
@@ -299,7 +299,7 @@ class DeviceServer(LogicalUnit):
         """What the fast path does with every command that has no function of its own there."""
         cdb = task.cdb
         command = self.commands.find(cdb)
-        if command.exclusive:
+        if command.barrier:
             return self._start(task)
         command.check(cdb)
         return self._invoke(task, command)
@@ -650,3 +650,4 @@ class DeviceServer(LogicalUnit):
 
     def close(self) -> None:
         self.abort_all(RESPONSE_ABORTED)
+        self.state.close()

@@ -105,7 +105,7 @@ class Assembler:
 
         def make_unit(lun: LunConfig, store: Store | None) -> LogicalUnit:
             try:
-                made = build_unit(lun, store, loop.clock, directory, open_tags)
+                made = build_unit(lun, store, loop.clock, directory, open_tags, workers)
             except BaseException:
                 if store is not None:
                     store.close()

@@ -186,6 +186,7 @@ def test_saved_pages_survive(tmp_path: Path) -> None:
     caching = page(unit, 0x08)
     assert run(unit, *select(caching[:2] + b"\x00" + caching[3:], flags=0x11)).status == 0
     assert page(unit, 0x08, control=3)[2] == 0
+    unit.state.close()
     again = disk(state=SavedState(state))
     assert page(again, 0x08)[2] == 0 and again.write_through
     run(again, *select(page(again, 0x08, control=2)))
@@ -197,7 +198,7 @@ def test_saved_pages_survive(tmp_path: Path) -> None:
 
 def test_a_saved_page_cannot_change_what_a_guest_could_not(tmp_path: Path) -> None:
     state = SavedState(tmp_path / "state.json")
-    state.put("mode_pages", {"08/00": "ff" * 18})
+    state.put("mode_pages", {"08/00": "ff" * 18}, lambda error: None)
     assert page(disk(state=state), 0x08)[2:] == bytes((0x04,)) + bytes(17)
 
 

@@ -151,6 +151,7 @@ def test_every_history_is_the_models(tmp_path_factory: pytest.TempPathFactory, h
             step = replace(step, key=model.keys.get(step.who, 0))
         expected = model.step(step)
         if step.action == POWER:
+            unit.state.close()
             unit = started(path)
             settle(unit, *NEXUSES)
         else:
@@ -165,6 +166,7 @@ def test_every_history_is_the_models(tmp_path_factory: pytest.TempPathFactory, h
         for who in NEXUSES:
             assert unit.reservations.keys.get(who) == model.keys.get(who), step
             assert unit.reservations.holds(who) == model.holds(who), step
+    unit.state.close()
 
 
 def test_nothing_registered_by_a_third_nexus_leaves_what_others_saved(tmp_path: Path) -> None:
@@ -182,5 +184,6 @@ def test_nothing_registered_by_a_third_nexus_leaves_what_others_saved(tmp_path: 
         settle(unit, *NEXUSES)
         assert out(unit, C, action, 0, 0).status == GOOD
         assert path.read_text() == saved and generation(unit) == 2
+    unit.state.close()
     unit = started(path)
     assert unit.reservations.holds(B) and unit.reservations.keys == {B: 0xBBBB}

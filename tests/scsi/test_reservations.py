@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hba.errors import StorageError
+from hba.loop import EventLoop
 from hba.scsi import sense
 from hba.scsi.disk.disk import Disk
 from hba.scsi.state import SavedState
 from hba.scsi.task import RESPONSE_ABORTED, Task
+from hba.storage.workers import WorkerPool
 from tests.scsi.util import (
     CHECK_CONDITION,
     GOOD,
@@ -23,6 +32,7 @@ from tests.scsi.util import (
     settle,
     write10,
 )
+from tests.storage.test_nbd import until
 
 A, B, C = 7, 6, 5
 KEY_A, KEY_B, KEY_C = 0xAAAA, 0xBBBB, 0xCCCC
@@ -319,6 +329,7 @@ def test_aptpl_survives_a_power_loss(tmp_path: Path) -> None:
     assert out(unit, A, REGISTER, KEY_A, KEY_A, flags=1).status == GOOD
     assert out(unit, A, RESERVE, KEY_A, kind=EARO).status == GOOD
     assert run(unit, "5e02000000000000ff00", 255).data[2:4] == bytes((0x01, 0x81))
+    unit.state.close()
     again = disk(state=SavedState(path))
     settle(again, A, B, C)
     assert keys(again) == [KEY_A, KEY_B] and reserved(again) == (KEY_A, EARO)
@@ -333,6 +344,7 @@ def test_without_aptpl_nothing_is_left(tmp_path: Path) -> None:
     unit = pair(EA, state=SavedState(path))
     assert out(unit, A, REGISTER, KEY_A, KEY_A, flags=1).status == GOOD
     assert out(unit, A, REGISTER, KEY_A, KEY_A, flags=0).status == GOOD
+    unit.state.close()
     again = disk(state=SavedState(path))
     assert keys(again) == [] and reserved(again) == (0, 0)
 
@@ -341,16 +353,113 @@ def test_what_cannot_be_saved_is_not_done(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     unit = pair(state=SavedState(folder / "state.json"))
-    folder.rmdir()
+    shutil.rmtree(folder)
     assert out(unit, C, IGNORE, 0, KEY_C, flags=1).status == CHECK_CONDITION
     assert keys(unit) == [KEY_A, KEY_B] and not unit.reservations.aptpl
 
 
+FORMAT = '{"format": "hba unit state", '
+
+
 @pytest.mark.parametrize(
     "content",
-    ['{"reservations": {"keys": [1]}}', '{"reservations": {"keys": {"7": "x"}}}', '{"mode_pages": {"08/00": "zz"}}'],
+    [
+        *("", "[1]", "{}", '{"format": "another"}', "{" * 100_000, '{"a":' * 50_000, FORMAT + '"more": 1}'),
+        FORMAT + '"reservations": {"keys": [1], "holder": null, "type": 0, "generation": 0}}',
+        FORMAT + '"reservations": {"keys": {"7": "x"}, "holder": null, "type": 0, "generation": 0}}',
+        FORMAT + '"reservations": {"keys": {}, "holder": null, "type": 2, "generation": 0}}',
+        FORMAT + '"reservations": {"keys": {}, "holder": 70000, "type": 1, "generation": 0}}',
+        FORMAT + '"mode_pages": {"08/00": "zz"}}',
+        FORMAT + f'"mode_pages": {{"{"8" * 10_000}": "00"}}}}',
+        FORMAT + '"mode_pages": {}}' + " " * (1 << 20),
+    ],
 )
-def test_a_damaged_section_is_ignored(tmp_path: Path, content: str) -> None:
+def test_what_is_not_ours_is_refused_at_the_start_and_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(content)
-    assert keys(disk(state=SavedState(path))) == []
+    with pytest.raises(StorageError, match=r"is not a unit's saved state .*; choose another state_file, or delete it"):
+        SavedState(path)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "zero", "socket", "nowhere"])
+def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "state"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "zero":
+            path = Path("/dev/zero")
+        elif kind == "socket":
+            listener.bind(str(path))
+        else:
+            path = tmp_path / "nowhere" / "state"
+        with pytest.raises(StorageError, match=str(path)):
+            SavedState(path)
+
+
+def test_a_file_of_another_unit_is_refused(tmp_path: Path) -> None:
+    first = SavedState(tmp_path / "state")
+    with pytest.raises(StorageError, match="in use by another unit"):
+        SavedState(tmp_path / "state")
+    first.put("mode_pages", {"08/00": "00"}, lambda error: None)  # a new file, which is locked as well
+    with pytest.raises(StorageError, match="in use by another unit"):
+        SavedState(tmp_path / "state")
+    first.close()
+    again = SavedState(tmp_path / "state")
+    assert again.get("mode_pages") == {"08/00": "00"}
+    again.close()
+
+
+def test_nothing_is_left_behind_by_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = SavedState(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="cannot be saved: No space left"):
+        state.put("mode_pages", {"08/00": "00"}, lambda error: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert state.get("mode_pages") is None
+    state.close()
+
+
+def test_a_trap_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".state.{os.getpid()}.new").symlink_to(victim)
+    state = SavedState(tmp_path / "state")
+    state.put("mode_pages", {"08/00": "00"}, lambda error: None)
+    assert victim.read_text() == "precious"
+    state.close()
+
+
+def test_saving_is_done_beside_the_loop_and_others_wait(loop: EventLoop, workers: WorkerPool, tmp_path: Path) -> None:
+    """An fsync of 0.9 s held up the guest's registers."""
+    gate = threading.Event()
+    state = SavedState(tmp_path / "state", workers)
+    write = state._write
+
+    def slowly(path: Path, sections: dict[str, Any]) -> None:
+        gate.wait()
+        write(path, sections)
+
+    state._write = slowly  # type: ignore[method-assign]
+    unit = pair(state=state)
+    assert not gate.is_set()
+    task = make_task("5f000000000000001800", out=KEY_A.to_bytes(8, "big") * 2 + bytes((0, 0, 0, 0, 1, 0, 0, 0)))
+    task.initiator = A
+    ended: list[object] = []
+    task.done = ended.append
+    assert not unit.execute(task)
+    read = make_task("28" + "00" * 9, 512)
+    read.done = ended.append
+    assert not unit.execute(read), "it waits until the registration is stable"
+    gate.set()
+    until(loop, lambda: len(ended) == 2)
+    assert ended == [task, read] and task.status == GOOD
+    unit.close()

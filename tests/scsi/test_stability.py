@@ -183,20 +183,6 @@ def rig(
         server.kill()
 
 
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    loop = EventLoop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def workers(loop: EventLoop) -> Iterator[WorkerPool]:
-    pool = WorkerPool(loop, threads=2)
-    yield pool
-    assert pool.shutdown(), "a storage call hangs"
-
-
 # -- transitions ----------------------------------------------------------------------------------------------------
 
 

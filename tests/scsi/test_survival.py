@@ -126,6 +126,7 @@ def unit_reset(lab: Lab) -> None:
 
 def server_starts_anew(lab: Lab) -> None:
     lab.unit.abort_all(3)
+    lab.unit.state.close()
     lab.unit = lab.make()
 
 

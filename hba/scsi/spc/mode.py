@@ -7,6 +7,7 @@ MODE SELECT and the saving follow. What a changed page means is the unit's: `uni
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from hba.scsi.command import CONFLICTS, CommandTable
 from hba.scsi.sense import (
@@ -149,13 +150,16 @@ class ModePages:
             position += header + length
         return result
 
-    def apply(self, pages: list[tuple[ModePage, bytes]], save: bool) -> bool:
-        """Make values current (and save them); says whether anything changed. Raises `StorageError`."""
-        if save:
-            saved = dict(self._saved)
-            saved.update({(page.code, page.subcode): value for page, value in pages})
-            self._state.put(_SECTION, {f"{code:02x}/{sub:02x}": value.hex() for (code, sub), value in saved.items()})
-            self._saved = saved
+    def save(self, pages: list[tuple[ModePage, bytes]]) -> Steps:
+        """Save values. Raises `StorageError`."""
+        saved = dict(self._saved)
+        saved.update({(page.code, page.subcode): value for page, value in pages})
+        text = {f"{code:02x}/{sub:02x}": value.hex() for (code, sub), value in saved.items()}
+        yield partial(self._state.put, _SECTION, text)
+        self._saved = saved
+
+    def apply(self, pages: list[tuple[ModePage, bytes]]) -> bool:
+        """Make values current; says whether anything changed."""
         changed = False
         for page, value in pages:
             key = (page.code, page.subcode)
@@ -231,7 +235,9 @@ def _select(unit: DeviceServer, task: Task, length: int, header: int) -> Steps |
 
 def _applying(unit: DeviceServer, task: Task, pages: list[tuple[ModePage, bytes]], save: bool) -> Steps:
     yield from unit.mode_changes(pages)
-    if unit.mode.apply(pages, save):
+    if save:
+        yield from unit.mode.save(pages)
+    if unit.mode.apply(pages):
         unit.mode_changed()
         unit.attention(MODE_PARAMETERS_CHANGED, but=task.initiator)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hba.errors import StorageError
 from hba.scsi.command import CommandTable
-from hba.scsi.reservations import ALL_REGISTRANTS, MAX_REGISTRATIONS, TYPES
+from hba.scsi.reservations import ALL_REGISTRANTS, MAX_REGISTRATIONS, TYPES, Snapshot
 from hba.scsi.sense import (
     INSUFFICIENT_REGISTRATION_RESOURCES,
     INVALID_RELEASE_OF_PERSISTENT_RESERVATION,
@@ -20,7 +21,7 @@ from hba.scsi.sense import (
     invalid_cdb,
     invalid_parameter,
 )
-from hba.scsi.server import RESERVATION_CONFLICT, DeviceServer
+from hba.scsi.server import RESERVATION_CONFLICT, DeviceServer, Steps
 from hba.scsi.spc.vpd import RELATIVE_PORT
 from hba.scsi.task import Task
 
@@ -112,19 +113,30 @@ class _Parameters:
         self.flags = data[20]
 
 
-def _out(unit: DeviceServer, task: Task, action: Callable[[DeviceServer, Task], None]) -> None:
+def _out(unit: DeviceServer, task: Task, action: Callable[[DeviceServer, Task], None]) -> Steps | None:
     """Run one service action; what it changed is saved before the command ends, or undone."""
     if _shut_out(unit, task):
-        return
+        return None
     state = unit.reservations
     before = state.snapshot()
     try:
         action(unit, task)
-        state.save()
     except _Conflict:
         task.status = RESERVATION_CONFLICT
+        return None
     except BaseException:
         state.restore(before)
+        raise
+    finally:
+        unit.refresh()
+    return _saving(unit, before)
+
+
+def _saving(unit: DeviceServer, before: Snapshot) -> Steps:
+    try:
+        yield unit.reservations.save
+    except StorageError:
+        unit.reservations.restore(before)
         raise
     finally:
         unit.refresh()
@@ -179,28 +191,29 @@ def _set_key(unit: DeviceServer, task: Task, parameters: _Parameters) -> None:
     state.aptpl = persist
 
 
-@commands.add("5f 00 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER", service=True)
-def register(unit: DeviceServer, task: Task) -> None:
+@commands.add("5f 00 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER", service=True, barrier=True)
+def register(unit: DeviceServer, task: Task) -> Steps | None:
     def action(unit: DeviceServer, task: Task) -> None:
         parameters = _basic(unit, task)
         if unit.reservations.keys.get(task.initiator, 0) != parameters.key:
             raise _Conflict
         _set_key(unit, task, parameters)
 
-    _out(unit, task, action)
+    return _out(unit, task, action)
 
 
 @commands.add(
     "5f 06 00 0000 ffffffff 00",
     "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
     service=True,
+    barrier=True,
 )
-def register_and_ignore(unit: DeviceServer, task: Task) -> None:
-    _out(unit, task, lambda unit, task: _set_key(unit, task, _basic(unit, task)))
+def register_and_ignore(unit: DeviceServer, task: Task) -> Steps | None:
+    return _out(unit, task, lambda unit, task: _set_key(unit, task, _basic(unit, task)))
 
 
-@commands.add("5f 01 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RESERVE", service=True)
-def reserve(unit: DeviceServer, task: Task) -> None:
+@commands.add("5f 01 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RESERVE", service=True, barrier=True)
+def reserve(unit: DeviceServer, task: Task) -> Steps | None:
     def action(unit: DeviceServer, task: Task) -> None:
         kind = _check_type(task.cdb)
         state = unit.reservations
@@ -210,11 +223,11 @@ def reserve(unit: DeviceServer, task: Task) -> None:
         elif not state.holds(task.initiator) or state.type != kind:
             raise _Conflict
 
-    _out(unit, task, action)
+    return _out(unit, task, action)
 
 
-@commands.add("5f 02 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RELEASE", service=True)
-def release(unit: DeviceServer, task: Task) -> None:
+@commands.add("5f 02 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, RELEASE", service=True, barrier=True)
+def release(unit: DeviceServer, task: Task) -> Steps | None:
     def action(unit: DeviceServer, task: Task) -> None:
         state = unit.reservations
         _check_registered(unit, task, _basic(unit, task).key)
@@ -224,11 +237,11 @@ def release(unit: DeviceServer, task: Task) -> None:
             raise CheckCondition(INVALID_RELEASE_OF_PERSISTENT_RESERVATION)
         state.release(task.initiator)
 
-    _out(unit, task, action)
+    return _out(unit, task, action)
 
 
-@commands.add("5f 03 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, CLEAR", service=True)
-def clear(unit: DeviceServer, task: Task) -> None:
+@commands.add("5f 03 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, CLEAR", service=True, barrier=True)
+def clear(unit: DeviceServer, task: Task) -> Steps | None:
     def action(unit: DeviceServer, task: Task) -> None:
         state = unit.reservations
         _check_registered(unit, task, _basic(unit, task).key)
@@ -237,17 +250,17 @@ def clear(unit: DeviceServer, task: Task) -> None:
                 unit.attentions.establish(RESERVATIONS_PREEMPTED, initiator)
         state.clear()
 
-    _out(unit, task, action)
+    return _out(unit, task, action)
 
 
-@commands.add("5f 04 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT", service=True)
-def preempt(unit: DeviceServer, task: Task) -> None:
-    _out(unit, task, lambda unit, task: _preempt(unit, task, abort=False))
+@commands.add("5f 04 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT", service=True, barrier=True)
+def preempt(unit: DeviceServer, task: Task) -> Steps | None:
+    return _out(unit, task, lambda unit, task: _preempt(unit, task, abort=False))
 
 
-@commands.add("5f 05 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT AND ABORT", service=True)
-def preempt_and_abort(unit: DeviceServer, task: Task) -> None:
-    _out(unit, task, lambda unit, task: _preempt(unit, task, abort=True))
+@commands.add("5f 05 ff 0000 ffffffff 00", "PERSISTENT RESERVE OUT, PREEMPT AND ABORT", service=True, barrier=True)
+def preempt_and_abort(unit: DeviceServer, task: Task) -> Steps | None:
+    return _out(unit, task, lambda unit, task: _preempt(unit, task, abort=True))
 
 
 def _preempt(unit: DeviceServer, task: Task, abort: bool) -> None:
@@ -290,8 +303,8 @@ def _preempt(unit: DeviceServer, task: Task, abort: bool) -> None:
                 unit.abort_initiator(other)
 
 
-@commands.add("5f 07 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER AND MOVE", service=True)
-def register_and_move(unit: DeviceServer, task: Task) -> None:
+@commands.add("5f 07 00 0000 ffffffff 00", "PERSISTENT RESERVE OUT, REGISTER AND MOVE", service=True, barrier=True)
+def register_and_move(unit: DeviceServer, task: Task) -> Steps | None:
     """Hands the reservation to another initiator, named by its TransportID."""
 
     def action(unit: DeviceServer, task: Task) -> None:
@@ -327,4 +340,4 @@ def register_and_move(unit: DeviceServer, task: Task) -> None:
         if data[17] & _UNREG:
             state.remove([task.initiator])
 
-    _out(unit, task, action)
+    return _out(unit, task, action)
