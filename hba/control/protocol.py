@@ -17,7 +17,6 @@ MAX_LINE = 1 << 20  # bytes of one request line, newline included
 MAX_CLIENTS = 32
 MAX_BACKLOG = 8 << 20  # bytes waiting for a slow reader before it is dropped
 PAUSE_BACKLOG = 1 << 20  # bytes waiting before no more of its requests are taken
-REQUESTS_PER_TURN = 4  # of one client, before the event loop gets its turn
 
 # error codes
 BAD_JSON = "bad-json"  # the line is no JSON object

@@ -1,8 +1,8 @@
 """The control socket, inside the adapter's event loop.
 
 Nothing here blocks and nothing a client does reaches further than its own connection: lines are bounded, replies are
-bounded, a client that does not read is first not listened to and then dropped, and only a few requests are served per
-turn of the loop, because the guest's register reads wait in the same loop.
+bounded, a client that does not read is first not listened to and then dropped, and one request is served in a turn of
+the loop, because the guest's register reads wait in the same loop.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import os
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from hba import __version__
-from hba.clock import S
+from hba.clock import MS, S
 from hba.control import protocol
 from hba.control.method import Call, Later, Method, Refused
 from hba.control.parts import Parts
@@ -27,6 +28,8 @@ from hba.loop import EventLoop
 from hba.vfio_user.server import listen
 
 _CHUNK = 65536
+COSTLY = MS // 2  # a request that takes as long is followed by a rest
+REST = 3  # times as long
 
 
 class ControlServer:
@@ -40,6 +43,9 @@ class ControlServer:
         self._socket: socket.socket | None = None
         self._identity = (0, 0)  # device and inode of the socket that is ours
         self._connections: set[Connection] = set()
+        self._asking: deque[Connection] = deque()  # those with a request, in turn
+        self._due = False
+        self._resting = False
 
     def start(self) -> None:
         """Listen. Raises `SocketError`."""
@@ -87,6 +93,38 @@ class ControlServer:
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
 
+    # -- whose turn it is -------------------------------------------------------------------------------------
+
+    def wanted(self, connection: Connection) -> None:
+        """A client has a request. One request is served in a turn of the loop, whoever's it is, and after one that took
+        long the loop is the guest's for a while: however many clients ask, most of the time is not theirs."""
+        if connection not in self._asking:
+            self._asking.append(connection)
+        self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        if self._asking and not self._due and not self._resting:
+            self._due = True
+            self.loop.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        taken = 0
+        if self._asking:
+            connection = self._asking.popleft()
+            begin = self.loop.clock.now()
+            connection.serve()
+            taken = self.loop.clock.now() - begin
+        self._due = False
+        if taken >= COSTLY:
+            self._resting = True
+            self.loop.clock.call_later(taken * REST, self._rested)
+        else:
+            self._serve_soon()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._serve_soon()
+
 
 def _send_last(peer: socket.socket, line: bytes) -> None:
     try:
@@ -107,7 +145,6 @@ class Connection:
         self._input = bytearray()
         self._output = bytearray()
         self._flush_due = False
-        self._serve_due = False
         self._closed = False
         server.loop.add_reader(self._fd, self._readable)
 
@@ -146,7 +183,7 @@ class Connection:
             return
         self.server.loop.remove_writer(self._fd)
         if self._input:
-            self._serve_soon()
+            self._look()
 
     def close(self) -> None:
         if self._closed:
@@ -173,37 +210,16 @@ class Connection:
             self.close()
             return
         self._input += data
-        self._serve()
+        self._look()
 
-    def _serve_soon(self) -> None:
-        if not self._serve_due:
-            self._serve_due = True
-            self.server.loop.call_soon(self._serve_next)
-
-    def _serve_next(self) -> None:
-        self._serve_due = False
-        if not self._closed:
-            self._serve()
-
-    def _serve(self) -> None:
-        """Serve some of the complete lines; come back for the rest; read no more while there is a rest."""
-        for _ in range(protocol.REQUESTS_PER_TURN):
-            if len(self._output) > protocol.PAUSE_BACKLOG:
-                break  # flush() comes back here
-            end = self._input.find(b"\n", 0, protocol.MAX_LINE)
-            if end < 0:
-                break
-            line = bytes(self._input[:end])
-            del self._input[: end + 1]
-            if line.strip():
-                self._put(self._answer(line))
-            if self._closed:
-                return
+    def _look(self) -> None:
+        """Whether there is a request to be served, or more to be read."""
         if self._input.find(b"\n", 0, protocol.MAX_LINE) >= 0:
-            self.server.loop.remove_reader(self._fd)
+            self.server.loop.remove_reader(self._fd)  # no more is read while there is a rest
             if len(self._output) <= protocol.PAUSE_BACKLOG:
-                self._serve_soon()
+                self.server.wanted(self)  # else flush() comes back here
         elif len(self._input) >= protocol.MAX_LINE:
+            self._input.clear()
             self._put(
                 protocol.error(None, protocol.BAD_JSON, f"a line is longer than {protocol.MAX_LINE} bytes", "send less")
             )
@@ -211,6 +227,19 @@ class Connection:
             self.close()
         else:
             self.server.loop.add_reader(self._fd, self._readable)
+
+    def serve(self) -> None:
+        """One complete line; its turn has come."""
+        if self._closed:
+            return
+        end = self._input.find(b"\n", 0, protocol.MAX_LINE)
+        if end >= 0:
+            line = bytes(self._input[:end])
+            del self._input[: end + 1]
+            if line.strip():
+                self._put(self._answer(line))
+        if not self._closed:
+            self._look()
 
     def _answer(self, line: bytes) -> bytes:
         request_id: object = None

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hba.clock import S, VirtualClock
+from hba.clock import MS, S, VirtualClock
 from hba.control import protocol
 from hba.control.client import CallRefused, ControlClient
 from hba.control.method import Call, Method, NoParams, Refused
@@ -327,3 +327,62 @@ def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path) ->
         client.close()
     server.close()
     loop.close()
+
+
+def test_one_request_a_turn_whoever_asks(tmp_path: Path) -> None:
+    """Many clients that ask without a pause leave the loop to the guest: it gets a turn after every request."""
+    order: list[str] = []
+
+    def slow(call: Call, params: NoParams) -> object:
+        order.append("request")
+        return None
+
+    with serving(tmp_path / "c", (Method("slow", slow, ""),)) as parts:
+        clients = [ControlClient(tmp_path / "c") for _ in range(6)]
+        for client in clients:
+            client._socket.sendall(protocol.encode({"id": 1, "method": "slow", "params": {}}) * 20)
+
+        def turn() -> None:
+            order.append("turn")
+            if order.count("request") < 6 * 20:
+                parts.loop.call_soon(turn)
+
+        parts.loop.call_from_thread(turn)
+        for client in clients:
+            for _ in range(20):
+                client._line()
+            client.close()
+    text = "".join("r" if what == "request" else "t" for what in order)
+    assert "rr" not in text.strip("r")
+
+
+def test_after_a_costly_request_the_loop_is_the_guests(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    loop = EventLoop(clock)
+    served: list[int] = []
+
+    def costly(call: Call, params: NoParams) -> object:
+        served.append(clock.now())
+        clock.advance(10 * MS)
+        return None
+
+    server = ControlServer(loop, tmp_path / "c", make_parts(loop), [Method("costly", costly, "")])
+    server.start()
+    peers = []
+    for _ in range(2):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(str(tmp_path / "c"))
+        peer.sendall(protocol.encode({"id": 1, "method": "costly", "params": {}}) * 2)
+        peers.append(peer)
+    for _ in range(20):
+        loop.run_once(0)
+    assert served == [0], "the next one waits, whoever asked"
+    for _ in range(3):
+        clock.advance(30 * MS)
+        for _ in range(5):
+            loop.run_once(0)
+    assert served == [0, 40 * MS, 80 * MS, 120 * MS]
+    server.close()
+    loop.close()
+    for peer in peers:
+        peer.close()
