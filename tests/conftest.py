@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from hba.clock import VirtualClock
 from hba.loop import EventLoop
 from hba.pci.function import PciFunction
 from hba.scsi.server import DeviceServer
@@ -59,7 +60,12 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((EventLoop, "run_once"), (DeviceServer, "execute"), (PciFunction, "region_write")):
+        for owner, name in (
+            (EventLoop, "run_once"),
+            (DeviceServer, "execute"),
+            (PciFunction, "region_write"),
+            (VirtualClock, "run_due"),
+        ):
             patch.setattr(owner, name, watched(getattr(owner, name)))
         patch.setenv(LIMIT_VARIABLE, str(LIMIT))
         patch.setenv(FILE_VARIABLE, str(tmp_path_factory.mktemp("turns") / "long"))

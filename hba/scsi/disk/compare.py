@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, CommandTable
-from hba.scsi.disk.verify import CHUNK, first_difference
+from hba.scsi.disk.verify import chunks, first_difference
 from hba.scsi.disk.vpd import MAX_COMPARE_BLOCKS
 from hba.scsi.sense import MISCOMPARE_DURING_VERIFY, CheckCondition, invalid_cdb
 from hba.scsi.task import Task
@@ -74,13 +74,12 @@ def orwrite16(unit: Disk, task: Task) -> Steps | None:
 def _or_writing(unit: Disk, views: list[memoryview], lba: int, fua: bool) -> Steps:
     store = unit.store()
     offset = lba * unit.block_size
-    for view in views:
-        for start in range(0, len(view), CHUNK):
-            part = view[start : start + CHUNK]
-            present = bytearray(len(part))
-            yield partial(store.read, [memoryview(present)], offset)
-            both = int.from_bytes(present, "little") | int.from_bytes(part, "little")
-            result = memoryview(both.to_bytes(len(part), "little"))
-            yield partial(store.write, [result], offset, fua=fua or unit.write_through)
-            offset += len(part)
+    for part in chunks(views):
+        present = bytearray(len(part))
+        yield partial(store.read, [memoryview(present)], offset)
+        both = int.from_bytes(present, "little") | int.from_bytes(part, "little")
+        result = memoryview(both.to_bytes(len(part), "little"))
+        yield partial(store.write, [result], offset, fua=fua or unit.write_through)
+        offset += len(part)
+        yield None
     unit.writes += 1

@@ -6,12 +6,14 @@ block over and over. What was never written verifies as zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hba.scsi.command import CONFLICTS, READS, CommandTable
 from hba.scsi.sense import MISCOMPARE_DURING_VERIFY, CheckCondition
 from hba.scsi.task import Task
+from hba.storage.vectors import cut, length_of, skip
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
@@ -50,21 +52,29 @@ def first_difference(left: memoryview | bytes | bytearray, right: memoryview | b
 
 
 def comparing(unit: Disk, views: list[memoryview], lba: int, count: int) -> Steps:
-    """Compare the medium with the initiator's bytes, view by view. Raises MISCOMPARE with the offset in the data."""
+    """Compare the medium with what was sent, a chunk in a turn. Raises MISCOMPARE with the offset in the data."""
     store = unit.store()
     offset = lba * unit.block_size
     done = 0
     scratch = bytearray(min(CHUNK, count * unit.block_size))
-    for view in views:
-        for start in range(0, len(view), CHUNK):
-            part = view[start : start + CHUNK]
-            target = memoryview(scratch)[: len(part)]
-            yield partial(store.read, [target], offset + done)
-            wrong = first_difference(target, part)
-            if wrong is not None:
-                raise CheckCondition(MISCOMPARE_DURING_VERIFY, done + wrong)
-            done += len(part)
+    for part in chunks(views):
+        target = memoryview(scratch)[: len(part)]
+        yield partial(store.read, [target], offset + done)
+        wrong = first_difference(target, part)
+        if wrong is not None:
+            raise CheckCondition(MISCOMPARE_DURING_VERIFY, done + wrong)
+        done += len(part)
+        yield None
     unit.verified_blocks += count
+
+
+def chunks(views: Sequence[memoryview]) -> Iterator[memoryview | bytes]:
+    """The initiator's bytes in pieces of CHUNK, however its memory is cut."""
+    rest: Sequence[memoryview] = views
+    while rest:
+        part = cut(rest, 0, CHUNK)
+        yield part[0] if len(part) == 1 else b"".join(part)
+        rest = skip(rest, length_of(part))
 
 
 def _reading(unit: Disk, lba: int, count: int) -> Steps:
@@ -148,6 +158,7 @@ def _writing_and_verifying(unit: Disk, views: list[memoryview], lba: int, count:
     yield partial(unit.store().write, views, lba * unit.block_size, fua=True)
     unit.writes += 1
     unit.written_blocks += count
+    yield None
     yield from comparing(unit, views, lba, count) if compare else _reading(unit, lba, count)
 
 
