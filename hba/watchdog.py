@@ -99,6 +99,10 @@ class WatchedLoop(EventLoop):
     def run_once(self, timeout: int | None = 0) -> None:
         self.watchdog.turn(lambda: super(WatchedLoop, self).run_once(timeout))
 
+    def close(self) -> None:
+        super().close()
+        self.watchdog.close()
+
 
 def make_loop() -> EventLoop:
     """The loop of a server: watched when the environment asks for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 import pytest
 
 from hba.loop import EventLoop
+from hba.watchdog import make_loop
 
 
 def burn(milliseconds: int) -> None:
@@ -91,3 +93,12 @@ def test_it_leaves_nothing_behind() -> None:
         "Watchdog(10**7, print).close()\nassert (signal.getsignal(signal.SIGPROF), len(gc.callbacks)) == before\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_loop_takes_its_watchdog_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGPROF), len(gc.callbacks)
+    monkeypatch.setenv("HBA_TURN_LIMIT", "50")
+    loop = make_loop()
+    assert signal.getsignal(signal.SIGPROF) != before[0]
+    loop.close()
+    assert (signal.getsignal(signal.SIGPROF), len(gc.callbacks)) == before
