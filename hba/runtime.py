@@ -35,6 +35,11 @@ def ensure_runtime_dir() -> Path:
         raise PermissionDenied(
             f"the runtime folder {path} cannot be made ({error.strerror}); set HBA_RUNTIME_DIR to one that can"
         ) from error
+    _check(path, status)
+    return path
+
+
+def _check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise PermissionDenied(f"the runtime folder {path} is not a folder; remove it, or set HBA_RUNTIME_DIR")
     if status.st_uid != os.getuid():
@@ -44,7 +49,6 @@ def ensure_runtime_dir() -> Path:
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
         raise PermissionDenied(f"the runtime folder {path} is open to others (mode {mode:o}); run: chmod 700 {path}")
-    return path
 
 
 def control_path(name: str) -> Path:
@@ -53,8 +57,17 @@ def control_path(name: str) -> Path:
 
 
 def control_sockets() -> list[Path]:
-    """The control sockets there are, by name; those of dead servers included."""
+    """The control sockets there are, by name; those of dead servers included. None when the folder is missing.
+
+    Raises `PermissionDenied` for a folder that a server would refuse: what is in there may be anybody's.
+    """
+    path = runtime_dir()
     try:
-        return sorted(path for path in runtime_dir().iterdir() if path.suffix == ".ctl" and path.is_socket())
-    except OSError:
+        _check(path, path.lstat())
+        return sorted(entry for entry in path.iterdir() if entry.suffix == ".ctl" and entry.is_socket())
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise PermissionDenied(
+            f"the runtime folder {path} cannot be read ({error.strerror}); set HBA_RUNTIME_DIR to one that can"
+        ) from error

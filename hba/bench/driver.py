@@ -40,6 +40,7 @@ SLOTS = 1024  # entries of the request ring: as many different requests before t
 REQUEST_PAGES = SLOTS * REQUEST_SIZE // PAGE_SIZE
 COMPLETION_PAGES = SLOTS * COMPLETION_SIZE // PAGE_SIZE
 MASK = SLOTS - 1
+MOST_CAPABILITIES = 48  # that have room in the first 256 bytes; more would be a list without end
 PATIENCE = 10_000  # ms without any completion before the server is given up
 SPINS = 40  # rounds of looks at the completion index, with the CPU offered to others in between, before sleeping
 LOOKS = 50
@@ -104,7 +105,9 @@ class BenchDriver:
 
     def _capability(self, wanted: int) -> int:
         at = self._client.region_read(CONFIG, 0x34, 1)[0]
-        while at:
+        for _ in range(MOST_CAPABILITIES):
+            if not at:
+                break
             kind, following = self._client.region_read(CONFIG, at, 2)
             if kind == wanted:
                 return at

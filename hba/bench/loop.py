@@ -10,17 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hba.bench.driver import SLOTS, Transfer
+from hba.errors import StorageError
 
 
 class PlainLoop:
     """`os.preadv` and `os.pwritev`, one after the other, into as much memory as the adapter's data area has, and of the
     same kind: shared, as a guest's RAM is (private memory would be of larger pages, and copies into it faster).
 
-    A context manager.
+    A context manager. Raises `StorageError` when the file cannot be opened.
     """
 
     def __init__(self, path: Path, data_size: int, writable: bool) -> None:
-        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{path}: the plain loop cannot open the file behind the unit ({error}); measure as the user of the "
+                "adapter, on its machine"
+            ) from error
         memory = os.memfd_create("hba-bench-loop", os.MFD_CLOEXEC)
         try:
             os.ftruncate(memory, data_size)

@@ -18,6 +18,7 @@ import psutil
 
 from hba.bench.driver import SLOTS, BenchDriver, Transfer
 from hba.bench.loop import PlainLoop
+from hba.errors import ControlError
 
 DATA_SIZE = 32 << 20  # bytes of guest memory for data
 PERCENTILES = (50, 90, 99, 99.9)
@@ -74,8 +75,16 @@ def measure(
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run the cases on the adapter at `socket`, served by process `pid`; `path`: the file behind the unit, if there is
-    one to run the loop on. `seconds`: of each side of each case, in `rounds` turns."""
-    server = psutil.Process(pid)
+    one to run the loop on. `seconds`: of each side of each case, in `rounds` turns.
+
+    Raises `HbaError` when the adapter, its process or the file is not what it was said to be.
+    """
+    try:
+        server = psutil.Process(pid)
+    except (psutil.Error, ValueError, OverflowError) as error:
+        raise ControlError(
+            f"the adapter says that it runs as process {pid}, which cannot be watched ({error}); measure on its machine"
+        ) from None
     results = []
     with BenchDriver(socket, DATA_SIZE, target, lun) as driver:
         blocks, block_size = driver.capacity()

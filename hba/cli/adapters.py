@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from hba.config.check import did_you_mean
 from hba.control.client import ControlClient
@@ -22,7 +24,10 @@ def adapter_option(command: F) -> F:
 
 
 def running(timeout: float = 2.0) -> tuple[list[ControlClient], list[tuple[Path, str]]]:
-    """Connections to all adapters that answer, and the sockets that do not, with the reason."""
+    """Connections to all adapters that answer, and the sockets that do not, with the reason.
+
+    Raises `PermissionDenied` for a runtime folder that is not ours alone.
+    """
     clients: list[ControlClient] = []
     dead: list[tuple[Path, str]] = []
     for path in control_sockets():
@@ -33,13 +38,41 @@ def running(timeout: float = 2.0) -> tuple[list[ControlClient], list[tuple[Path,
     return clients, dead
 
 
+@contextmanager
+def understood(client: ControlClient) -> Iterator[None]:
+    """For what only looks at an adapter's answer: one of another shape than it must have is a `ControlError`.
+
+    Nothing else may happen within, or a defect of it would be called the adapter's.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        msgspec.ValidationError,
+    ) as error:
+        raise ControlError(
+            f"the adapter at {client.path} gave an answer that this hba does not understand "
+            f"({type(error).__name__}: {error}); use the hba that started it, or see --json"
+        ) from error
+
+
 def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
-    """The adapter called `name` (or at that socket path), or the only one that runs. Raises `ControlError`."""
+    """The adapter called `name` (or at that socket path), or the only one that runs.
+
+    Raises `ControlError`, and `PermissionDenied` for a runtime folder that is not ours alone. A path is the user's own
+    word for where to go: it is gone to.
+    """
     if name is not None:
-        path = Path(name) if "/" in name else control_path(name)
-        if path.exists():
-            return ControlClient(path, timeout)
-        names = [socket.stem for socket in control_sockets()]
+        if "/" in name:
+            return ControlClient(name, timeout)
+        sockets = control_sockets()
+        if control_path(name) in sockets:
+            return ControlClient(control_path(name), timeout)
+        names = [socket.stem for socket in sockets]
         raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows the running ones')
     clients, dead = running(timeout)
     if len(clients) == 1:

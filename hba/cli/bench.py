@@ -8,13 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from hba.cli import output
-from hba.cli.adapters import connect
+from hba.cli.adapters import connect, understood
 from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
 from hba.errors import ControlError
+from hba.visible import visible
+
+
+class _Summary(msgspec.Struct):
+    """What a benchmark takes from an adapter's word."""
+
+    name: str
+    type: str
+    port: str
+    miniport: str | None
+    socket: str
+    pid: int
+    connected: bool
 
 
 @click.command("bench")
@@ -62,12 +76,14 @@ def command(
         else:
             client = connect(what)
         stack.enter_context(client)
-        summary = client.call("show.summary")
-        if summary["connected"]:
-            raise ControlError(f"adapter {summary['name']} has a client; a benchmark needs it alone")
+        answer = client.call("show.summary")
+        with understood(client):
+            summary = msgspec.convert(answer, _Summary)
+        if summary.connected:
+            raise ControlError(f"adapter {summary.name} has a client; a benchmark needs it alone")
         result = measure.measure(
-            summary["socket"],
-            summary["pid"],
+            summary.socket,
+            summary.pid,
             _file_of(client, unit),
             [*measure.CASES, *(measure.WRITING_CASES if writes else ())],
             target=unit[0],
@@ -75,12 +91,14 @@ def command(
             seconds=seconds,
             progress=_progress,
         )
-        level = client.call("show.verifier")["level"]
+        findings = client.call("show.verifier")
+        with understood(client):
+            level = str(findings["level"])
     report = {
-        "adapter": summary["name"],
-        "type": summary["type"],
-        "port": summary["port"],
-        "miniport": summary["miniport"],
+        "adapter": summary.name,
+        "type": summary.type,
+        "port": summary.port,
+        "miniport": summary.miniport,
         "verifier": level,
         "listen_s": None if started is None else started.listen_seconds,
         **result,
@@ -123,16 +141,18 @@ def _ports(as_json: bool) -> None:
 
 def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
     """The file behind the unit, to run the loop on."""
-    for found in client.call("lun.ls"):
-        if (found["target"], found["lun"]) == unit:
-            store = storage(found)
-            return Path(store["path"]) if store.get("kind") == "file" else None
+    units = client.call("lun.ls")
+    with understood(client):
+        for found in units:
+            if (found["target"], found["lun"]) == unit:
+                store = storage(found)
+                return Path(store["path"]) if store.get("kind") == "file" else None
     raise ControlError(f"the adapter has no unit {unit[0]}:{unit[1]}; `hba lun ls` shows those it has")
 
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r\033[K{text}", nl=False, err=True)
+        click.echo(f"\r\033[K{visible(text)}", nl=False, err=True)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hba.cli import output
-from hba.cli.adapters import connect
+from hba.cli.adapters import connect, understood
 from hba.control.events import TOPICS
 
 
@@ -26,7 +26,8 @@ def command(adapter: str | None, topics: tuple[str, ...], count: int | None, as_
             if as_json:
                 output.print_json_line(event)
             else:
-                click.echo(_line(event["event"], event["data"]))
+                with understood(client):
+                    output.say(_line(event["event"], event["data"]))
             if number == count:
                 return
 

@@ -10,8 +10,9 @@ import click
 import tomli
 
 from hba.cli import output
-from hba.cli.adapters import adapter_option, connect
+from hba.cli.adapters import adapter_option, connect, understood
 from hba.cli.views import luns
+from hba.control.client import ControlClient
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +90,8 @@ def ls(adapter: str | None, as_json: bool) -> None:
         value = client.call("lun.ls")
     if as_json:
         output.print_json(value)
-    else:
+        return
+    with understood(client):
         luns.brief(value)
 
 
@@ -129,7 +131,7 @@ def add(
         except tomli.TOMLDecodeError as error:
             raise click.UsageError(f"--set {option!r} is no line of TOML: {error}") from error
     with connect(adapter, OPENING) as client:
-        _answer(client.call("lun.add", unit=table), as_json)
+        _change(client, as_json, "lun.add", unit=table)
 
 
 @command.command("remove")
@@ -142,7 +144,8 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
         value = client.call("lun.remove", target=unit[0], lun=unit[1])
     if as_json:
         output.print_json(value)
-    else:
+        return
+    with understood(client):
         luns.announcement(value)
 
 
@@ -154,7 +157,7 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
 def eject(unit: tuple[int, int], force: bool, adapter: str | None, as_json: bool) -> None:
     """Take the medium out of a removable unit."""
     with connect(adapter, CLOSING) as client:
-        _answer(client.call("lun.eject", target=unit[0], lun=unit[1], force=force), as_json)
+        _change(client, as_json, "lun.eject", target=unit[0], lun=unit[1], force=force)
 
 
 @command.command("insert")
@@ -177,7 +180,7 @@ def insert(
     if medium is None:
         raise click.UsageError("Say what to insert: --file, --memory or --storage.")
     with connect(adapter, OPENING) as client:
-        _answer(client.call("lun.insert", target=unit[0], lun=unit[1], storage=medium), as_json)
+        _change(client, as_json, "lun.insert", target=unit[0], lun=unit[1], storage=medium)
 
 
 @command.command("resize")
@@ -188,7 +191,7 @@ def insert(
 def resize(unit: tuple[int, int], size: str, adapter: str | None, as_json: bool) -> None:
     """Give the medium the SIZE (bytes, or 64M, 1G, ...); the guest is told by a unit attention."""
     with connect(adapter) as client:
-        _answer(client.call("lun.resize", target=unit[0], lun=unit[1], size=size), as_json)
+        _change(client, as_json, "lun.resize", target=unit[0], lun=unit[1], size=size)
 
 
 @command.command("read-only")
@@ -199,12 +202,15 @@ def resize(unit: tuple[int, int], size: str, adapter: str | None, as_json: bool)
 def read_only_(unit: tuple[int, int], state: str, adapter: str | None, as_json: bool) -> None:
     """Write-protect the unit, or with `off` no longer."""
     with connect(adapter) as client:
-        _answer(client.call("lun.read_only", target=unit[0], lun=unit[1], read_only=state == "on"), as_json)
+        _change(client, as_json, "lun.read_only", target=unit[0], lun=unit[1], read_only=state == "on")
 
 
-def _answer(unit: dict[str, Any], as_json: bool) -> None:
+def _change(client: ControlClient, as_json: bool, method: str, **params: Any) -> None:
+    """Have the adapter do something to a unit, and show what it is then."""
+    unit = client.call(method, **params)
     if as_json:
         output.print_json(unit)
-    else:
+        return
+    with understood(client):
         luns.brief([unit])
         luns.announcement(unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ import click
 
 from hba import __version__
 from hba.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, HbaError
+from hba.visible import visible
 
 EXIT_INTERRUPTED = 130
 
@@ -78,8 +80,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _nobody_reads()
     except HbaError as error:
         _debug()
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+        for line in str(error).split("\n"):
+            click.echo(f"error: {visible(line)}", err=True)
         return error.exit_code
     except Exception as error:
         _debug()
@@ -89,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             click.echo(f"error: {full}", err=True)
             return full.exit_code
         click.echo(
-            f"internal error: {type(error).__name__}: {error}\n"
+            f"internal error: {visible(f'{type(error).__name__}: {error}')}\n"
             "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
             err=True,
         )
@@ -108,4 +110,7 @@ def _debug() -> None:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's character set has not is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())

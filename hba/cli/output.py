@@ -1,4 +1,8 @@
-"""Printing: tables for people (colour on a terminal, plain text elsewhere), JSON for programs."""
+"""Printing: tables for people (colour on a terminal, plain text elsewhere), JSON for programs.
+
+Names, messages and serial numbers come from control sockets, where the server or through it the guest chose them. What
+is printed here goes through `visible`, so that none of them can speak to the terminal; JSON has escapes of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,15 @@ from typing import Any, TypeVar
 
 import click
 
+from hba.visible import visible
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+# What an adapter answers is bounded; what becomes of it here is, too: a column is not made as wide as one absurd cell
+# in each of its rows, nor a row for each item with a cell for every key that any of them has.
+MAX_WIDTH = 200  # characters that others are filled up to
+MAX_COLUMNS = 64
+MAX_DIGITS = 16
 
 
 def json_option(command: F) -> F:
@@ -18,33 +30,40 @@ def json_option(command: F) -> F:
 
 
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """All in ASCII: what could move a terminal's cursor or turn its text round is escaped."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_json_line(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value))
     sys.stdout.flush()
 
 
+def say(text: str, err: bool = False) -> None:
+    """A line of text."""
+    click.echo(visible(text), err=err)
+
+
 def heading(text: str) -> None:
-    click.echo(click.style(text, bold=True))
+    click.echo(click.style(visible(text), bold=True))
 
 
 def line(text: str, indent: int = 2) -> None:
-    click.echo(" " * indent + text)
+    say(" " * indent + text)
 
 
 def pairs(rows: Iterable[tuple[str, object]], indent: int = 2) -> None:
     """Aligned `name  value` lines; what is None or empty is left out."""
-    kept = [(name, text(value)) for name, value in rows if value not in (None, "", [], {})]
-    width = max((len(name) for name, _ in kept), default=0)
+    kept = [(visible(name), text(value)) for name, value in rows if value not in (None, "", [], {})]
+    width = _width(name for name, _ in kept)
     for name, value in kept:
         line(f"{name:<{width}}  {value}", indent)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 2) -> None:
     """Aligned columns; numbers to the right. On a terminal with rich's look, else plain."""
-    cells = [[text(cell) for cell in row] for row in rows]
+    columns = [visible(name) for name in columns]
+    cells = [[visible(text(cell)) for cell in row] for row in rows]
     rows = list(cells)
     if not cells:
         return
@@ -52,7 +71,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int 
     if sys.stdout.isatty():
         _rich_table(columns, cells, numeric, indent)
         return
-    widths = [max(len(columns[at]), *(len(row[at]) for row in cells)) for at in range(len(columns))]
+    widths = [_width([columns[at], *(row[at] for row in cells)]) for at in range(len(columns))]
     for row in ([_title(name) for name in columns], *cells):
         parts = [
             cell.rjust(width) if right else cell.ljust(width)
@@ -65,13 +84,18 @@ def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bo
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text  # not markup: a cell may hold brackets, and what is in them must not become a style
 
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name, right in zip(columns, numeric, strict=True):
-        shown.add_column(_title(name), justify="right" if right else "left", no_wrap=right)
+        shown.add_column(Text(_title(name)), justify="right" if right else "left", no_wrap=right)
     for row in cells:
-        shown.add_row(*(cell.replace("[", "\\[") for cell in row))
+        shown.add_row(*map(Text, row))
     Console(highlight=False).print(Padding(shown, (0, 0, 0, indent)))
+
+
+def _width(cells: Iterable[str]) -> int:
+    return min(MAX_WIDTH, max(map(len, cells), default=0))
 
 
 def _title(name: str) -> str:
@@ -110,7 +134,7 @@ def size(value: object) -> str:
 
 
 def hexadecimal(value: object, digits: int = 0) -> str:
-    return f"0x{value:0{digits}x}" if isinstance(value, int) else text(value)
+    return f"0x{value:0{min(digits, MAX_DIGITS)}x}" if isinstance(value, int) else text(value)
 
 
 def duration(nanoseconds: object) -> str:
@@ -134,7 +158,11 @@ def generic(value: object, indent: int = 2) -> None:
                 generic(item, indent + 2)
     elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         columns = list(dict.fromkeys(key for item in value for key in item if not _nested(item[key])))
-        table(columns, [[item.get(column) for column in columns] for item in value], indent)
+        if len(columns) <= MAX_COLUMNS:
+            table(columns, [[item.get(column) for column in columns] for item in value], indent)
+        else:
+            for item in value:
+                generic(item, indent)
     elif value not in (None, [], {}):
         line(text(value), indent)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hba.cli import output
-from hba.cli.adapters import connect
+from hba.cli.adapters import connect, understood
 from hba.cli.views import config, counters, dma, glance, irq, luns, queues, regs, verifier
 
 View = Callable[[Any], None]
@@ -39,18 +39,20 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             if as_json:
                 output.print_json(value)
             else:
-                view(value)
+                with understood(client):
+                    view(value)
             return
         value = client.call("show.all")
     if as_json:
         output.print_json(value)
         return
-    if subject is None:
-        glance.view(value)
-        return
-    for key, (_, view) in SUBJECTS.items():
-        output.heading(key)
-        view(value[key])
+    with understood(client):
+        if subject is None:
+            glance.view(value)
+            return
+        for key, (_, view) in SUBJECTS.items():
+            output.heading(key)
+            view(value[key])
 
 
 def _sort_out(words: tuple[str, ...]) -> tuple[str | None, str | None]:

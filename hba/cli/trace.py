@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
+import msgspec
 
 from hba.cli import output
-from hba.cli.adapters import connect
+from hba.cli.adapters import connect, understood
 from hba.control.client import ControlClient
+from hba.errors import ControlError
 
 
 @click.command("trace")
@@ -22,22 +26,41 @@ def command(adapter: str | None, last: int | None, as_json: bool) -> None:
         for time, kind, srb, detail in read(client, last):
             if as_json:
                 output.print_json_line([time, kind, srb, detail])
-            else:
+                continue
+            with understood(client):
                 number = f"#{srb}" if srb else ""
-                click.echo(f"{time / 1e9:.6f} {kind:24} {number:8} {output.text(detail) or ''}".rstrip())
+                output.say(f"{time / 1e9:.6f} {kind:24} {number:8} {output.text(detail) or ''}".rstrip())
 
 
 Line = tuple[int, str, int, object]
 
 
-def read(client: ControlClient, last: int | None = None) -> list[Line]:
-    """All events recorded and kept until now, or the `last` ones."""
-    page = client.call("trace.read", limit=1)
-    end = page["recorded"]
-    start = page["start"] if last is None else max(page["start"], end - last)
-    lines: list[Line] = []
+class _Page(msgspec.Struct):
+    """A reply of `trace.read`: events from number `start` on, and the number of the one after them."""
+
+    start: int
+    next: int
+    recorded: int
+    events: list[Line]
+
+
+def read(client: ControlClient, last: int | None = None) -> Iterator[Line]:
+    """All events recorded and kept until now, or the `last` ones; a page at a time."""
+    page = _page(client, limit=1)
+    end = page.recorded
+    start = page.start if last is None else max(page.start, end - last)
     while start < end:
-        page = client.call("trace.read", start=start)
-        lines += [(event[0], event[1], event[2], event[3]) for event in page["events"]]
-        start = page["next"]
-    return lines if last is None else lines[-last:]
+        page = _page(client, start=start)
+        if page.next <= start:
+            raise ControlError(
+                f"the adapter at {client.path} says that its trace has more, and does not give it; use the hba that "
+                "started it"
+            )
+        yield from page.events[: max(0, end - page.start)]
+        start = page.next
+
+
+def _page(client: ControlClient, **params: int) -> _Page:
+    page = client.call("trace.read", **params)
+    with understood(client):
+        return msgspec.convert(page, _Page)

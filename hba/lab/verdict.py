@@ -8,6 +8,7 @@ from rich.table import Table
 
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
+from hba.visible import visible
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
@@ -20,9 +21,10 @@ def print_outcome(console: Console, suite: Suite, outcome: Outcome, seconds: flo
     table.add_column("s", justify="right")
     for case in outcome.cases:
         colour = _COLOURS[case.outcome]
-        text = escape(case.name)
+        text = escape(visible(case.name))
         if case.message and case.outcome != "passed":
-            text += f"\n[dim]{escape(case.message.strip()[:600])}[/dim]"
+            message = "\n".join(map(visible, case.message.strip()[:600].expandtabs().split("\n")))
+            text += f"\n[dim]{escape(message)}[/dim]"
         table.add_row(f"[{colour}]{case.outcome}[/{colour}]", text, f"{case.seconds:.1f}")
     console.print(table)
     counts = ", ".join(f"{outcome.count(name)} {name}" for name in _COLOURS)
@@ -44,13 +46,12 @@ def print_seen(console: Console, seen: Seen) -> None:
     table.add_row("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none")
     console.print(table)
     for line in seen.storage_errors:
-        console.print(f"  [red]{escape(line)}[/red]", soft_wrap=True)
+        console.print(f"  [red]{escape(visible(line))}[/red]", soft_wrap=True)
     for rule, count in seen.counts.items():
-        console.print(f"  {escape(rule)}: {count} x (`hba explain {escape(rule)}` tells the rule)")
+        console.print(f"  {escape(visible(rule))}: {count} x (`hba explain {escape(visible(rule))}` tells the rule)")
     for finding in seen.findings[-5:]:
-        console.print(
-            f"  {escape(str(finding['severity']))} {escape(str(finding['rule']))}: {escape(str(finding['message']))}"
-        )
+        said = f"{finding['severity']} {finding['rule']}: {finding['message']}"
+        console.print(f"  {escape(visible(said))}")
 
 
 def _bytes(count: int) -> str:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TextIO
 
+from hba.visible import visible
+
 
 class Report:
     """Each call writes one line at once, so that lines of several processes do not mix."""
@@ -36,7 +38,7 @@ class Report:
             self._line({"event": "restarting", "adapter": adapter, "message": message, "number": number, "most": most})
         again = f"it is started again ({number} of {most} times in {window:.0f} s)"
         lost = "its client has to connect anew; memory units are empty, and units added at run time are gone"
-        self._text(self._err, f"error: adapter {adapter}: {message}; {again}; {lost}")
+        self._text(self._err, f"error: adapter {adapter}: {visible(message)}; {again}; {lost}")
 
     def gave_up(self, adapter: str, message: str, deaths: int, window: float) -> None:
         """It died again and stays dead."""
@@ -48,7 +50,7 @@ class Report:
         """It ended by itself; `code` is the exit code that says why (README, "Exit codes")."""
         if self._json:
             self._line({"event": "failed", "adapter": adapter, "message": message, "exit_code": code})
-        self._text(self._err, "\n".join(f"error: adapter {adapter}: {line}" for line in message.splitlines()))
+        self._text(self._err, "\n".join(f"error: adapter {adapter}: {visible(line)}" for line in message.split("\n")))
 
     def _line(self, message: dict[str, object]) -> None:
         self._text(self._out, json.dumps(message))

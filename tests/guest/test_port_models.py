@@ -73,7 +73,7 @@ def run(experiment: Experiment, command: str) -> str:
 
 def traced(control: ControlClient) -> list[Line]:
     """The whole trace of an adapter at rest."""
-    lines = read(control)
+    lines = list(read(control))
     assert lines[0][0] <= lines[-1][0]
     return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.cli.output import generic, size, table
+from hba.cli.output import generic, say, size, table
 
 STORAGE = ("storage", "backend", "medium")  # where a unit keeps what its back end says
 
@@ -36,7 +36,7 @@ def brief(value: list[dict[str, Any]]) -> None:
     for unit in value:
         if count := unit.get("storage_errors"):
             latest = unit["latest_storage_error"]
-            print(f"unit {unit['target']}:{unit['lun']}: storage errors: {count}, the latest: {latest}")
+            say(f"unit {unit['target']}:{unit['lun']}: storage errors: {count}, the latest: {latest}")
 
 
 def announcement(unit: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ def announcement(unit: dict[str, Any]) -> None:
     told = unit.get("announcement") or {"state": "posted"}
     if told["state"] != "posted":
         yet = " yet" if told["state"] == "waiting" else ""
-        print(f"unit {unit['target']}:{unit['lun']}: the guest was not told{yet}: {told['why']}")
+        say(f"unit {unit['target']}:{unit['lun']}: the guest was not told{yet}: {told['why']}")
 
 
 def storage(unit: dict[str, Any]) -> dict[str, Any]:
