@@ -6,9 +6,12 @@ the port and the miniports pass them on; the storage reads and writes `views` in
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol
 
+FEW = 8  # views; more are not walked to find one
 Segment = tuple[int, int]  # (bus address, length in bytes)
 
 
@@ -21,13 +24,30 @@ class DmaBuffer:
     `length`    bytes in all.
     """
 
-    __slots__ = ("length", "segments", "views")
+    __slots__ = ("_segment_ends", "_view_ends", "length", "segments", "views")
     by_message = False  # `commit` has something to do
 
     def __init__(self, segments: Sequence[Segment], views: list[memoryview], length: int) -> None:
         self.segments = segments
         self.views = views
         self.length = length
+        # Where each ends, counted from the beginning; made when somebody looks into a list of many.
+        self._segment_ends: list[int] | None = None
+        self._view_ends: list[int] | None = None
+
+    def segment_at(self, offset: int) -> Segment | None:
+        """(bus address, bytes contiguous from there) of byte `offset`; None outside."""
+        if not 0 <= offset < self.length:
+            return None
+        ends = self._segment_ends
+        if ends is None:
+            ends = self._segment_ends = list(accumulate(length for _, length in self.segments))
+        index = bisect_right(ends, offset)
+        if index == len(ends):
+            return None
+        address, length = self.segments[index]
+        left = ends[index] - offset
+        return address + length - left, left
 
     def commit(self, transferred: int) -> None:
         """Make the first `transferred` bytes visible to the guest. Nothing to do for memory that is mapped here;
@@ -38,9 +58,17 @@ class DmaBuffer:
         if offset == 0 and length >= self.length:
             return self.views
         result: list[memoryview] = []
-        for view in self.views:
+        views, first = self.views, 0
+        if offset and len(views) > FEW:
+            ends = self._view_ends
+            if ends is None:
+                ends = self._view_ends = list(accumulate(map(len, views)))
+            first = bisect_right(ends, offset)
+            offset -= ends[first - 1] if first else 0
+        for index in range(first, len(views)):
             if length <= 0:
                 break
+            view = views[index]
             size = len(view)
             if offset >= size:
                 offset -= size

@@ -163,10 +163,6 @@ def physical_address(request: Request, dma: DmaBuffer, offset: int) -> tuple[int
     segments = dma.segments
     if not offset and segments:
         return segments[0]
-    if offset < 0 or offset >= dma.length or request.state == COMPLETED:
+    if request.state == COMPLETED:
         return None
-    for address, length in segments:
-        if offset < length:
-            return address + offset, length - offset
-        offset -= length
-    return None
+    return dma.segment_at(offset)
