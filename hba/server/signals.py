@@ -22,9 +22,10 @@ class SignalPipe:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def read(self) -> list[int]:
-        """The signals that came since the last call."""
+        """The signals that came since the last call. The interpreter notes every signal that has a handler in Python,
+        also those that are no business of ours (a profiler's)."""
         try:
-            return list(os.read(self.fd, 256))
+            return [number for number in os.read(self.fd, 256) if number in self._before]
         except BlockingIOError:
             return []
 

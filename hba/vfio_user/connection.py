@@ -334,15 +334,12 @@ class Connection:
 
     @property
     def gone(self) -> bool:
-        """The client has hung up, whether that was noticed yet or not."""
+        """The client has hung up, whether that was noticed yet or not; what it sent before may be unread."""
         if self._why is not None:
             return True
-        try:
-            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError:
-            return True
+        poller = select.poll()
+        poller.register(self._sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
 
     # -- DMA by message ---------------------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A guest that means harm: whatever a PVSCSI driver can write, it writes, at random and fast.
 
 Most of what it does is nearly right, or nothing would get past the first check.

@@ -123,6 +123,22 @@ def test_a_second_client_is_refused_at_once(loop: EventLoop, tmp_path: Path) -> 
     engine.close()
 
 
+def test_who_left_with_much_unread_leaves_the_seat(loop: EventLoop, tmp_path: Path) -> None:
+    """The next client, which came at once, was refused."""
+    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    engine.start()
+    first = VfioUserClient.connect(tmp_path / "s")
+    run_beside(loop, first.version)
+    for _ in range(200):
+        first.region_write(BAR0, 0, bytes(4), posted=True)
+    first.close()
+    with VfioUserClient.connect(tmp_path / "s") as second:
+        engine._accept()  # before what the first one sent was looked at
+        run_beside(loop, second.version)
+        assert engine.snapshot()["refused"] == 0
+    engine.close()
+
+
 def test_the_client_may_leave_and_come_back(loop: EventLoop, tmp_path: Path) -> None:
     device = FakeDevice()
     engine = NativeEngine(loop, tmp_path / "s", device)

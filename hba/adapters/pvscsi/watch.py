@@ -160,12 +160,13 @@ class GuestWatch:
             return
         segments = srb.mdl.segments
         if len(segments) > 1 and srb.srb_flags & SRB_FLAGS_UNSPECIFIED_DIRECTION != SRB_FLAGS_DATA_OUT:
-            ordered = sorted(segments)
-            for (start, size), (after, _size) in pairwise(ordered):
-                if start + size > after:
-                    self.verifier.report(
-                        "GD-08", f"0x{start:x}+0x{size:x} and 0x{after:x} overlap", where=where, srb=repr(srb)
-                    )
+            overlaps = [(one, two) for one, two in pairwise(sorted(segments)) if sum(one) > two[0]]
+            if overlaps:
+                (start, size), (after, _) = overlaps[0]
+                more = f", and {len(overlaps) - 1} more" if len(overlaps) > 1 else ""
+                self.verifier.report(
+                    "GD-08", f"0x{start:x}+0x{size:x} and 0x{after:x} overlap{more}", where=where, srb=repr(srb)
+                )
         if flags & FLAG_WITH_SG_LIST:
             size = PAGE_SIZE - address % PAGE_SIZE
             size = min(size, 16 * len(segments))  # joined neighbours make it shorter than the list: still its head
