@@ -6,7 +6,8 @@ knows at once. So the common case (page cache, memory) costs no callback, and no
 
 `views` are writable (read) or readable (write) memoryviews of guest memory: data is never copied on the way.
 A store that has gone (server left, disk pulled) answers ENODEV until it is back; `on_event` tells both.
-Offsets and lengths are bytes. A back end never reads or writes less than asked: short is an error.
+Offsets and lengths are bytes, of whole blocks of the unit above (so of 512 bytes at least); the views need not be
+blocks. A back end never reads or writes less than asked: short is an error.
 """
 
 from __future__ import annotations

@@ -1,22 +1,5 @@
-from __future__ import annotations
+"""A real event loop and its workers, as the tests of the stores have them."""
 
-from collections.abc import Iterator
+from tests.storage.conftest import loop, workers
 
-import pytest
-
-from hba.loop import EventLoop
-from hba.storage.workers import WorkerPool
-
-
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    loop = EventLoop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def workers(loop: EventLoop) -> Iterator[WorkerPool]:
-    pool = WorkerPool(loop, threads=2)
-    yield pool
-    assert pool.shutdown(), "a storage call hangs"
+__all__ = ["loop", "workers"]

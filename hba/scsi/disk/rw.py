@@ -215,6 +215,8 @@ def read_blocks(unit: MediumUnit, task: Task, lba: int, count: int, byte: int, f
 def _reading(unit: MediumUnit, task: Task, lba: int, count: int, fua: bool) -> Steps:
     views = unit.data_in(task, count * unit.block_size)
     length = sum(map(len, views))
+    if spare := -length % unit.block_size:  # room for a part of the last block; stores are asked for whole ones
+        views = [*views, memoryview(bytearray(spare))]
     store = unit.store()
     if fua and not unit.write_through:
         # SBC-4: what FUA reads is on the medium; so what the cache still has goes there first
