@@ -9,7 +9,9 @@ import pytest
 from hba.clock import VirtualClock
 from hba.errors import StorageError
 from hba.scsi import sense
+from hba.scsi.bus import ScsiBus
 from hba.scsi.disk.disk import Disk
+from hba.storage.memory import MemoryBackend
 from tests.scsi.util import Deferred, be, disk, make_task, read10, run, write10
 
 TUR = "000000000000"
@@ -188,3 +190,20 @@ def test_close_stops_what_runs_in_the_background() -> None:
     run(unit, sanitize(BLOCK_ERASE, flags=0x80))
     unit.close()
     advance(unit)
+
+
+def test_a_sanitize_that_finds_no_space_says_so_and_is_continued() -> None:
+    store = MemoryBackend(64 << 20, limit=8 << 20)
+    told: list[str] = []
+    unit = disk(backend=store)
+    bus = ScsiBus()
+    bus.on_storage = lambda event, target, lun: told.append(event)
+    bus.attach(0, 0, unit)
+    pattern = bytes((0x01, 0, 0, 4)) + b"\xa5" * 4
+    assert run(unit, "48010000000000000800", out=pattern).condition == sense.SANITIZE_COMMAND_FAILED
+    assert any("may not use more than" in text for text in told)
+    assert store.used <= 8 << 20
+    assert run(unit, "000000000000").condition == sense.SANITIZE_COMMAND_FAILED
+    store.limit = 128 << 20
+    assert run(unit, "48010000000000000800", out=pattern).status == 0
+    assert run(unit, read10(0, 1), 512).data == b"\xa5" * 512

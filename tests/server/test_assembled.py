@@ -10,12 +10,13 @@ import pytest
 
 from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE
 from hba.bench import own_server
-from hba.bench.driver import MASK, BenchDriver
+from hba.bench.driver import BASE, MASK, BenchDriver
 from hba.bench.own_server import OwnServer
 from hba.control.client import ControlClient
 from hba.control.protocol import encode
 from hba.errors import GuestError, StorageError
 from hba.storage import libnbd
+from hba.vfio_user.client import GuestRam, VfioUserClient
 
 FOREVER = 3600.0
 
@@ -205,3 +206,24 @@ def test_a_reboot_is_no_new_guest(server: OwnServer) -> None:
         driver._client.reset()
         unit = client.call("lun.ls")[0]
         assert list(unit["reservations"]["keys"]) == ["7"] and unit["unit_attentions"] == {"7": ["062902"]}
+
+
+def test_what_a_guest_left_behind_is_not_used_in_the_memory_of_the_next(server: OwnServer) -> None:
+    """Its ring addresses lived on: a unit that was added then wrote into two pages of the next guest's memory."""
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with BenchDriver(server.socket, 1 << 20) as driver:
+            driver.capacity()
+            size = driver.ram.size
+        left(client)
+        with VfioUserClient.connect(server.socket) as second, GuestRam(size, BASE) as ram:
+            second.version()
+            second.map_ram(ram)
+            second.region_write(7, 0x04, b"\x06\x00")
+            for target in range(20, 30):
+                answer = client.call("lun.add", unit={"target": target, "storage": {"kind": "memory", "size": "1M"}})
+                assert "no driver has set up" in answer["announcement"]["why"]
+            second.region_write(0, 0x4018, bytes(4))
+            second.region_read(0, 8, 4)
+            client.call("ping")
+            assert not any(ram.view)
