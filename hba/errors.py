@@ -6,6 +6,8 @@ a traceback and exits with `exit_code`; the codes are documented in README.md ("
 
 from __future__ import annotations
 
+from copy import copy
+
 EXIT_OK = 0
 EXIT_FAILED = 1  # it ran, and the verdict is red
 EXIT_USAGE = 2  # wrong command line (click's own code)
@@ -41,14 +43,25 @@ class SocketError(HbaError):
 class StorageError(HbaError):
     """A backing store cannot be opened or no longer does what it should.
 
-    `errno` is the operating system's code where there is one; the SCSI layer turns it into sense data.
+    `errno` is the operating system's code where there is one, `operation` what failed ("read", "write", "flush", ...)
+    where that is known; the SCSI layer turns both into sense data.
     """
 
     exit_code = EXIT_STORAGE
+    operation = ""
 
     def __init__(self, message: str, errno: int = 0) -> None:
         super().__init__(message)
         self.errno = errno
+
+    def during(self, operation: str) -> StorageError:
+        """This error as one of `operation`; one that knows what failed further down keeps that."""
+        if self.operation:
+            return self
+        error = copy(self)
+        error.operation = operation
+        error.__cause__ = self.__cause__
+        return error
 
 
 class PermissionDenied(HbaError):

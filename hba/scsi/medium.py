@@ -23,7 +23,7 @@ from hba.scsi.sense import (
 )
 from hba.scsi.server import DeviceServer, Identity, Steps
 from hba.scsi.state import SavedState
-from hba.scsi.storage_sense import condition_for, is_writing
+from hba.scsi.storage_sense import condition_for, was_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
 from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend, Read
@@ -176,11 +176,14 @@ class MediumUnit(DeviceServer):
         return buffer.slice(0, length)
 
     def _storage_failed(self, task: Task, error: StorageError) -> None:
-        if is_writing(task):
+        self.count_error(was_writing(task, error))
+        super()._storage_failed(task, error)
+
+    def count_error(self, writing: bool) -> None:
+        if writing:
             self.write_errors += 1
         else:
             self.read_errors += 1
-        super()._storage_failed(task, error)
 
     # -- stability --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from hba.scsi.sense import (
 )
 from hba.scsi.server import CHECK_CONDITION
 from hba.scsi.spc.report_luns import encode_lun
-from hba.scsi.storage_sense import condition_for, is_writing
+from hba.scsi.storage_sense import condition_for, was_writing
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
 from hba.scsi.trouble import Trouble
 from hba.scsi.unit import LogicalUnit
@@ -146,7 +146,7 @@ class PassThrough(LogicalUnit):
         if error.errno == errno.EINVAL:  # the kernel cannot send such a command: a CDB or a transfer of such a length
             return self._refuse(task, CheckCondition(INVALID_FIELD_IN_CDB))
         self.trouble.note(error)
-        return self._refuse(task, condition_for(error, is_writing(task)))
+        return self._refuse(task, condition_for(error, was_writing(task, error)))
 
     def _refuse(self, task: Task, condition: CheckCondition) -> bool:
         task.status = CHECK_CONDITION

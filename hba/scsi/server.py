@@ -1,9 +1,9 @@
 """The device server all device types share: admission, order, dispatch, ending, unit attentions, resets (SAM-5, SPC-4).
 
 A command's handler (see `hba.scsi.command`) returns None, data-in bytes, PENDING (somebody will call `finish_io`),
-or a generator that yields operations. An
-operation is `partial(backend.read, views, offset)` or the like: called with `done`, it says True when it has finished
-at once. `None` instead of an operation gives the event loop a turn. Errors are thrown into the generator.
+or a generator that yields operations. An operation is `backend.flush` or `partial(backend.read, views, offset)` or the
+like: called with `done`, it says True when it has finished at once. `None` instead of an operation gives the event loop
+a turn. Errors are thrown into the generator; they say which operation failed, so that the sense data does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hba.scsi.sense import (
     invalid_parameter,
 )
 from hba.scsi.state import SavedState
-from hba.scsi.storage_sense import SenseError, condition_for, is_writing
+from hba.scsi.storage_sense import SenseError, condition_for, was_writing
 from hba.scsi.task import (
     ACA,
     DATA_IN,
@@ -67,6 +67,15 @@ PENDING = False
 MAX_WAITING = 4096  # more than any adapter's rings hold; beyond it TASK SET FULL
 
 log = logging.getLogger(__name__)
+
+
+def _name(operation: Operation) -> str:
+    """What an operation does to the store: "read", "write", "flush", ..."""
+    return str(getattr(operation, "func", operation).__name__)
+
+
+def _ended(resume: Callable[[StorageError | None], None], name: str, error: StorageError | None) -> None:
+    resume(None if error is None else error.during(name))
 
 
 class Identity:
@@ -369,11 +378,12 @@ class DeviceServer(LogicalUnit):
             if operation is None:
                 self.clock.call_later(0, partial(resume, None))
                 return
+            name = _name(operation)
             try:
-                if not operation(resume):
+                if not operation(partial(_ended, resume, name)):
                     return
             except StorageError as failure:
-                error = failure
+                error = failure.during(name)
 
     def _continue(self, task: Task, steps: Steps, error: StorageError | None) -> None:
         if self._in_flight.get(task) is not steps:
@@ -463,7 +473,7 @@ class DeviceServer(LogicalUnit):
     def _storage_failed(self, task: Task, error: StorageError) -> None:
         self.store_failed(error)
         task.transferred = 0
-        self._refuse(task, condition_for(error, is_writing(task), self.error_lba(task)))
+        self._refuse(task, condition_for(error, was_writing(task, error), self.error_lba(task)))
 
     def _defect(self, task: Task, error: Exception) -> None:
         """A defect of ours must not take the adapter down: the guest gets a hardware error, the log the traceback."""

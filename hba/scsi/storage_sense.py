@@ -7,6 +7,7 @@ import errno
 from hba.errors import StorageError
 from hba.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
+    INVALID_COMMAND_OPERATION_CODE,
     NOT_READY_CAUSE_NOT_REPORTABLE,
     NOT_READY_COMMUNICATION_FAILURE,
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
@@ -36,13 +37,20 @@ _UNREACHABLE = frozenset(
 )
 
 
+_REFUSED = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
+_OPTIONAL = frozenset(("zero", "discard"))  # operations that a store need not have
+
+
 # What the direction of the data does not tell (SBC-4).
 _READING = frozenset((0x2F, 0x8F, 0xAF, 0x34, 0x90))  # VERIFY, PRE-FETCH
 _FLUSHING = frozenset((0x35, 0x91, 0x1B))  # SYNCHRONIZE CACHE, START STOP UNIT
 
 
-def is_writing(task: Task) -> bool:
-    """Whether the medium was being written when a command failed."""
+def was_writing(task: Task, error: StorageError) -> bool:
+    """Whether the medium was being written when `task` failed: by the operation that did, where the error has it (a
+    command may both read and write); else, of a command that is a single operation, by the command."""
+    if error.operation:
+        return error.operation != "read"
     opcode = task.cdb[0] if task.cdb else 0
     return opcode in _FLUSHING or (task.direction != DATA_IN and opcode not in _READING)
 
@@ -63,6 +71,9 @@ def condition_for(error: StorageError, writing: bool, lba: int | None = None) ->
     gone          NOT READY, cause not reportable
     unreachable   NOT READY, LOGICAL UNIT COMMUNICATION FAILURE
     no memory     HARDWARE ERROR, INTERNAL TARGET FAILURE
+    cannot        ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE for zeroing and giving up space, which need not be
+                  there; else, and when it calls the request wrong, HARDWARE ERROR, INTERNAL TARGET FAILURE: the guest
+                  asked for nothing that the unit has not announced, and the medium is not at fault
     all else      MEDIUM ERROR, UNRECOVERED READ ERROR or WRITE ERROR
     """
     if isinstance(error, SenseError):
@@ -76,6 +87,8 @@ def condition_for(error: StorageError, writing: bool, lba: int | None = None) ->
         return CheckCondition(NOT_READY_CAUSE_NOT_REPORTABLE)
     if code in _UNREACHABLE:
         return CheckCondition(NOT_READY_COMMUNICATION_FAILURE)
-    if code in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+    if code in _REFUSED and error.operation in _OPTIONAL:
+        return CheckCondition(INVALID_COMMAND_OPERATION_CODE)
+    if code in _REFUSED or code in (errno.EINVAL, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         return CheckCondition(INTERNAL_TARGET_FAILURE)
     return CheckCondition(WRITE_ERROR if writing else UNRECOVERED_READ_ERROR, lba)

@@ -207,12 +207,16 @@ class Granular(Backend):
                     error = problem
             done(error)
 
-        join = Join(read)
+        join = Join(lambda error: read(None if error is None else error.during("read")))  # not the write it is for
         if before:
             join.start(lambda done: self.inner.read([whole[:granule]], first, done))
         if after and (not before or end - first > granule):
             join.start(lambda done: self.inner.read([whole[-granule:]], end - granule, done))
-        return join.finish() and merged(done)
+        try:
+            at_once = join.finish()
+        except StorageError as problem:
+            raise problem.during("read") from problem.__cause__
+        return at_once and merged(done)
 
     def _change(self, offset: int, length: int, start: Callable[[Done], bool], done: Done) -> bool:
         """`start` it once no other change of its granules is under way or was asked for before."""

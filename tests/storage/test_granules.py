@@ -175,7 +175,19 @@ def test_an_error_of_either_step_is_the_writes() -> None:
         inner.finish()
         if step == 2:
             inner.finish(error=bad)  # the write
-    assert outcomes == [bad] * 3
+    assert [(str(error), error and error.operation) for error in outcomes] == [
+        ("bad", "read"),
+        ("bad", ""),
+        ("bad", ""),
+    ]
+
+
+def test_an_error_at_once_says_that_it_was_a_read() -> None:
+    inner, store = made()
+    inner.fail_next = StorageError("bad", 5)
+    with pytest.raises(StorageError, match="bad") as caught:
+        store.write([memoryview(bytes(512))], 0, lambda error: None)
+    assert (caught.value.errno, caught.value.operation) == (5, "read")
 
 
 def test_a_shorter_one_waits_for_another_in_the_same_granule_and_none_is_lost() -> None:

@@ -196,6 +196,7 @@ def _copying_segment(source: Disk, source_lba: int, destination: Disk, destinati
             unit = destination
             yield partial(destination.store().write, [part], target + offset, fua=destination.write_through)
         except StorageError as error:
+            unit.count_error(error.operation != "read")
             unit.store_failed(error)
             raise CheckCondition(COPY_THIRD_PARTY_FAILURE) from None
         yield None
