@@ -291,7 +291,12 @@ class DescriptorBackend(CountingBackend):
     # which promises nothing about the content), a zeroed range keeps its space (as BLKZEROOUT does).
 
     def _discard_blocking(self, offset: int, length: int) -> None:
-        linux.punch_hole(self._first_fd(), offset, length)
+        try:
+            linux.punch_hole(self._first_fd(), offset, length)
+        except OSError as problem:
+            if problem.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            self._zero_blocking(offset, length)  # it could when we asked (a device mapper's table may change)
 
     def _zero_blocking(self, offset: int, length: int) -> None:
         if self._zeroes_ranges:

@@ -3,7 +3,8 @@
 Commands run in the event loop, many at a time on one connection; only connecting, which may wait for a name server,
 runs in a thread: the first time in whichever makes the back end, later in one of its own. When the server leaves,
 requests wait `hold` seconds for it to come back and are then sent again; after that they fail with ENODEV, new ones at
-once, until it is back.
+once, until it is back. It is back when it serves: not when it only lets us connect, to say that it shuts down or to
+leave again.
 
 Source: the NBD protocol (doc/proto.md of the NetworkBlockDevice project), libnbd(3).
 """
@@ -36,6 +37,8 @@ _FIRST_RETRY = 100 * MS
 _LAST_RETRY = 5 * S
 _CLOSE_TIMEOUT = 5.0  # s
 
+_REFUSED = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))  # what servers say to what they do not have
+
 _UP, _WAITING, _GONE, _CLOSED = "connected", "waiting for the server", "gone", "closed"
 
 
@@ -62,6 +65,10 @@ class NbdBackend(CountingBackend):
         self._state = _WAITING
         self._pending: dict[_Request, None] = {}  # sent, in order
         self._held: list[_Request] = []  # waiting for the server
+        self._owed: set[_Request] = (
+            set()
+        )  # waited for the server, and sent again: until they are answered it is not back
+        self._patience = 0  # when what waits fails (the clock's ns)
         self._finished: list[tuple[_Request, int]] = []
         self._scheduled = False
         self._retry = _FIRST_RETRY
@@ -69,6 +76,7 @@ class NbdBackend(CountingBackend):
         self._hold_timer: Timer | None = None
         self._written = 0  # writes acknowledged by the server, which may still hold them in its memory
         self._stable = 0  # how many of them a flush has covered
+        self._settled = 0  # how often `settle` was called; nothing that came before may be started anew after it
         self._handle: Any = None
         self._fd = -1
         self._writing = False
@@ -79,7 +87,8 @@ class NbdBackend(CountingBackend):
     # -- the connection ---------------------------------------------------------------------------------------
 
     def _connect(self) -> Any:
-        """A connected handle. Blocks at most `connect_timeout` (and as long as the name server does)."""
+        """A connected handle to a server that serves. Blocks at most `connect_timeout` (and as long as the name server
+        does)."""
         nbd = self._nbd
         handle = nbd.NBD()
         handle.set_uri_allow_local_file(True)
@@ -88,14 +97,10 @@ class NbdBackend(CountingBackend):
         deadline = time.monotonic() + self._connect_timeout
         try:
             handle.aio_connect_uri(self.uri)
-            while not handle.aio_is_ready():
-                if self._state == _CLOSED or time.monotonic() > deadline:
-                    raise StorageError(
-                        f"{self.uri}: the server did not answer within {self._connect_timeout:g} s", errno.ETIMEDOUT
-                    )
-                if handle.aio_is_dead() or handle.aio_is_closed():
-                    raise StorageError(f"{self.uri}: the server closed the connection", errno.ECONNRESET)
-                handle.poll(50)
+            if not self._poll(handle, handle.aio_is_ready, deadline):
+                raise StorageError(
+                    f"{self.uri}: the server did not answer within {self._connect_timeout:g} s", errno.ETIMEDOUT
+                )
             if handle.is_read_only() and not self.read_only:
                 raise StorageError(f"{self.uri}: the server exports it read-only; set read_only = true", errno.EROFS)
             if handle.get_size() < 512:
@@ -105,12 +110,40 @@ class NbdBackend(CountingBackend):
                 raise StorageError(
                     f"{self.uri}: the export came back with a minimum block size of {least}, it had {self.granule}"
                 )
+            if self._learnt:
+                self._probe(handle, deadline)
         except nbd.Error as problem:
             raise StorageError(
                 f"{self.uri}: cannot connect: {problem.string}; check that the server runs and exports this name",
                 problem.errnum or errno.ECONNREFUSED,
             ) from None
         return handle
+
+    def _poll(self, handle: Any, condition: Callable[[], object], deadline: float) -> bool:
+        """Whether `condition` comes true until `deadline`. Raises `StorageError` when the connection ends first."""
+        while not condition():
+            if self._state == _CLOSED or time.monotonic() > deadline:
+                return False
+            if handle.aio_is_dead() or handle.aio_is_closed():
+                raise StorageError(f"{self.uri}: the server closed the connection", errno.ECONNRESET)
+            handle.poll(50)
+        return True
+
+    def _probe(self, handle: Any, deadline: float) -> None:
+        """Have a server that left answer something. Raises `StorageError` when it says that it shuts down, or leaves.
+        Any other answer will do; and one that takes its time may just be slow."""
+        answers: list[int] = []
+
+        def answered(error: Any) -> int:
+            answers.append(error.value)
+            return 1  # retire the command
+
+        handle.aio_pread(bytearray(max(512, self.granule)), 0, answered)
+        self._poll(handle, lambda: answers, deadline)
+        if errno.ESHUTDOWN in answers:
+            raise StorageError(f"{self.uri}: the server is shutting down", errno.ESHUTDOWN)
+        if handle.aio_is_dead() or handle.aio_is_closed():  # that was the answer
+            raise StorageError(f"{self.uri}: the server closed the connection", errno.ECONNRESET)
 
     def _learn(self, handle: Any) -> bool:
         """The connection is there: learn what the export can do; whether it has another size than before."""
@@ -136,16 +169,22 @@ class NbdBackend(CountingBackend):
     def _serve(self) -> None:
         """Send what waited, and listen for the answers. In the loop's thread."""
         was, self._state = self._state, _UP
-        self._retry = _FIRST_RETRY
         if self._hold_timer is not None:
             self._hold_timer.cancel()
         self._loop.add_reader(self._fd, self._readable)
         held, self._held = self._held, []
+        self._owed = set(held)
+        self._back()
         for request in held:
             self._issue(request)
         self._watch()
         if was == _GONE:
             self._tell("back")
+
+    def _back(self) -> None:
+        """Once all that waited for the server is answered, its next leave is one of its own."""
+        if not self._owed:
+            self._retry = _FIRST_RETRY
 
     def _reconnect(self) -> None:
         found: list[Any] = []
@@ -161,6 +200,9 @@ class NbdBackend(CountingBackend):
             if resized:
                 self._tell("resized")
             return
+        self._reconnect_later()
+
+    def _reconnect_later(self) -> None:
         self._retry_timer = self._loop.clock.call_later(self._retry, self._reconnect)
         self._retry = min(self._retry * 2, _LAST_RETRY)
 
@@ -172,16 +214,24 @@ class NbdBackend(CountingBackend):
         self._lost = self._lost or self._written > self._stable
         self._stable = self._written
         self._state = _WAITING
-        if self._hold:
-            self._hold_timer = self._loop.clock.call_later(self._hold, self._give_up)
+        now = self._loop.clock.now()
+        again = bool(self._owed)  # it came, and left before it had done what waited for it: it was never back
+        if not again:
+            self._patience = now + self._hold
+        if now < self._patience:
+            self._hold_timer = self._loop.clock.call_at(self._patience, self._give_up)
         else:
             self._give_up()
-        self._reconnect()
+        if again:
+            self._reconnect_later()
+        else:
+            self._reconnect()
 
     def _give_up(self) -> None:
         if self._state != _WAITING:
             return
         self._state = _GONE
+        self._owed.clear()
         held, self._held = self._held, []
         self._tell("gone")
         for request in held:
@@ -245,12 +295,14 @@ class NbdBackend(CountingBackend):
             if code and dead:
                 continue  # it did not fail, its connection did: it stays pending and is sent again
             if self._pending.pop(request, self) is None:
+                self._owed.discard(request)
                 self._complete(request, code)
         if self._handle is None:
             return  # closed by one of them
         if dead:
             self._connection_lost()
         else:
+            self._back()
             self._watch()
 
     def _hang_up(self) -> None:
@@ -353,6 +405,8 @@ class NbdBackend(CountingBackend):
         data = views[0] if len(views) == 1 else memoryview(b"".join(views))
         flags = self._nbd.CMD_FLAG_FUA if fua else 0
         what = f"write {len(data)} bytes at {offset}"
+        if fua:
+            done = self._or_else(done, lambda done: self._write_and_flush(views, offset, done))
         return self._submit(
             _Request(
                 what,
@@ -361,6 +415,30 @@ class NbdBackend(CountingBackend):
                 None if fua else self._wrote,
             )
         )
+
+    def _write_and_flush(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
+        """Without FUA, which the server refused although it offered it."""
+        self._can_fua = False
+        return self._write(views, offset, self._flush_after(done), False)
+
+    def _or_else(self, done: Done, instead: Callable[[Done], bool]) -> Done:
+        """`done` of a command that the server may refuse because it does not have it: then it is done another way.
+
+        But not after `settle`: the memory may have gone back to its owner, and a newer command may have come by.
+        """
+        settled = self._settled
+
+        def then(error: StorageError | None) -> None:
+            if error is not None and error.errno in _REFUSED and settled == self._settled:
+                try:
+                    if not instead(done):
+                        return
+                    error = None
+                except StorageError as problem:
+                    error = problem
+            done(error)
+
+        return then
 
     def _wrote(self) -> None:
         self._written += 1
@@ -427,17 +505,29 @@ class NbdBackend(CountingBackend):
         return self._zero(offset, length, done)
 
     def _zero(self, offset: int, length: int, done: Done) -> bool:
-        join = Join(done)
         if not self._can_zero:
-            for start in range(0, length, self._max_payload):
-                zeros = [memoryview(bytes(min(self._max_payload, length - start)))]
-                join.start(lambda done, zeros=zeros, at=offset + start: self._write(zeros, at, done, False))  # type: ignore[misc]
-            return join.finish()
+            return self._write_zeros(offset, length, done)
+        join = Join(done)
         for start in range(0, length, _MAX_ZERO):
             at, count = offset + start, min(_MAX_ZERO, length - start)
-            what = f"zero {count} bytes at {at}"
-            send = _zero_command(count, at)
-            join.start(lambda done, what=what, send=send: self._submit(_Request(what, send, done, self._wrote)))  # type: ignore[misc]
+            join.start(lambda done, at=at, count=count: self._zero_at_once(at, count, done))  # type: ignore[misc]
+        return join.finish()
+
+    def _zero_at_once(self, offset: int, count: int, done: Done) -> bool:
+        def instead(done: Done) -> bool:
+            self._can_zero = False
+            return self._write_zeros(offset, count, done)
+
+        send = _zero_command(count, offset)
+        done = self._or_else(done, instead)
+        return self._submit(_Request(f"zero {count} bytes at {offset}", send, done, self._wrote))
+
+    def _write_zeros(self, offset: int, length: int, done: Done) -> bool:
+        join = Join(done)
+        zeros = memoryview(bytes(min(self._max_payload, length)))
+        for start in range(0, length, self._max_payload):
+            part = [zeros[: length - start]]
+            join.start(lambda done, part=part, at=offset + start: self._write(part, at, done, False))  # type: ignore[misc]
         return join.finish()
 
     def allocation(self, offset: int, length: int, done: Allocation) -> tuple[bool, int] | None:
@@ -488,6 +578,7 @@ class NbdBackend(CountingBackend):
     # -- the end ----------------------------------------------------------------------------------------------
 
     def settle(self, timeout: float) -> bool:
+        self._settled += 1
         deadline = time.monotonic() + timeout
         while self._handle is not None and not self._dead() and self._unanswered():
             left = deadline - time.monotonic()
@@ -513,6 +604,7 @@ class NbdBackend(CountingBackend):
         withdrawn = [*self._unanswered(), *self._held]
         for request in self._unanswered():
             del self._pending[request]
+            self._owed.discard(request)
         self._held.clear()
         if self._handle is not None:
             if withdrawn and not self._dead():
@@ -553,6 +645,7 @@ class NbdBackend(CountingBackend):
         unfinished = [*self._pending, *self._held]
         self._pending.clear()
         self._held.clear()
+        self._owed.clear()
         for request in unfinished:
             request.done(self._gone())
         self._connector.shutdown(0)  # one that is still connecting sees that it is closed; a name server may hang

@@ -332,3 +332,22 @@ def test_an_unnamed_file_is_no_news(tmp_path: Path, loop: EventLoop, workers: Wo
         loop.run_once(None)
     assert events == []
     backend.close()
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS])
+def test_space_that_can_no_longer_be_given_up_becomes_zeros(
+    tmp_path: Path, loop: EventLoop, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    backend = FileBackend(make(tmp_path / "disk"), loop, workers)
+    if not backend.can_discard:
+        pytest.skip("no holes here")
+    sync = Sync(loop, backend)
+    sync.write(0, b"x" * 65536)
+
+    def refuse(fd: int, offset: int, length: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(linux, "punch_hole", refuse)
+    sync.discard(0, 65536)
+    assert sync.read(0, 65536) == bytes(65536)
+    backend.close()
