@@ -7,6 +7,7 @@ and leaves everything else to `msgspec.convert` in strict mode.
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,9 @@ class Checker:
             return FAILED
         if origin is dict and isinstance(value, dict):
             return self._mapping(value, kind, path)
+        if isinstance(value, float) and math.isnan(value):  # no comparison finds it outside of a range
+            self.note(path, f"expected {_expected(kind)}, got nan")
+            return FAILED
         try:
             return msgspec.convert(value, kind, strict=True)
         except msgspec.ValidationError as error:

@@ -38,8 +38,8 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     naa: str = ""  # 16 hex digits of the NAA designator; empty: derived
 
     # disks
-    block_size: int = 512  # bytes: 512 or 4096
-    physical_block_size: int | None = None  # bytes; None: as block_size
+    block_size: Annotated[int, Meta(ge=512, le=4096)] = 512  # bytes: 512 or 4096
+    physical_block_size: Annotated[int, Meta(ge=512, le=1 << 20)] | None = None  # bytes; None: as block_size
     removable: bool = False
     read_only: bool = False
     thin: bool = True  # UNMAP and what goes with it
@@ -64,7 +64,7 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
         if self.type == DISK and self.block_size not in (512, 4096):
             raise ValueError(f"block_size: expected 512 or 4096, got {self.block_size}")
         physical = self.physical_block_size
-        if physical is not None and (physical < self.block_size or physical & (physical - 1) or physical > 1 << 20):
+        if physical is not None and (physical < self.block_size or physical & (physical - 1)):
             raise ValueError(
                 f"physical_block_size: expected a power of two from block_size ({self.block_size}) to 1 MiB, "
                 f"got {physical}"

@@ -477,6 +477,10 @@ class DeviceServer(LogicalUnit):
 
     def _defect(self, task: Task, error: Exception) -> None:
         """A defect of ours must not take the adapter down: the guest gets a hardware error, the log the traceback."""
+        if isinstance(task, HostTask):
+            log.error("what the host wanted of %s failed inside the target", self.address, exc_info=error)
+            task.error = StorageError(f"internal error: {error!r}; the server's standard error has the traceback")
+            return
         if not task.cdb:
             self._refuse(task, CheckCondition(INVALID_COMMAND_OPERATION_CODE))
             return

@@ -10,15 +10,18 @@ storage = { kind = "overlay", base = { kind = "file", path = "golden.img" } }
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,18})\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 
-Size = int | str  # bytes, or a number with K, M, G, T or P (powers of 1024)
+LARGEST = 1 << 62  # bytes; a file can have little more
+LONGEST = 86_400.0  # s; whoever waits longer has left
+Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | str  # bytes, or a number with K, M, G, T, P (powers of 1024)
 
 
 def parse_size(text: Size) -> int:
@@ -26,13 +29,17 @@ def parse_size(text: Size) -> int:
     if isinstance(text, bool) or not isinstance(text, int | str):
         raise ValueError(f'a size is a number of bytes or a text such as "64M", not {text!r}')
     if isinstance(text, int):
-        if text < 0:
-            raise ValueError(f"a size is not negative: {text}")
-        return text
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f'"{text}" is not a size; expected bytes, or a number with K, M, G or T such as "64M"')
-    return int(match[1]) * _UNITS[match[2].upper()]
+        size = text
+        if size < 0:
+            raise ValueError(f"a size is not negative: {size}")
+    else:
+        match = _SIZE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f'"{text}" is not a size; expected bytes, or a number with K, M, G or T such as "64M"')
+        size = int(match[1]) * _UNITS[match[2].upper()]
+    if size > LARGEST:
+        raise ValueError(f"the size {text} is larger than {format_size(LARGEST)}, the most there can be")
+    return size
 
 
 def format_size(size: int) -> str:
@@ -86,14 +93,15 @@ class NbdStorage(msgspec.Struct, tag_field="kind", tag="nbd", forbid_unknown_fie
 
     uri: str
     read_only: bool = False
-    hold: float = 5.0  # how long requests wait for a server that left before they fail
-    connect_timeout: float = 3.0
+    hold: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)] = 5.0  # how long requests wait for a server that left
+    connect_timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] = 3.0
 
     def __post_init__(self) -> None:
         if not re.match(r"nbds?(\+unix|\+vsock)?://", self.uri):
             raise ValueError(f'"{self.uri}" is not an NBD URI such as nbd://host:10809/export')
-        if self.hold < 0 or self.connect_timeout <= 0:
-            raise ValueError("hold must be 0 or more seconds, connect_timeout more than 0")
+        for key in ("hold", "connect_timeout"):
+            if math.isnan(getattr(self, key)):  # which is in no range, and outside of none
+                raise ValueError(f"{key}: expected a number of seconds, got nan")
 
 
 class HostStorage(msgspec.Struct, tag_field="kind", tag="host", forbid_unknown_fields=True, frozen=True):

@@ -9,17 +9,22 @@ from typing import Any
 
 import pytest
 
+from hba.clock import MonotonicClock
 from hba.control.client import CallRefused, ControlClient
 from hba.control.events import TOPICS
 from hba.control.methods import METHODS
 from hba.control.parts import Parts
-from hba.control.protocol import encode
+from hba.control.protocol import REFUSED, encode
 from hba.errors import StorageError
 from hba.rules import RULES
+from hba.scsi.build import build_unit
+from hba.scsi.config import LunConfig
+from hba.scsi.unit import LogicalUnit
 from hba.storage.backend import Backend
 from hba.storage.config import MemoryStorage, StorageConfig
 from hba.storage.faulty import Fault, FaultyBackend
 from hba.storage.memory import MemoryBackend
+from hba.storage.opener import Store
 from tests.control.fakes import FakeUnit, serving
 
 
@@ -312,3 +317,34 @@ def test_a_store_is_flushed_before_it_is_closed_and_nobody_waits(
     waiting.join(10)
     assert len(answers) == 1
     assert unit.closed == (method == "lun.remove")
+
+
+@pytest.mark.parametrize(
+    ("unit", "method", "params", "says"),
+    [
+        ({"type": "cdrom"}, "lun.read_only", {"read_only": False}, "an optical medium cannot be written"),
+        ({"type": "cdrom"}, "lun.resize", {"size": "2M"}, "has the size of its image"),
+        ({"type": "cdrom", "storage": MEMORY}, "lun.read_only", {"read_only": False}, "cannot be written"),
+        ({"type": "enclosure"}, "lun.read_only", {"read_only": False}, "has no medium"),
+        ({"type": "enclosure"}, "lun.eject", {}, "has no medium"),
+        ({"storage": MEMORY}, "lun.eject", {}, "is not removable"),
+        ({"storage": MEMORY}, "lun.resize", {"size": 1000}, "must be a multiple of the block size"),
+        ({"storage": MEMORY}, "lun.resize", {"size": "999999999P"}, "is larger than 4096P"),
+        ({"removable": True}, "lun.resize", {"size": "1M"}, "there is no medium to resize"),
+    ],
+)
+def test_what_a_real_unit_cannot_is_refused(
+    tmp_path: Path, unit: dict[str, Any], method: str, params: dict[str, Any], says: str
+) -> None:
+    """With a message, and not as a defect: whatever the kind of unit, whatever the change."""
+    clock = MonotonicClock()
+
+    def make_unit(config: LunConfig, store: Store | None) -> LogicalUnit:
+        return build_unit(config, store, clock)
+
+    with serving(tmp_path / "real", make_unit=make_unit), ControlClient(tmp_path / "real") as client:
+        client.call("lun.add", unit=unit)
+        with pytest.raises(CallRefused, match=says) as caught:
+            client.call(method, target=0, **params)
+        assert caught.value.code == REFUSED
+        assert client.call("lun.ls")

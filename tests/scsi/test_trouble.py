@@ -117,3 +117,17 @@ def test_of_a_device_that_is_passed_through() -> None:
     assert unit.execute(make_task(read10(0, 1), 512))
     assert heard == ["error: Input/output error"]
     assert unit.describe()["storage_errors"] == 1
+
+
+def test_a_defect_in_what_the_host_wants_is_no_success(caplog: pytest.LogCaptureFixture) -> None:
+    """`hba lun resize` said that it had."""
+
+    class Broken(Deferred):
+        def resize(self, size: int) -> None:
+            raise OverflowError("too much")
+
+    unit = disk(backend=Broken(1 << 20, deferred=False))
+    ended: list[StorageError | None] = []
+    unit.resize(2 << 20, ended.append)
+    assert "internal error: OverflowError('too much')" in str(ended)
+    assert "what the host wanted" in caplog.text

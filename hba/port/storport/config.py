@@ -33,6 +33,8 @@ MAP_BUFFERS = {
 READ_WRITE_OPCODES = (0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA)
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Opcode = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Microseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000_000)]
 
 
 class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +65,7 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     # that Windows may run at that moment are run (ST-04, ST-10, ST-11). 0: one after the other.
     interleave: Count = 0
     # Windows version PF-03 compares with; concurrent channels exist from 6.2 (Windows 8).
-    windows_version: tuple[int, int] = (10, 0)
+    windows_version: tuple[Version, Version] = (10, 0)
 
     # -- queue depth -------------------------------------------------------------------------------------------
     # InitialLunQueueDepth; documented default 20, 250 for a virtual miniport (QD-02).
@@ -88,7 +90,7 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
 
     # -- resets and timers -------------------------------------------------------------------------------------
     # Microseconds without requests after a bus reset; None: the miniport's BusResetHoldTime (RS-03).
-    bus_reset_hold_time: Count | None = None
+    bus_reset_hold_time: Microseconds | None = None
     # Seconds after which a reset request to the miniport has failed and the next step of RS-01 is taken.
     reset_timeout: Positive = 10
     # A timed-out request is aborted first where the miniport has STOR_ADAPTER_FEATURE_ABORT_COMMAND (ST-14).

@@ -137,7 +137,7 @@ class Cdrom(MediumUnit):
 
     def set_read_only(self, read_only: bool, ended: Ended = told_nobody) -> None:
         if not read_only:
-            raise ValueError("an optical medium cannot be written")
+            raise ValueError("an optical medium cannot be written; use a disk for what is to be")
         ended(None)
 
     def describe(self) -> dict[str, object]:
