@@ -39,7 +39,10 @@ class Adapter:
         context = pyudev.Context()
         blocks = context.list_devices(subsystem="block", DEVTYPE="disk")
         mine = [block for block in blocks if block.sys_path.startswith(self._device.sys_path + "/")]
-        return sorted((Disk(block) for block in mine), key=lambda disk: (disk.target, disk.lun))
+        # To udev a CD drive is a disk, too; here it is what INQUIRY calls a direct access device (SPC-4, type 0).
+        return sorted(
+            (disk for disk in map(Disk, mine) if disk.device_type == 0), key=lambda disk: (disk.target, disk.lun)
+        )
 
     def wait_for_disks(self, count: int, timeout: float = 60.0) -> list[Disk]:
         """The disks, once there are `count` of them and udev is done with them."""
@@ -79,6 +82,11 @@ class Disk:
     def size(self) -> int:
         """Bytes."""
         return self.udev.attributes.asint("size") * 512  # sysfs counts in 512 bytes, whatever the disk does
+
+    @property
+    def device_type(self) -> int:
+        """Peripheral device type, as INQUIRY says it."""
+        return self._unit.attributes.asint("type")
 
     @property
     def block_size(self) -> int:

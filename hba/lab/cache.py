@@ -27,6 +27,13 @@ def default_root() -> Path:
     return Path.home() / ".cache" / "hba"
 
 
+def state_root() -> Path:
+    """Where what users may want to look at later is kept, by environment; not created here."""
+    if xdg := os.environ.get("XDG_STATE_HOME"):
+        return Path(xdg).absolute() / "hba"
+    return Path.home() / ".local" / "state" / "hba"
+
+
 def key_of(*parts: str | bytes) -> str:
     """Twelve hex digits that change when any part changes."""
     digest = hashlib.sha256()

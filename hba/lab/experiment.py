@@ -78,6 +78,7 @@ class Experiment:
         self._parts = _Parts()
         self._rundir = RunDir()
         self._decision: accelerator.Decision | None = None
+        self._commands: dict[str, list[str]] = {}
         self._start: Callable[[accelerator.Accelerator], None] | None = None
 
     def __enter__(self) -> Experiment:
@@ -92,6 +93,11 @@ class Experiment:
     def folder(self) -> Path:
         """The private folder: sockets, `console.log`, `firmware.log`, `server.log`, disks."""
         return self._rundir.path
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """How what runs was started: the server, then QEMU."""
+        return list(self._commands.values())
 
     @property
     def guest(self) -> Guest:
@@ -119,6 +125,7 @@ class Experiment:
             self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
             return
         server = self._parts.server = Server(self._server_config(), self.folder)
+        self._commands["server"] = server.command
         with self.progress.step("starting the HBA server"):
             self._parts.adapters = server.wait_listening()
         for adapter in self.adapters:
@@ -192,6 +199,7 @@ class Experiment:
             accelerator=chosen_accelerator,
             devices=devices,
         )
+        self._commands["QEMU"] = [*map(str, command)]
         others = self._parts.server.alive if self._parts.server is not None else lambda: None
         guest = self._parts.guest = Guest(
             chosen, command, sockets, others, accelerator=chosen_accelerator, first_line=kvm.FIRST_LINE

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,13 +23,23 @@ import click
 from rich.console import Console
 
 from hba.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, HbaError
-from hba.lab import accelerator, console, kvm, machine, observe, paths, suite, verdict
-from hba.lab.cache import default_root
+from hba.lab import accelerator, console, junit, ktap, kvm, machine, observe, paths, selection, suite, verdict
+from hba.lab.artifacts import Artifacts
+from hba.lab.cache import default_root, state_root
 from hba.lab.experiment import Experiment, Options
+from hba.lab.findings import FailOn, Findings
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
 
 _PATH = click.Path(path_type=Path)
+# Options that say something about a suite, by the name of their parameter.
+_OF_SUITES = {
+    "junit": "--junit",
+    "ktap": "--ktap",
+    "artifacts": "--artifacts",
+    "select": "-k",
+    "dataloss": "--dataloss",
+}
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,9 +58,11 @@ class Task:
     suite: str | None
     suite_arguments: tuple[str, ...]
     junit: Path | None
+    ktap: Path | None
+    artifacts: Path | None
     keep: bool
     dataloss: bool
-    fail_on: str
+    fail_on: FailOn
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,8 +86,11 @@ class Task:
 @click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
               help="Whether QEMU may post register writes, where the server lets it.")  # fmt: skip
 @click.option("--junit", type=_PATH, metavar="FILE", help="Write the suite's results as JUnit XML.")
-@click.option("--fail-on", type=click.Choice(["violation", "warning", "never"]), default="never", show_default=True,
-              help="Fail when the verifier found this (or worse), too.")  # fmt: skip
+@click.option("--ktap", type=_PATH, metavar="FILE", help="Write them as KTAP, too, as the kernel's own tests do.")
+@click.option("--artifacts", type=_PATH, metavar="DIR",
+              help="Keep logs, findings, trace and commands there; a red run keeps them anyway.")  # fmt: skip
+@click.option("--fail-on", type=click.Choice(get_args(FailOn)), default="violation", show_default=True,
+              help="Findings of the verifier that are failures: these, and worse ones.")  # fmt: skip
 @click.option("--dataloss", is_flag=True, help="The suite may overwrite disks that hold data.")
 @click.option(
     "--keep", is_flag=True, help="Keep guest and folder after the suite until Ctrl-C, and say where they are."
@@ -95,6 +111,8 @@ def main(**given: Any) -> NoReturn:
             code = EXIT_OK
         else:
             code = _launch(*_understand(given))
+    except click.ClickException:
+        raise
     except HbaError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -133,9 +151,9 @@ def _list_suites() -> None:
 def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
     if given["suite_name"] and given["disk"]:
         raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
-    for name in ("junit", "select", "dataloss"):
+    for name, said in _OF_SUITES.items():
         if given[name] and not given["suite_name"]:
-            raise click.UsageError(f"--{name} needs --suite")
+            raise click.UsageError(f"{said} needs --suite")
     device: Literal["hba", "builtin-pvscsi"] = given["device"]
     options = Options(
         machine=given["machine_name"],
@@ -158,6 +176,8 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
         suite=given["suite_name"],
         suite_arguments=("-k", given["select"]) if given["select"] else (),
         junit=given["junit"],
+        ktap=given["ktap"],
+        artifacts=given["artifacts"],
         keep=given["keep"],
         dataloss=given["dataloss"],
         fail_on=given["fail_on"],
@@ -168,6 +188,9 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
 def _launch(options: Options, task: Task) -> int:
     progress = Progress()
     chosen = suite.load(task.suite) if task.suite else None  # a wrong name must not cost a boot
+    if chosen is not None and task.suite_arguments:
+        _check_selection(chosen, task.suite_arguments[-1])
+    artifacts = Artifacts(task.artifacts, state_root() / "runs")
     if chosen is not None and options.config is None:
         options = replace(options, luns=chosen.luns)
     with Experiment(options, progress) as experiment:
@@ -177,8 +200,12 @@ def _launch(options: Options, task: Task) -> int:
             if chosen is None:
                 experiment.start()
                 return _console(experiment, progress, task)
-            return _suite(chosen, experiment, progress, task)
+            return _suite(chosen, experiment, progress, task, artifacts)
+        except suite.NothingSelected:
+            raise
         except HbaError as error:
+            if chosen is not None and experiment.commands:
+                _keep_artifacts(artifacts, lambda: artifacts.keep(experiment), progress)
             if isinstance(error, kvm.KvmFailure):
                 experiment.distrust(error)
             if task.keep:
@@ -186,26 +213,43 @@ def _launch(options: Options, task: Task) -> int:
             raise
 
 
-def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task: Task) -> int:
+def _check_selection(chosen: suite.Suite, expression: str) -> None:
+    """An expression that selects nothing must not cost a boot, either."""
+    try:
+        if selection.selects(chosen.folder, expression):
+            return
+    except selection.BadExpression as error:
+        raise click.UsageError(f'-k "{expression}": {error}') from error
+    meant = selection.suggestion(chosen.folder, expression)
+    advice = f'did you mean "{meant}"?' if meant else "its tests: " + ", ".join(selection.known(chosen.folder))
+    raise click.UsageError(f'-k "{expression}" selects no test of suite {chosen.name}; {advice}')
+
+
+def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task: Task, artifacts: Artifacts) -> int:
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     run = suite.Run(chosen, experiment, dataloss=task.dataloss)
     experiment.start_device()
     run.before_guest()
+    findings = Findings(experiment.adapters)
     experiment.start_guest()
     started = time.monotonic()
     progress.say(f"running suite {chosen.name} in the guest")
-    outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments)
+    outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments, findings.test)
     experiment.guest.alive()  # nothing may have died on the way and been started again
+    groups = findings.end()
+    outcome.add("verifier", verdict.cases(groups, task.fail_on))
+    run.describe(outcome)
     if task.junit is not None:
-        suite.write_junit(outcome, task.junit)
+        junit.write(outcome.junit, task.junit)
+    if task.ktap is not None:
+        junit.write_text(task.ktap, ktap.render(chosen.name, outcome.cases, outcome.passed))
     seen = [observe.look(adapter.control) for adapter in experiment.adapters]
     verdict.print_outcome(out, chosen, outcome, time.monotonic() - started)
     for adapter in seen:
-        verdict.print_seen(out, adapter)
-    code = EXIT_OK if outcome.passed else EXIT_FAILED
-    if worst := _worse_than_allowed(seen, task.fail_on):
-        out.print(f"[red]FAIL[/red] the verifier found {worst}", soft_wrap=True)
-        code = EXIT_FAILED
+        verdict.print_seen(out, adapter, [group for group in groups if group.adapter == adapter.name])
+    if artifacts.asked or not outcome.passed:
+        _keep_artifacts(artifacts, lambda: artifacts.keep(experiment, seen, groups), progress)
+    verdict.print_last(out, chosen, outcome)
     if task.keep:
         _tell_where(experiment, progress)
         progress.say("the guest keeps running; Ctrl-C ends it")
@@ -213,14 +257,19 @@ def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task
             experiment.guest.wait()
         except Interrupted:
             progress.say("ending the guest")
-    return code
+    return EXIT_OK if outcome.passed else EXIT_FAILED
 
 
-def _worse_than_allowed(seen: list[observe.Seen], fail_on: str) -> str:
-    """What of the verifier's findings makes the run fail, as words; empty when nothing does."""
-    counted = {"never": (), "violation": ("violation",), "warning": ("warning", "violation")}[fail_on]
-    found = {name: sum(adapter.severities.get(name, 0) for adapter in seen) for name in counted}
-    return ", ".join(f"{count} of severity {name}" for name, count in found.items() if count)
+def _keep_artifacts(artifacts: Artifacts, keep: Callable[[], list[str]], progress: Progress) -> None:
+    """Keep them; where that fails and nobody asked for them, what the run found must not be lost over it."""
+    try:
+        names = keep()
+    except HbaError as error:
+        if artifacts.asked:
+            raise
+        progress.say(str(error))
+        return
+    progress.say(f"artifacts {artifacts.folder} ({', '.join(names)})")
 
 
 def _console(experiment: Experiment, progress: Progress, task: Task) -> int:

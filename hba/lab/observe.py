@@ -19,9 +19,7 @@ class Seen:
     bytes_read: int
     bytes_written: int
     interrupts: int
-    findings: list[dict[str, Any]] = field(default_factory=list)  # the newest, in full
     counts: dict[str, int] = field(default_factory=dict)  # findings by rule
-    severities: dict[str, int] = field(default_factory=dict)  # findings by severity
     storage_errors: list[str] = field(default_factory=list)  # a line for each unit that has had any
     everything: dict[str, Any] = field(default_factory=dict)  # `show.all`
 
@@ -44,9 +42,7 @@ def look(control: Path) -> Seen:
         bytes_read=sum(unit.get("read_bytes", 0) for unit in units),
         bytes_written=sum(unit.get("written_bytes", 0) for unit in units),
         interrupts=sum(everything["irq"]["sent"].values()),
-        findings=everything["verifier"]["findings"],
         counts=everything["verifier"]["counts"],
-        severities=everything["verifier"]["severities"],
         storage_errors=[_storage_errors(unit) for unit in units if unit.get("storage_errors")],
         everything=everything,
     )

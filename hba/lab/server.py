@@ -38,9 +38,10 @@ class Server:
         self._expected = len(load(config).adapters)  # a wrong configuration ends here, with its own error
         self._output = folder / "server.out"
         self.log = folder / "server.log"
+        self.command = [sys.executable, "-m", "hba", "serve", str(config), "--json"]
         with self._output.open("wb") as output, self.log.open("wb") as log:
             self.process: subprocess.Popen[bytes] = process.spawn(
-                [sys.executable, "-m", "hba", "serve", config, "--json"],
+                self.command,
                 stdout=output,
                 stderr=log,
                 env=env,

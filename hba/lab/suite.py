@@ -21,14 +21,26 @@ from typing import Any
 
 import tomli
 
-from hba.errors import ConfigError, GuestError, HbaError
-from hba.lab import disks, paths, pattern
+from hba.errors import EXIT_USAGE, ConfigError, GuestError
+from hba.lab import disks, junit, paths, pattern
+from hba.lab.case import Case
 from hba.lab.experiment import Experiment
 from hba.storage.config import parse_size
 
 # Where things are in the guest.
 _GUEST_FOLDER = "/run/lab"
 _PYTEST = ("/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", "-v", "--color=no", "--tb=short")
+
+
+_NOTHING_SELECTED = 5  # pytest's exit code
+# What pytest writes before a test, and once more with its result behind it.
+_TEST = re.compile(r"(?P<test>[\w/.\-]+\.py::.+?) (?:(?:PASSED|FAILED|SKIPPED|ERROR)\b.*)?$")
+
+
+class NothingSelected(ConfigError):
+    """An expression that matches none of the suite's tests."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)
@@ -67,21 +79,17 @@ class Suite:
 
 
 @dataclass
-class Case:
-    """One test's result."""
-
-    name: str
-    outcome: str  # passed, failed, skipped
-    seconds: float = 0.0
-    message: str = ""
-
-
-@dataclass
 class Outcome:
-    """A suite's results, from both halves."""
+    """A suite's results: the guest's half, the host's, and what else had something to say."""
 
     cases: list[Case] = field(default_factory=list)
     junit: ElementTree.Element = field(default_factory=lambda: ElementTree.Element("testsuites"))
+
+    def add(self, name: str, cases: list[Case]) -> None:
+        """Cases of somebody else than the guest, `name`."""
+        if cases:
+            self.cases += cases
+            junit.add(self.junit, name, cases)
 
     def count(self, outcome: str) -> int:
         return sum(case.outcome == outcome for case in self.cases)
@@ -170,8 +178,14 @@ class Run:
                 if (where := self._suite.from_host) is not None:
                     disks.write_pattern(disk.file, self._seed_of(disk, "host"), where.offset, where.size)
 
-    def run(self, show: Callable[[str], None], arguments: tuple[str, ...] = ()) -> Outcome:
-        """Run the guest's half, then the host's; `show` gets the guest's output as it comes.
+    def run(
+        self,
+        show: Callable[[str], None],
+        arguments: tuple[str, ...] = (),
+        on_test: Callable[[str], None] = lambda name: None,
+    ) -> Outcome:
+        """Run the guest's half, then the host's; `show` gets the guest's output as it comes, `on_test` each test's name
+        when it begins and again when it has ended.
 
         A test that fails is an outcome; a guest that dies is a `GuestError`. What is known by then is in
         `experiment.folder`.
@@ -187,24 +201,28 @@ class Run:
                     f"suite {self._suite.name} needs {program} in the guest; add its package to qemu/guest.toml"
                 )
         agent.exec(["udevadm", "settle", "--timeout=60"], timeout=90)
-        junit = f"{_GUEST_FOLDER}/junit.xml"
+        file = f"{_GUEST_FOLDER}/junit.xml"
         result = agent.exec(
-            [*_PYTEST, f"--junit-xml={junit}", *arguments, self._suite.name],
+            [*_PYTEST, f"--junit-xml={file}", *arguments, self._suite.name],
             cwd=f"{_GUEST_FOLDER}/tests",
             timeout=self._suite.timeout,
-            on_output=_lines(show),
+            on_output=_lines(show, on_test),
         )
+        if result.code == _NOTHING_SELECTED:
+            raise NothingSelected(f"no test of suite {self._suite.name} is selected")
         try:
-            report = agent.get(junit)
+            report = agent.get(file)
         except GuestError as error:
             raise GuestError(
                 f"the suite left no report (pytest's exit code {result.code}): {error}"
                 + self._experiment.guest.last_console_lines()
             ) from error
         outcome = Outcome()
-        _take_guest_half(report, outcome)
+        for part, cases in junit.parse(report):
+            part.set("name", "guest")
+            outcome.junit.append(part)
+            outcome.cases += cases
         self._host_half(outcome)
-        self._describe(outcome)
         return outcome
 
     def _seed_of(self, disk: disks.Disk, writer: str) -> str:
@@ -252,24 +270,9 @@ class Run:
                 added.append(
                     _host_case(f"what the guest discarded is not in the file of {unit} ({number})", disk, check)
                 )
-        if not added:
-            return
-        outcome.cases += added
-        suite = ElementTree.SubElement(outcome.junit, "testsuite", name="host")
-        for case in added:
-            element = ElementTree.SubElement(
-                suite, "testcase", classname="host", name=case.name, time=f"{case.seconds:.3f}"
-            )
-            if case.outcome == "failed":
-                ElementTree.SubElement(element, "failure", message=case.message)
-            elif case.outcome == "skipped":
-                ElementTree.SubElement(element, "skipped", message=case.message)
-        suite.set("tests", str(len(added)))
-        suite.set("failures", str(sum(case.outcome == "failed" for case in added)))
-        suite.set("skipped", str(sum(case.outcome == "skipped" for case in added)))
-        suite.set("errors", "0")
+        outcome.add("host", added)
 
-    def _describe(self, outcome: Outcome) -> None:
+    def describe(self, outcome: Outcome) -> None:
         """Say in every JUnit suite what it was run on."""
         facts = {
             "suite": self._suite.name,
@@ -278,13 +281,7 @@ class Run:
             "machine": self._experiment.options.machine,
             "kernel": self._experiment.kernel_release,
         }
-        for suite in outcome.junit.iter("testsuite"):
-            properties = suite.find("properties")
-            if properties is None:
-                properties = ElementTree.Element("properties")
-                suite.insert(0, properties)
-            for name, value in facts.items():
-                ElementTree.SubElement(properties, "property", name=name, value=value)
+        junit.describe(outcome.junit, facts)
 
 
 def _host_case(name: str, disk: disks.Disk, check: Callable[[Path], str | None]) -> Case:
@@ -298,38 +295,6 @@ def _host_case(name: str, disk: disks.Disk, check: Callable[[Path], str | None])
     elif why := check(disk.file):
         case.outcome, case.message = "failed", why
     case.seconds = time.monotonic() - started
-    return case
-
-
-def write_junit(outcome: Outcome, path: Path) -> None:
-    """Write the JUnit report of both halves."""
-    ElementTree.indent(outcome.junit)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ElementTree.ElementTree(outcome.junit).write(path, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise HbaError(f"the report cannot be written to {path}: {error.strerror}") from error
-
-
-def _take_guest_half(report: bytes, outcome: Outcome) -> None:
-    try:
-        root = ElementTree.fromstring(report)
-    except ElementTree.ParseError as error:
-        raise GuestError(f"the suite's report is no XML: {error}") from error
-    for suite in root.iter("testsuite"):
-        suite.set("name", "guest")
-        outcome.junit.append(suite)
-        outcome.cases += [_case(element) for element in suite.iter("testcase")]
-
-
-def _case(element: ElementTree.Element) -> Case:
-    where = re.sub(r"^.*\.", "", element.get("classname", ""))
-    case = Case(f"{where}: {element.get('name', '?')}", "passed", float(element.get("time", "0") or 0))
-    for child in element:
-        if child.tag in ("failure", "error"):
-            case.outcome, case.message = "failed", child.get("message", "")
-        elif child.tag == "skipped" and case.outcome == "passed":
-            case.outcome, case.message = "skipped", child.get("message", "")
     return case
 
 
@@ -353,8 +318,8 @@ def _no_bytecode(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in info.name else info
 
 
-def _lines(show: Callable[[str], None]) -> Callable[[bytes], None]:
-    """Output that comes in pieces, shown by whole lines."""
+def _lines(show: Callable[[str], None], on_test: Callable[[str], None]) -> Callable[[bytes], None]:
+    """Output that comes in pieces, shown by whole lines; a test begins when its name is there, before its result is."""
     rest = bytearray()
 
     def feed(piece: bytes) -> None:
@@ -362,6 +327,13 @@ def _lines(show: Callable[[str], None]) -> Callable[[bytes], None]:
         *whole, last = bytes(rest).split(b"\n")
         rest[:] = last
         for line in whole:
-            show(line.decode(errors="replace").rstrip("\r"))
+            text = line.decode(errors="replace").rstrip("\r")
+            show(text)
+            begun(text)
+        begun(last.decode(errors="replace"))
+
+    def begun(text: str) -> None:
+        if (found := _TEST.fullmatch(text)) is not None:
+            on_test(found["test"])
 
     return feed

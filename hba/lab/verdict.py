@@ -1,20 +1,38 @@
-"""What `launch` prints at the end: the suite's results, and what the device saw."""
+"""What `launch` prints at the end: the suite's results, what the device saw, and one word with the reason for it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hba.lab.case import Case
+from hba.lab.findings import FailOn, Group, failing
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
 from hba.visible import visible
 
+_NAMED = 3  # tests in the last line
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
+def cases(groups: Sequence[Group], fail_on: FailOn) -> list[Case]:
+    """The findings that are failures, as cases beside the guest's tests: a case for each place that breaks a rule."""
+    return [
+        Case(
+            f"verifier: {' '.join(filter(None, (group.first.rule, group.first.where and f'at {group.first.where}')))}",
+            "failed",
+            message=f"{group.title}, first during {group.during}",
+            details=group.text,
+        )
+        for group in failing(groups, fail_on)
+    ]
+
+
 def print_outcome(console: Console, suite: Suite, outcome: Outcome, seconds: float) -> None:
-    """Every test with its result, then one line that counts them."""
+    """Every test with its result."""
     table = Table(title=f"suite {suite.name}: {suite.title}", title_justify="left", show_edge=False)
     table.add_column("result")
     table.add_column("test")
@@ -27,13 +45,24 @@ def print_outcome(console: Console, suite: Suite, outcome: Outcome, seconds: flo
             text += f"\n[dim]{escape(message)}[/dim]"
         table.add_row(f"[{colour}]{case.outcome}[/{colour}]", text, f"{case.seconds:.1f}")
     console.print(table)
+    console.print(f"{len(outcome.cases)} in {seconds:.1f} s")
+
+
+def print_last(console: Console, suite: Suite, outcome: Outcome) -> None:
+    """PASS or FAIL, and why: the last line."""
     counts = ", ".join(f"{outcome.count(name)} {name}" for name in _COLOURS)
     verdict = "[green]PASS[/green]" if outcome.passed else "[red]FAIL[/red]"
-    console.print(f"{verdict} {suite.name}: {counts} in {seconds:.1f} s")
+    why = ""
+    if failed := [case.name for case in outcome.cases if case.outcome == "failed"]:
+        more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        why = "; failed: " + ", ".join(failed[:_NAMED]) + more
+    elif not outcome.passed:
+        why = "; nothing has run"
+    console.print(f"{verdict} {escape(visible(f'{suite.name}: {counts}{why}'))}", soft_wrap=True)
 
 
-def print_seen(console: Console, seen: Seen) -> None:
-    """What one adapter saw."""
+def print_seen(console: Console, seen: Seen, groups: Sequence[Group]) -> None:
+    """What one adapter saw; findings that are alike are one line."""
     table = Table(
         title=f"adapter {seen.name} ({seen.port_model})", title_justify="left", show_edge=False, show_header=False
     )
@@ -47,11 +76,10 @@ def print_seen(console: Console, seen: Seen) -> None:
     console.print(table)
     for line in seen.storage_errors:
         console.print(f"  [red]{escape(visible(line))}[/red]", soft_wrap=True)
-    for rule, count in seen.counts.items():
-        console.print(f"  {escape(visible(rule))}: {count} x (`hba explain {escape(visible(rule))}` tells the rule)")
-    for finding in seen.findings[-5:]:
-        said = f"{finding['severity']} {finding['rule']}: {finding['message']}"
-        console.print(f"  {escape(visible(said))}")
+    for group in groups:
+        console.print(f"  {escape(visible(group.title))}", soft_wrap=True)
+    for rule in dict.fromkeys(group.first.rule for group in groups if group.first.rule):
+        console.print(f"  `hba explain {escape(visible(rule))}` tells the rule")
 
 
 def _bytes(count: int) -> str:

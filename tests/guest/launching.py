@@ -30,6 +30,7 @@ class Launch:
             _MARK: self._mark,
             "TMPDIR": str(self.temporary),
             "HBA_RUNTIME_DIR": str(self._runtime),
+            "XDG_STATE_HOME": str(folder / "state"),
         }
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from hba.config.load import load
-from hba.errors import ConfigError, GuestError
-from hba.lab import config, paths, suite, verdict
+from hba.errors import ConfigError
+from hba.lab import config, junit, paths, suite, verdict
+from hba.lab.case import Case
+from hba.lab.findings import Finding, Group
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome
 from hba.storage.config import FileStorage, parse_size
@@ -71,8 +73,7 @@ def test_a_suite_that_is_described_wrongly(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_report_of_the_guest_is_counted() -> None:
-    outcome = Outcome()
-    suite._take_guest_half(REPORT, outcome)
+    outcome = taken()
     assert [case.outcome for case in outcome.cases] == ["passed", "failed", "failed", "skipped"]
     assert outcome.cases[1].name == "test_1_driver: test_bad"
     assert outcome.cases[1].message == "because"
@@ -81,12 +82,6 @@ def test_the_report_of_the_guest_is_counted() -> None:
 
 def test_nothing_run_is_no_pass() -> None:
     assert not Outcome().passed
-
-
-@pytest.mark.parametrize("report", [b"", b"<testsuite", b"\xff\0"])
-def test_a_broken_report(report: bytes) -> None:
-    with pytest.raises(GuestError, match="no XML"):
-        suite._take_guest_half(report, Outcome())
 
 
 def test_what_goes_to_the_guest() -> None:
@@ -105,24 +100,63 @@ def test_our_own_code_goes_to_the_guest_when_a_suite_asks_for_it() -> None:
 
 
 def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
-    outcome = Outcome()
-    suite._take_guest_half(REPORT, outcome)
-    suite.write_junit(outcome, tmp_path / "new" / "report.xml")
+    junit.write(taken().junit, tmp_path / "new" / "report.xml")
     assert b"test_late" in (tmp_path / "new" / "report.xml").read_bytes()
 
 
 def test_the_verdict_in_words() -> None:
-    outcome = Outcome()
-    suite._take_guest_half(REPORT, outcome)
+    outcome = taken()
     text = io.StringIO()
     console = Console(file=text, width=120)
     verdict.print_outcome(console, suite.load("smoke"), outcome, 12.0)
     seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
     seen.storage_errors.append("unit 0:0 (disk.img): storage errors: 3, the latest: No space left on device")
-    seen.findings.append({"rule": "MB-05", "severity": "violation", "message": "touched [it]"})
-    verdict.print_seen(console, seen)
+    group = Group("one", Finding("MB-05", "violation", "touched [it]", "mine.py:3"), "test_x", 2)
+    verdict.print_seen(console, seen, [group])
+    verdict.print_last(console, suite.load("smoke"), outcome)
     said = text.getvalue()
-    assert "FAIL smoke: 1 passed, 2 failed, 1 skipped in 12.0 s" in said
+    assert said.splitlines()[-1] == (
+        "FAIL smoke: 1 passed, 2 failed, 1 skipped; failed: test_1_driver: test_bad, test_1_driver: test_late"
+    )
     assert "because" in said
-    assert "1,234" in said and "5.0 MiB" in said and "MB-05: 2 x" in said and "touched [it]" in said
+    assert "1,234" in said and "5.0 MiB" in said and "violation MB-05: touched [it] at mine.py:3 (2 x)" in said
     assert "the latest: No space left on device" in said
+
+
+def test_findings_make_the_verdict_red() -> None:
+    outcome = Outcome([Case("test_1: test_x", "passed")])
+    assert outcome.passed
+    outcome.add(
+        "verifier", verdict.cases([Group("one", Finding("MB-05", "violation", "touched"), "test_x")], "violation")
+    )
+    assert not outcome.passed
+    assert outcome.count("failed") == 1
+    assert outcome.junit.find("testsuite[@name='verifier']/testcase/failure") is not None
+
+
+def test_the_tests_of_the_guest_as_they_come() -> None:
+    shown: list[str] = []
+    begun: list[str] = []
+    feed = suite._lines(shown.append, begun.append)
+    for piece in (
+        b"collected 2 items\n\nsmoke/test_1.py::test_a[x y] ",
+        b"PASSED [ 50%]\nsmoke/test_1.py::te",
+        b"st_b FAILED\n",
+    ):
+        feed(piece)
+    assert shown == [
+        "collected 2 items",
+        "",
+        "smoke/test_1.py::test_a[x y] PASSED [ 50%]",
+        "smoke/test_1.py::test_b FAILED",
+    ]
+    assert list(dict.fromkeys(begun)) == ["smoke/test_1.py::test_a[x y]", "smoke/test_1.py::test_b"]
+
+
+def taken() -> Outcome:
+    """The guest's report, as a run takes it."""
+    outcome = Outcome()
+    for _, cases in junit.parse(REPORT):
+        outcome.cases += cases
+    outcome.junit.extend(part for part, _ in junit.parse(REPORT))
+    return outcome
