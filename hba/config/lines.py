@@ -1,6 +1,7 @@
 """Where a key stands in a TOML file. The parser does not say, so this reads the text a second time, for messages only.
 
-It follows table headers, keys and multi-line strings; an inline table or a list gets the line it starts on.
+It follows table headers, keys, tables in braces over several lines, and multi-line strings; what is in a list gets the
+line that starts the list.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ _HEADER = re.compile(r"^\s*(\[\[?)\s*(.*?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(
     r"""^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=(.*)$"""
 )
+_NO_BRACE = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*'|#.*)""")  # strings and comments, whose braces are none
 _PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(?:\.|$)""")
 
 
@@ -23,13 +25,18 @@ def locate(text: str) -> dict[tuple[str | int, ...], int]:
     found: dict[tuple[str | int, ...], int] = {}
     lists: dict[tuple[str | int, ...], int] = {}  # arrays of tables: how many entries so far
     table: tuple[str | int, ...] = ()
+    braces: list[tuple[str | int, ...]] = []  # the tables in braces we are in
+    brackets = 0  # the lists we are in
     fence = ""  # the quotes that end the multi-line string we are in
     for number, line in enumerate(text.splitlines(), 1):
         if fence:
             if fence in line:
                 fence = ""
             continue
-        if header := _HEADER.match(line):
+        bare = _NO_BRACE.sub("", line)
+        if brackets:
+            brackets += bare.count("[") - bare.count("]")
+        elif not braces and (header := _HEADER.match(line)):
             names = _split(header[2])
             table = ()
             for name in names[:-1]:
@@ -44,7 +51,7 @@ def locate(text: str) -> dict[tuple[str | int, ...], int]:
                 table = (*table, index)
             found.setdefault(table, number)
         elif key := _KEY.match(line):
-            path = table
+            path = braces[-1] if braces else table
             for name in _split(key[1]):
                 path = (*path, name)
                 found.setdefault(path, number)
@@ -52,6 +59,14 @@ def locate(text: str) -> dict[tuple[str | int, ...], int]:
             for quotes in ('"""', "'''"):
                 if value.startswith(quotes) and quotes not in value[3:]:
                     fence = quotes
+            if not fence:
+                opened = bare.count("{") - bare.count("}")
+                brackets = max(0, bare.count("[") - bare.count("]"))
+                if not brackets:
+                    braces += [path] * max(0, opened)
+                    del braces[len(braces) + min(0, opened) :]
+        elif braces:
+            del braces[max(0, len(braces) - bare.count("}")) :]
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomli
 
+from hba.config import toml
 from hba.config.check import FAILED, Checker, Problem, did_you_mean, dotted
 from hba.config.check import Path as KeyPath
 from hba.config.lines import line_of, locate
@@ -18,29 +18,16 @@ from hba.errors import ConfigError
 from hba.rules import RULES
 from hba.runtime import runtime_dir
 
-_LARGEST = 4 << 20  # bytes of a configuration file; anything larger is not one
-
 
 def load(path: str | Path) -> Config:
     """Read and check the file at `path`. Raises `ConfigError` that lists everything that is wrong with it."""
     file = Path(path)
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise ConfigError(f"{file}: larger than {_LARGEST >> 20} MiB, this is no configuration file")
-        text = file.read_bytes().decode()
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; give the path of a TOML file (docs/examples has some)") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 text at byte {error.start}; a configuration is a TOML file") from error
-    return parse(text, file)
+    return parse(toml.read(file), file)
 
 
 def parse(text: str, file: Path) -> Config:
     """Check the text of the file `file` (which is not read; its folder is what relative paths are relative to)."""
-    try:
-        plain = tomli.loads(text)
-    except (tomli.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    plain = toml.parse(text, file)
     checker = Checker()
     converted = checker.convert(plain, FileConfig, ())
     adapters: list[AdapterConfig] = []

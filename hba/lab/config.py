@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli
-
-from hba.errors import ConfigError
+from hba.config import toml
 
 
 def one_disk(folder: Path, disk: Path, port_model: str) -> str:
@@ -62,10 +60,7 @@ def with_port_model(config: Path, port_model: str) -> str:
     Options of the model it had are dropped, and relative paths of storage are made absolute, since the text will
     be read from another folder.
     """
-    try:
-        plain = tomli.loads(config.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{config}: {error}") from error
+    plain = toml.parse(toml.read(config), config)
     lines = []
     for adapter in plain.get("adapter", []):
         adapter["port"] = port_model

@@ -51,7 +51,38 @@ def test_a_path_without_a_line_gets_the_one_around_it() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(alphabet="[]=\"'.#ab \n\t", max_size=120))
+@given(st.text(alphabet="[]{}=\"'.#ab \n\t", max_size=120))
 def test_any_text_is_survived(text: str) -> None:
     for line in locate(text).values():
         assert 1 <= line <= len(text.splitlines())
+
+
+def test_tables_in_braces_over_several_lines() -> None:
+    lines = locate(
+        """
+[[adapter]]
+type = "pvscsi"
+[[adapter.lun]]
+storage = {
+    kind = "overlay",  # a } that is none
+    base = {
+        kind = "file", path = "}{",
+    },
+    directory = "x",
+    sizes = [
+        { read_only = 1 },
+    ],
+    limit = 3,
+}
+read_only = true
+"""
+    )
+    unit = ("adapter", 0, "lun", 0)
+    assert lines[(*unit, "storage")] == 5
+    assert lines[(*unit, "storage", "kind")] == 6
+    assert lines[(*unit, "storage", "base")] == 7
+    assert lines[(*unit, "storage", "base", "kind")] == 8
+    assert lines[(*unit, "storage", "directory")] == 10
+    assert lines[(*unit, "storage", "sizes")] == 11
+    assert lines[(*unit, "storage", "limit")] == 14
+    assert lines[(*unit, "read_only")] == 16

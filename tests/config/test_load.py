@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tomli
 
 from hba.config.load import load, parse
 from hba.config.model import Config
@@ -134,3 +135,34 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         file.truncate(5 << 20)
     with pytest.raises(ConfigError, match="larger than 4 MiB"):
         load(huge)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/proc/kmsg-none/x", "/proc/self/mem"])
+def test_files_that_are_none(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"larger than 4 MiB|Not a directory|No such file|Input/output error"):
+        load(path)
+
+
+def test_toml_is_1_1_whatever_is_installed() -> None:
+    (adapter,) = parse(
+        """
+[[adapter]]
+type = "pvscsi"
+[[adapter.lun]]
+storage = {
+    kind = "memory",
+    size = "64M",  # a comment
+}
+""",
+        Path("x.toml"),
+    ).adapters
+    assert len(adapter.lun) == 1
+
+
+def test_an_older_parser_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(text: str) -> dict[str, object]:
+        raise tomli.TOMLDecodeError("newline", text, 0)
+
+    monkeypatch.setattr(tomli, "loads", old)
+    with pytest.raises(ConfigError, match=r"install tomli 2\.4 or later"):
+        parse("a = {\n}", Path("x.toml"))
