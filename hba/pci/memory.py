@@ -179,6 +179,11 @@ class GuestMemory:
         self._last = None
 
     @property
+    def none_shared(self) -> bool:
+        """There is memory, and all of it is reached by message only."""
+        return bool(self._maps) and all(mapping.view is None for mapping in self._maps)
+
+    @property
     def maps(self) -> list[Mapping]:
         return list(self._maps)
 

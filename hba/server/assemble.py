@@ -40,6 +40,11 @@ from hba.vfio_user.server import NativeEngine
 
 log = logging.getLogger(__name__)
 
+NOT_SHARED = (
+    "the client shares none of the guest's memory (share=off, or no file behind it), so every DMA is a message to it, "
+    "which is slow; for QEMU: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
+)
+
 MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 
 
@@ -220,7 +225,18 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
             # Later: a back end that reports is in the middle of its own work.
             parts.loop.call_soon(lambda: _follow_store(parts.bus, event, target, lun))
 
+    told_of_memory = False
+
+    def reached() -> None:
+        nonlocal told_of_memory
+        if adapter.function.memory.none_shared and not told_of_memory:
+            told_of_memory = True
+            events.publish("client", {"event": "note", "message": NOT_SHARED})
+            log.warning("%s", NOT_SHARED)
+
     def client(connected: bool) -> None:
+        nonlocal told_of_memory
+        told_of_memory = False
         events.publish("client", {"event": "connected" if connected else "left"})
         if not connected:
             parts.bus.power_cycle()
@@ -231,6 +247,7 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
     adapter.on_untold = not_heard
     parts.bus.on_storage = storage
     adapter.function.on_client.append(client)
+    adapter.function.on_resume.append(reached)
 
 
 def _follow_store(bus: ScsiBus, event: str, target: int, lun: int) -> None:

@@ -34,6 +34,7 @@ from hba.vfio_user.framing import NO_FDS, Stream, close_fds
 from hba.vfio_user.outbox import Outbox
 from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
 from hba.vfio_user.requests import ACCESS_SIZE, Plan, Requests, unpack_access
+from hba.vfio_user.sharing import Sharing, peer_pid
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ class Connection:
         if self._impatience is not None:
             self._impatience.cancel()
         maps = limits.dma_maps()
-        self._requests = Requests(self._device, maps)
+        self._requests = Requests(self._device, maps, Sharing(peer_pid(self._sock)))
         self._regions = self._requests.regions
         self.capabilities = theirs
         self._max_dma = min(p.MAX_DMA_MESSAGE, theirs.max_data_xfer_size or p.MAX_DATA_XFER)

@@ -7,6 +7,7 @@ to be acknowledged before it is carried out (see `connection`).
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 
 from hba.vfio_user import device as dev
@@ -14,6 +15,7 @@ from hba.vfio_user import protocol as p
 from hba.vfio_user.device import Device, RequestError
 from hba.vfio_user.framing import close_fds
 from hba.vfio_user.protocol import ProtocolError
+from hba.vfio_user.sharing import Sharing
 
 _SET_DATA = dev.IRQ_SET_DATA_NONE | dev.IRQ_SET_DATA_BOOL | dev.IRQ_SET_DATA_EVENTFD
 _SET_ACTION = dev.IRQ_SET_ACTION_MASK | dev.IRQ_SET_ACTION_UNMASK | dev.IRQ_SET_ACTION_TRIGGER
@@ -46,8 +48,9 @@ class Requests:
     on to the device it closes. `body` has to stay valid until the plan was carried out.
     """
 
-    def __init__(self, device: Device, max_maps: int = p.MAX_DMA_MAPS) -> None:
-        """`max_maps`: what the client was told it may have at a time."""
+    def __init__(self, device: Device, max_maps: int = p.MAX_DMA_MAPS, sharing: Sharing | None = None) -> None:
+        """`max_maps`: what the client was told it may have at a time. `sharing`: asked of memory with a descriptor."""
+        self._sharing = sharing
         self._device = device
         self._max_maps = max_maps
         self._maps = 0
@@ -98,6 +101,9 @@ class Requests:
 
         def act() -> None:
             fd = fds[0] if fds else None
+            if fd is not None and self._sharing is not None and self._sharing.is_private(fd):
+                os.close(fd)  # its file is not what the guest sees: by message, as without a descriptor
+                fd = None
             self._device.dma_map(request.iova, request.size, request.flags, fd, request.offset)
             self._maps += 1
 

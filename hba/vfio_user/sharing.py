@@ -1,0 +1,58 @@
+"""Whether a client shares the memory whose descriptor it sends, or only seems to.
+
+With a private mapping of the file (QEMU's `share=off`) what the guest writes stays in pages of the client's own, and
+the file keeps what it had: zeros. The descriptor does not tell; the client's list of mappings does (proc(5),
+/proc/pid/maps).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+_PEER = struct.Struct("3i")  # pid, uid, gid
+_MOST = 1 << 20  # bytes of the list that are read; the memory of a machine stands in the first hundred lines
+_FILES = 64  # that are looked up for one client; a machine has a few
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end, 0 where the kernel does not say."""
+    try:
+        return int(_PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0])
+    except OSError:
+        return 0
+
+
+class Sharing:
+    """What one client, process `pid`, shares. Where it cannot be told (another user's process, no mapping found), it is
+    taken at its word."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def is_private(self, fd: int) -> bool:
+        """Whether the client has mappings of the file, and all of them are private."""
+        status = os.fstat(fd)
+        key = status.st_dev, status.st_ino
+        known = self._known.get(key)
+        if known is None:
+            if not self._pid or len(self._known) >= _FILES:
+                return False
+            known = self._known[key] = self._look(f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}", str(key[1]))
+        return known
+
+    def _look(self, device: str, inode: str) -> bool:
+        try:
+            with Path(f"/proc/{self._pid}/maps").open("rb") as file:
+                text = file.read(_MOST)
+        except OSError:
+            return False
+        kinds = set()
+        for line in text.decode(errors="replace").splitlines():
+            fields = line.split(None, 5)  # range, rwxp or rwxs, offset, device, inode, name
+            if len(fields) >= 5 and fields[3] == device and fields[4] == inode:
+                kinds.add(fields[1][3:])
+        return kinds == {"p"}
