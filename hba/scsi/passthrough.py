@@ -27,7 +27,7 @@ from hba.scsi.spc.report_luns import encode_lun
 from hba.scsi.storage_sense import condition_for, was_writing
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
 from hba.scsi.trouble import Trouble
-from hba.scsi.unit import LogicalUnit
+from hba.scsi.unit import UNKNOWN_TYPE, LogicalUnit
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
 from hba.storage.sysfs import Limits
 
@@ -47,6 +47,7 @@ class Device(Protocol):
 
     gone: bool
     limits: Limits
+    device_type: int | None
     on_event: Callable[[str], None] | None
 
     def execute(
@@ -79,6 +80,7 @@ class PassThrough(LogicalUnit):
 
     def __init__(self, device: Device, clock: Clock) -> None:
         self.device = device
+        self.device_type = device.device_type if device.device_type is not None else UNKNOWN_TYPE
         self.trouble = Trouble(clock, self.tell)
         device.on_event = self._on_event
         self.attentions = Attentions()  # of this target's; the device's own come through

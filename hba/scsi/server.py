@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hba.clock import Clock
 from hba.errors import StorageError
@@ -103,7 +103,6 @@ class Identity:
 class DeviceServer(LogicalUnit):
     """One logical unit. Device types derive from it and bring their command table."""
 
-    device_type: ClassVar[int] = 0x1F
     commands: CommandTable
     removable = False
     storage: Any = None  # the medium's back end, if the device type has one

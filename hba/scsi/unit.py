@@ -21,9 +21,13 @@ def not_plain(task: Task) -> None:
     return
 
 
+UNKNOWN_TYPE = 0x1F  # "unknown or no device type" (SPC-4)
+
+
 class LogicalUnit(ABC):
     """A device server (SAM). Its tasks are its own; the bus only finds it."""
 
+    device_type: int = UNKNOWN_TYPE  # peripheral device type (SPC-4)
     bus: ScsiBus | None = None
     address: tuple[int, int] = (0, 0)  # target, lun
     commands_run = 0  # of those that are no plain reads or writes

@@ -124,6 +124,7 @@ class ScsiPassThrough:
         self.read_only = read_only
         self.gone = False
         self.limits = sysfs.Limits(0, 0)
+        self.device_type: int | None = None
         self.on_event: Callable[[str], None] | None = None
         self.commands = 0
         self.bytes = 0
@@ -140,6 +141,7 @@ class ScsiPassThrough:
         self._node = os.fstat(self._fd)
         self._identity = sysfs.identity(self._node)
         self.limits = sysfs.limits(self._node)
+        self.device_type = sysfs.device_type(self._node)
         subsystem = "block" if stat.S_ISBLK(self._node.st_mode) else "scsi_generic"
         self._watch: DeviceWatch | None = watch_devices(loop, self._device_event, subsystem)
 

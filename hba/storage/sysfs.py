@@ -59,6 +59,12 @@ def _is_leaving(device: Path) -> bool:
     return _SCSI_ADDRESS.fullmatch(device.resolve().name) is not None
 
 
+def device_type(node: os.stat_result) -> int | None:
+    """Peripheral device type of a SCSI device (SPC-4), None of any other."""
+    said = _read(folder(node) / "device" / "type")
+    return int(said) if said.isdecimal() else None
+
+
 def limits(node: os.stat_result) -> Limits:
     """How much data one SG_IO can carry: the queue's limit, and its segments full of single pages."""
     for queue in (folder(node) / "queue", *folder(node).glob("device/block/*/queue")):

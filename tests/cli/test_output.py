@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from hba.cli import output
-from hba.cli.cdb import cdb_name
 from hba.cli.views import regs
 
 
@@ -47,14 +46,6 @@ def test_anything_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "    1  yes",
         "    2  -",
     ]
-
-
-def test_commands_have_names() -> None:
-    assert cdb_name("28000000000000000800") == "READ(10)"
-    assert cdb_name("9e10000000000000000000000020000000"[:32]) == "READ CAPACITY(16)"
-    assert cdb_name("c1") == "operation C1h"
-    assert cdb_name("") == "?"
-    assert cdb_name("zz") == "?"
 
 
 def test_fields_that_say_something() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from hba.cli.views import irq, luns, queues
 
-READ = {"number": 7, "where": "ISSUED", "function": 0, "cdb": "28000000000000000800", "length": 4096, "tag": 3}
+READ = {
+    "number": 7,
+    "where": "ISSUED",
+    "function": 0,
+    "cdb": "28000000000000000800",
+    "length": 4096,
+    "tag": 3,
+    "command": "READ(10)",
+}
 RESET = {"number": 8, "where": "QUEUED", "function": 0x13, "cdb": "", "length": 0, "tag": 0xFF, "age_ms": None}
 
 STORPORT: dict[str, Any] = {

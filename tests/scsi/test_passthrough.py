@@ -24,6 +24,7 @@ class FakeDevice:
     def __init__(self) -> None:
         self.gone = False
         self.limits = Limits(0, 0)
+        self.device_type: int | None = 5
         self.on_event: Callable[[str], None] | None = None
         self.sent: list[tuple[bytes, int, Sequence[memoryview], Callable[[ScsiResult], None]]] = []
         self.refuse: StorageError | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.cli.cdb import cdb_name
 from hba.cli.output import hexadecimal, line, pairs, table
 
 
@@ -140,4 +139,5 @@ def what(request: dict[str, Any]) -> str:
     if request.get("function"):
         return f"function {hexadecimal(request['function'], 2)}"
     cdb = str(request.get("cdb", ""))
-    return f"{cdb_name(cdb)} {cdb}"
+    name = request.get("command") or (f"operation {cdb[:2].upper()}h" if cdb else "no CDB")
+    return f"{name} {cdb}".rstrip()

@@ -10,6 +10,8 @@ from hba.config.model import to_plain
 from hba.control.method import Call, Method, NoParams
 from hba.control.methods.verifier import report
 from hba.control.parts import Parts
+from hba.scsi.names import command_name
+from hba.scsi.unit import UNKNOWN_TYPE
 
 
 def summary(parts: Parts) -> dict[str, object]:
@@ -67,7 +69,25 @@ def queues(parts: Parts) -> object:
     """Rings and whatever else the adapter has to say of itself (all but registers and counters), and the port."""
     adapter = parts.adapter.snapshot()
     rest = {key: value for key, value in adapter.items() if key not in ("registers", "counters")}
-    return {"adapter": rest, "port": parts.port.snapshot()}
+    port = parts.port.snapshot()
+    for unit in _dicts(port.get("units")):
+        device_type = _type_at(parts, str(unit["address"]))
+        for key in ("outstanding", "queue", "queued"):
+            for request in _dicts(unit.get(key)):
+                request["command"] = command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+    return {"adapter": rest, "port": port}
+
+
+def _dicts(value: object) -> list[dict[str, object]]:
+    """Those parts of a snapshot that are tables; a count stands where a port lists nothing."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _type_at(parts: Parts, address: str) -> int:
+    """Peripheral device type of the unit at path:target:lun, as far as there is one."""
+    _, target, lun = map(int, address.split(":"))
+    unit = parts.bus.units.get(target, {}).get(lun)
+    return UNKNOWN_TYPE if unit is None else unit.device_type
 
 
 def irq(parts: Parts) -> object:

@@ -101,7 +101,7 @@ class DiskOptions:
 class Disk(MediumUnit):
     """A block device. `backend` None: there is no medium (removable only)."""
 
-    device_type: ClassVar[int] = 0x00
+    device_type = 0x00
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, SBC3)
 
     def __init__(

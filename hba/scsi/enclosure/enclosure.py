@@ -23,7 +23,7 @@ from hba.scsi.state import SavedState
 class Enclosure(DeviceServer):
     """An enclosure services device without a medium."""
 
-    device_type: ClassVar[int] = 0x0D
+    device_type = 0x0D
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, SES3)
 
     def __init__(self, identity: Identity, clock: Clock, state: SavedState | None = None) -> None:

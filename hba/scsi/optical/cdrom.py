@@ -44,7 +44,7 @@ LARGEST_CD = 450_000  # sectors (100 minutes); what is larger is a DVD
 class Cdrom(MediumUnit):
     """A drive with a tray. `backend` None: the tray is empty and closed."""
 
-    device_type: ClassVar[int] = 0x05
+    device_type = 0x05
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, MMC6)
     block_size = SECTOR
     removable = True

@@ -1,0 +1,27 @@
+"""What a CDB is called: by the tables of commands of the device type it is sent to, since one operation code is another
+command elsewhere (42h: UNMAP for a disk, READ SUB-CHANNEL for an optical drive)."""
+
+from __future__ import annotations
+
+from hba.scsi.command import CommandTable
+from hba.scsi.disk import protection
+from hba.scsi.disk.disk import THIN_COMMANDS, Disk
+from hba.scsi.enclosure.enclosure import Enclosure
+from hba.scsi.optical.cdrom import COMMANDS, Cdrom
+from hba.scsi.sense import CheckCondition
+from hba.scsi.spc import COMMON
+
+# By peripheral device type (SPC-4, "Peripheral device type").
+_TABLES = {
+    Disk.device_type: CommandTable(THIN_COMMANDS, protection.commands),
+    Cdrom.device_type: COMMANDS,
+    Enclosure.device_type: COMMON,
+}
+
+
+def command_name(device_type: int, cdb: bytes) -> str:
+    """The command's name in its standard; empty for what no table here has, or of a CDB that is cut short."""
+    try:
+        return _TABLES.get(device_type, COMMON).find(cdb).name
+    except (CheckCondition, IndexError):
+        return ""
