@@ -10,6 +10,16 @@ from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
 from hba.errors import GuestError
 
+# What QEMU says, and what to do about it.
+_ADVICE = {
+    "does not support hotplugging": "; machine pc can plug devices while the guest runs, of q35 only what is behind a "
+    "pcie-root-port can be plugged"
+}
+
+
+def _advice(said: str) -> str:
+    return next((advice for words, advice in _ADVICE.items() if words in said), "")
+
 
 class Monitor:
     """A connection to one QEMU's monitor socket."""
@@ -30,7 +40,7 @@ class Monitor:
         try:
             return self._runner.run(asyncio.wait_for(self._client.execute(command, arguments), timeout))
         except ExecuteError as error:
-            raise GuestError(f"QEMU refuses {command}: {error}") from error
+            raise GuestError(f"QEMU refuses {command}: {error}{_advice(str(error))}") from error
         except (QMPError, TimeoutError, OSError) as error:
             raise GuestError(f"QEMU's monitor does not answer {command}: {type(error).__name__} {error}") from error
 

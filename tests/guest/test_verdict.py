@@ -97,7 +97,7 @@ def test_a_selection_of_nothing_costs_no_boot(tmp_path: Path) -> None:
 def test_memory_that_only_seems_to_be_shared(tmp_path: Path) -> None:
     """`share=off`: the file behind the descriptor never sees what the guest writes. It works, and is told why slow."""
     words = ("-object", "memory-backend-memfd,id=ram,size=768M,share=off", "-machine", "memory-backend=ram")
-    options = ("--machine", "pc-private", "-k", "test_1_driver", "--artifacts", f"{tmp_path}/kept")
+    options = ("--machine", "pc-private", "-k", "test_2_disks", "--artifacts", f"{tmp_path}/kept")
     code, said = launch(tmp_path, EMPTY_DRIVE, *options, "--", *words)
     assert code == 0, said
     assert "share=on" in (tmp_path / "kept" / "server.log").read_text()
