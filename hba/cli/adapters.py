@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from hba.config.check import did_you_mean
 from hba.control.client import ControlClient
 from hba.errors import ControlError
 from hba.runtime import control_path, control_sockets, runtime_dir
+from hba.terminal.suggest import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 

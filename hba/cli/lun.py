@@ -13,6 +13,7 @@ from hba.cli import output
 from hba.cli.adapters import adapter_option, connect, understood
 from hba.cli.views import luns
 from hba.control.client import ControlClient
+from hba.terminal.groups import SuggestingGroup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +77,7 @@ def storage_of(path: Path | None, memory: bool, size: str | None, storage: str |
     return table | {"read_only": True} if read_only else table
 
 
-@click.group("lun")
+@click.group("lun", cls=SuggestingGroup, no_args_is_help=False)
 def command() -> None:
     """List, add, remove and change the logical units of a running adapter."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from hba.errors import ConfigError, StorageError
+from hba.errors import StorageError, WrongUsage
 from hba.lab import accelerator, config, disks, image, initramfs, kernel, kvm, machine, observe, paths, qemu
 from hba.lab.cache import Cache
 from hba.lab.disks import Disk
@@ -115,7 +115,7 @@ class Experiment:
         """
         if self.options.device == "builtin-pvscsi":
             if self.options.config is not None or self.options.port_model:
-                raise ConfigError("QEMU's own pvscsi has neither a configuration of ours nor a port model")
+                raise WrongUsage("QEMU's own pvscsi has neither a configuration of ours nor a port model")
             self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
             return
         server = self._parts.server = Server(self._server_config(), self.folder)
@@ -230,7 +230,7 @@ class Experiment:
         elif given is None:
             text = config.one_disk(self.folder, self._boot_disk() or self._new_disk(), port_model or "storport")
         elif self.options.disk is not None:
-            raise ConfigError("--disk makes a configuration of its own; name the disk in that of --config instead")
+            raise WrongUsage("--disk makes a configuration of its own; name the disk in that of --config instead")
         elif not port_model:
             return given
         else:
@@ -241,7 +241,7 @@ class Experiment:
     def _boot_disk(self) -> Path | None:
         disk = self.options.disk
         if disk is not None and not disk.is_file():
-            raise StorageError(f"--disk {disk}: no such file")
+            raise StorageError(f"--disk {disk}: no such file; name a raw disk image")
         return disk
 
     def _new_disk(self) -> Path:

@@ -21,10 +21,11 @@ from typing import Any
 
 import tomli
 
-from hba.errors import ConfigError, GuestError, HbaError
+from hba.errors import ConfigError, GuestError, StorageError, WrongUsage
 from hba.lab import disks, paths, pattern
 from hba.lab.experiment import Experiment
 from hba.storage.config import parse_size
+from hba.terminal.suggest import did_you_mean
 
 # Where things are in the guest.
 _GUEST_FOLDER = "/run/lab"
@@ -98,11 +99,13 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Suite:
-    """The suite `name`; `ConfigError` when there is none or its description is wrong."""
+    """The suite `name`; `WrongUsage` when there is none, `ConfigError` when its description is wrong."""
     folder = paths.GUEST_TESTS / name
     file = folder / "suite.toml"
     if not file.is_file():
-        raise ConfigError(f"no suite {name}; there are: {', '.join(names()) or 'none'}")
+        known = names()
+        hint = did_you_mean(name, known)
+        raise WrongUsage(f"--suite {name}: there is no such suite{hint}; there are: {', '.join(known) or 'none'}")
     try:
         plain = tomli.loads(file.read_text())
         needs = plain.get("needs", {})
@@ -308,7 +311,8 @@ def write_junit(outcome: Outcome, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         ElementTree.ElementTree(outcome.junit).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        raise HbaError(f"the report cannot be written to {path}: {error.strerror}") from error
+        why = error.strerror
+        raise StorageError(f"--junit {path}: the report cannot be written: {why}; name another file") from error
 
 
 def _take_guest_half(report: bytes, outcome: Outcome) -> None:

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import sys
+
+import click
 
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
+from hba.terminal import screen
+from hba.terminal.tables import lay_out
 from hba.visible import visible
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
-def print_outcome(console: Console, suite: Suite, outcome: Outcome, seconds: float) -> None:
-    """Every test with its result, then one line that counts them."""
-    table = Table(title=f"suite {suite.name}: {suite.title}", title_justify="left", show_edge=False)
-    table.add_column("result")
-    table.add_column("test")
-    table.add_column("s", justify="right")
+def print_outcome(suite: Suite, outcome: Outcome, seconds: float) -> None:
+    """Every test with its result, what those say that did not pass, then one line that counts them."""
+    _title(f"suite {suite.name}: {suite.title}")
+    rows = [(case.outcome, f"{case.seconds:.1f}", visible(case.name)) for case in outcome.cases]
+    for line in lay_out(("result", "s", "test"), rows, indent=0, width=screen.width(sys.stdout)):
+        word, space, rest = line.partition(" ")
+        click.echo(click.style(word, fg=_COLOURS.get(word)) + space + rest)
     for case in outcome.cases:
-        colour = _COLOURS[case.outcome]
-        text = escape(visible(case.name))
         if case.message and case.outcome != "passed":
-            message = "\n".join(map(visible, case.message.strip()[:600].expandtabs().split("\n")))
-            text += f"\n[dim]{escape(message)}[/dim]"
-        table.add_row(f"[{colour}]{case.outcome}[/{colour}]", text, f"{case.seconds:.1f}")
-    console.print(table)
+            click.echo(f"{case.outcome}: {visible(case.name)}")
+            for line in case.message.strip()[:600].expandtabs().split("\n"):
+                click.echo(f"  {visible(line)}")
     counts = ", ".join(f"{outcome.count(name)} {name}" for name in _COLOURS)
-    verdict = "[green]PASS[/green]" if outcome.passed else "[red]FAIL[/red]"
-    console.print(f"{verdict} {suite.name}: {counts} in {seconds:.1f} s")
+    verdict = click.style("PASS", fg="green") if outcome.passed else click.style("FAIL", fg="red")
+    click.echo(f"{verdict} {suite.name}: {counts} in {seconds:.1f} s")
 
 
-def print_seen(console: Console, seen: Seen) -> None:
+def print_seen(seen: Seen) -> None:
     """What one adapter saw."""
-    table = Table(
-        title=f"adapter {seen.name} ({seen.port_model})", title_justify="left", show_edge=False, show_header=False
+    _title(f"adapter {visible(seen.name)} ({visible(seen.port_model)})")
+    facts = (
+        ("commands", f"{seen.commands:,}"),
+        ("read", _bytes(seen.bytes_read)),
+        ("written", _bytes(seen.bytes_written)),
+        ("interrupts", f"{seen.interrupts:,}"),
+        ("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none"),
     )
-    table.add_column("what", style="bold")
-    table.add_column("how much", justify="right")
-    table.add_row("commands", f"{seen.commands:,}")
-    table.add_row("read", _bytes(seen.bytes_read))
-    table.add_row("written", _bytes(seen.bytes_written))
-    table.add_row("interrupts", f"{seen.interrupts:,}")
-    table.add_row("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none")
-    console.print(table)
+    for name, value in facts:
+        click.echo(f"  {name:<17}  {value:>12}")
     for line in seen.storage_errors:
-        console.print(f"  [red]{escape(visible(line))}[/red]", soft_wrap=True)
+        click.echo("  " + click.style(visible(line), fg="red"))
     for rule, count in seen.counts.items():
-        console.print(f"  {escape(visible(rule))}: {count} x (`hba explain {escape(visible(rule))}` tells the rule)")
+        click.echo(f"  {visible(rule)}: {count} x (`hba explain {visible(rule)}` tells the rule)")
     for finding in seen.findings[-5:]:
-        said = f"{finding['severity']} {finding['rule']}: {finding['message']}"
-        console.print(f"  {escape(visible(said))}")
+        click.echo("  " + visible(f"{finding['severity']} {finding['rule']}: {finding['message']}"))
+
+
+def _title(text: str) -> None:
+    click.echo(click.style(text, bold=True))
 
 
 def _bytes(count: int) -> str:

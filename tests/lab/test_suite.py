@@ -7,10 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from hba.config.load import load
-from hba.errors import ConfigError, GuestError
+from hba.errors import ConfigError, GuestError, WrongUsage
 from hba.lab import config, paths, suite, verdict
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome
@@ -49,7 +48,7 @@ def test_the_disks_a_suite_brings_can_be_made(tmp_path: Path, name: str) -> None
 
 
 def test_a_suite_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"there are: .*smoke"):
+    with pytest.raises(WrongUsage, match=r"there are: .*smoke"):
         suite.load("nothing")
 
 
@@ -111,17 +110,15 @@ def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     assert b"test_late" in (tmp_path / "new" / "report.xml").read_bytes()
 
 
-def test_the_verdict_in_words() -> None:
+def test_the_verdict_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome()
     suite._take_guest_half(REPORT, outcome)
-    text = io.StringIO()
-    console = Console(file=text, width=120)
-    verdict.print_outcome(console, suite.load("smoke"), outcome, 12.0)
+    verdict.print_outcome(suite.load("smoke"), outcome, 12.0)
     seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
     seen.storage_errors.append("unit 0:0 (disk.img): storage errors: 3, the latest: No space left on device")
     seen.findings.append({"rule": "MB-05", "severity": "violation", "message": "touched [it]"})
-    verdict.print_seen(console, seen)
-    said = text.getvalue()
+    verdict.print_seen(seen)
+    said = capsys.readouterr().out
     assert "FAIL smoke: 1 passed, 2 failed, 1 skipped in 12.0 s" in said
     assert "because" in said
     assert "1,234" in said and "5.0 MiB" in said and "MB-05: 2 x" in said and "touched [it]" in said
