@@ -67,13 +67,14 @@ def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
     word for where to go: it is gone to.
     """
     if name is not None:
-        if "/" in name:
-            return ControlClient(name, timeout)
-        sockets = control_sockets()
-        if control_path(name) in sockets:
-            return ControlClient(control_path(name), timeout)
+        sockets = control_sockets() if "/" not in name else []
+        if "/" in name or control_path(name) in sockets:
+            try:
+                return ControlClient(name if "/" in name else control_path(name), timeout)
+            except ControlError as error:
+                raise ControlError(f"{error}; `hba ls` shows which run") from error
         names = [socket.stem for socket in sockets]
-        raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows the running ones')
+        raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows which run')
     clients, dead = running(timeout)
     if len(clients) == 1:
         return clients[0]

@@ -23,7 +23,7 @@ def command(rule: str | None, as_json: bool) -> None:
     try:
         found = find_rule(rule)
     except HbaError as error:
-        raise click.UsageError(f"{error} (`hba explain` lists them all)") from None
+        raise click.UsageError(str(error)) from None
     if as_json:
         output.print_json(asdict(found))
     else:

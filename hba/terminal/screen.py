@@ -112,14 +112,14 @@ class Stream(io.TextIOWrapper):
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self.charset = stream.encoding
         self._ascii = codecs.lookup(stream.encoding).name == "ascii"
-        line_buffering, write_through = stream.line_buffering, stream.write_through
+        self._before = stream  # it closes what both write to when it goes
         super().__init__(
-            stream.detach(),
+            stream.buffer,
             # click believes no stream that says it is ASCII, and writes UTF-8 to it.
             encoding="utf-8" if self._ascii else self.charset,
             errors=_HANDLER,
-            line_buffering=line_buffering,
-            write_through=write_through,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
         )
 
     def write(self, text: str, /) -> int:
