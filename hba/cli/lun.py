@@ -14,6 +14,7 @@ from hba.cli.adapters import adapter_option, connect, understood
 from hba.cli.views import luns
 from hba.control.client import CallRefused, ControlClient
 from hba.errors import ControlError
+from hba.terminal.files import exists
 from hba.terminal.groups import SuggestingGroup
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,7 +84,7 @@ def storage_of(path: Path | None, memory: bool, size: str | None, storage: str |
         # The server may stand in another folder than we do.
         table = {"kind": "file", "path": str(path.absolute())}
         if size is not None:
-            table |= {"size": size} if path.exists() else {"size": size, "create": True}
+            table |= {"size": size} if exists(path) else {"size": size, "create": True}
     elif memory:
         if size is None:
             raise click.UsageError("--memory needs --size")

@@ -28,6 +28,7 @@ from hba.lab.guest import Guest
 from hba.lab.progress import Progress
 from hba.lab.rundir import RunDir
 from hba.lab.server import Adapter, Server
+from hba.terminal.files import is_file
 
 DISK_SIZE = 128 << 20
 
@@ -240,7 +241,7 @@ class Experiment:
 
     def _boot_disk(self) -> Path | None:
         disk = self.options.disk
-        if disk is not None and not disk.is_file():
+        if disk is not None and not is_file(disk):
             raise StorageError(f"--disk {disk}: no such file; name a raw disk image")
         return disk
 

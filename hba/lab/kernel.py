@@ -22,6 +22,7 @@ from hba.errors import HbaError, WrongUsage
 from hba.lab import debian, process
 from hba.lab.cache import Cache, key_of
 from hba.lab.progress import Step
+from hba.terminal.files import is_file
 
 _FLAVOUR = re.compile(r"-(rt|cloud|unsigned|dbg)\b")
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
@@ -44,7 +45,7 @@ def find(wanted: str, recipe: dict[str, Any], cache: Cache, modules_dir: Path | 
     `/lib/modules/RELEASE` of the host), a release such as `6.12.107+deb13-amd64`, or the beginning of one such
     as `6.12`, of which the newest is taken. A release that is in the cache is not looked for elsewhere.
     """
-    if "/" in wanted or Path(wanted).is_file():
+    if "/" in wanted or is_file(wanted):
         return _users_own(Path(wanted), modules_dir, recipe, cache)
     if not re.fullmatch(r"[0-9][0-9A-Za-z.+~-]*", wanted):
         raise WrongUsage(f"--kernel {wanted}: neither a file nor a kernel version such as 6.12 or 6.12.107+deb13-amd64")
@@ -138,7 +139,7 @@ def _download(
 
 
 def _users_own(image: Path, modules_dir: Path | None, recipe: dict[str, Any], cache: Cache) -> Kernel:
-    if not image.is_file():
+    if not is_file(image):
         raise WrongUsage(f"--kernel {image}: no such file; name a vmlinuz, or a version such as 6.12")
     release = release_of(image)
     tree = modules_dir or Path("/lib/modules") / release

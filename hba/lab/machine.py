@@ -37,8 +37,8 @@ def profiles() -> list[str]:
 def load(name: str) -> Profile:
     """The profile `name`; `WrongUsage` when there is none, `ConfigError` when it is not complete."""
     path = paths.QEMU / "machines" / f"{name}.toml"
-    if not path.is_file():
-        known = profiles()
+    known = profiles()
+    if name not in known:
         raise WrongUsage(
             f"--machine {name}: there is no such profile{did_you_mean(name, known)}; there are: {', '.join(known)}"
         )

@@ -102,8 +102,8 @@ def load(name: str) -> Suite:
     """The suite `name`; `WrongUsage` when there is none, `ConfigError` when its description is wrong."""
     folder = paths.GUEST_TESTS / name
     file = folder / "suite.toml"
-    if not file.is_file():
-        known = names()
+    known = names()
+    if name not in known:
         hint = did_you_mean(name, known)
         raise WrongUsage(f"--suite {name}: there is no such suite{hint}; there are: {', '.join(known) or 'none'}")
     try:
