@@ -1,16 +1,17 @@
 """Every error a user can see, with the exit code that goes with it.
 
 An `HbaError` carries one message that names the cause and the next step. The command line prints it without
-a traceback and exits with `exit_code`; the codes are documented in README.md ("Exit codes").
+a traceback and exits with `exit_code`; `EXITS` says what the codes mean.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from typing import NamedTuple
 
 EXIT_OK = 0
-EXIT_FAILED = 1  # it ran, and the verdict is red
-EXIT_USAGE = 2  # wrong command line (click's own code)
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # click's own code
 EXIT_CONFIG = 3
 EXIT_SOCKET = 4
 EXIT_STORAGE = 5
@@ -18,14 +19,59 @@ EXIT_PERMISSION = 6
 EXIT_NO_QEMU = 7
 EXIT_GUEST = 8
 EXIT_CONTROL = 9
-EXIT_SERVER = 10  # the HBA server of an experiment died
-EXIT_INTERNAL = 70  # a defect of ours, reported as such
+EXIT_SERVER = 10
+EXIT_SETUP = 11
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+
+
+class Exit(NamedTuple):
+    """One exit code: `kind` is its name in JSON, `meaning` is for people."""
+
+    code: int
+    kind: str
+    meaning: str
+
+
+# The one list of exit codes. The help of the commands is made from it; README.md and docs/cli.md are compared with it.
+EXITS = (
+    Exit(EXIT_OK, "good", "good"),
+    Exit(EXIT_FAILED, "verdict", "it ran, and the verdict is red"),
+    Exit(EXIT_USAGE, "usage", "wrong usage"),
+    Exit(EXIT_CONFIG, "configuration", "the configuration is wrong"),
+    Exit(EXIT_SOCKET, "socket", "a socket: taken, too long, no folder, nobody behind it"),
+    Exit(EXIT_STORAGE, "storage", "storage, or a disk of the host is full"),
+    Exit(EXIT_PERMISSION, "permission", "permission"),
+    Exit(EXIT_NO_QEMU, "qemu", "no QEMU with vfio-user"),
+    Exit(EXIT_GUEST, "guest", "the guest did not boot, answer or survive"),
+    Exit(EXIT_CONTROL, "control", "no running adapter answers, or it refused"),
+    Exit(EXIT_SERVER, "server", "the HBA server of an experiment or a benchmark died"),
+    Exit(EXIT_SETUP, "setup", "what an experiment needs is missing here and cannot be made"),
+    Exit(EXIT_INTERNAL, "internal", "a defect of hba"),
+    Exit(EXIT_INTERRUPTED, "interrupted", "interrupted (128 + signal: ended by that signal)"),
+    Exit(EXIT_PIPE, "pipe", "whoever read our output went away before its end, as by SIGPIPE"),
+)
+
+
+def exit_kind(code: int) -> str:
+    """The name of an exit code in JSON; `signal` for one that is not in the table."""
+    return next((known.kind for known in EXITS if known.code == code), "signal")
 
 
 class HbaError(Exception):
-    """Base of all errors meant for the user: `str(error)` is the whole message."""
+    """Base of all errors meant for the user: `str(error)` is the whole message.
 
-    exit_code = EXIT_FAILED
+    One without a class of its own says that something needed is missing. No error is a red verdict.
+    """
+
+    exit_code = EXIT_SETUP
+
+
+class WrongUsage(HbaError):
+    """The command line asks for what there is not; names the option as it is written."""
+
+    exit_code = EXIT_USAGE
 
 
 class ConfigError(HbaError):

@@ -29,8 +29,8 @@ from hba.adapters.pvscsi.structures import (
     REQUEST_SIZE,
     SETUP_RINGS,
 )
-from hba.errors import GuestError
-from hba.vfio_user.client import GuestRam, VfioUserClient
+from hba.errors import GuestError, SocketError
+from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
 
 CONFIG = 7  # region index of config space (vfio-pci)
 MSI = 1  # interrupt index
@@ -56,6 +56,7 @@ class BenchDriver:
     """
 
     def __init__(self, socket: str | Path, data_size: int, target: int = 0, lun: int = 0) -> None:
+        self._socket = socket
         self._target = target
         self._lun = lun
         rings = 1 + REQUEST_PAGES + COMPLETION_PAGES
@@ -79,7 +80,12 @@ class BenchDriver:
 
     def _start(self, completions: int) -> None:
         client = self._client
-        client.version()
+        try:
+            client.version()
+        except Disconnected as error:
+            raise SocketError(
+                f"{self._socket} is busy: {error}; another client, such as QEMU, has the adapter; end that one first"
+            ) from error
         client.map_ram(self.ram)
         client.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))  # memory space, bus master
         control = self._capability(5) + 2

@@ -12,10 +12,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hba.errors import HbaError
+from hba.errors import EXIT_SERVER, HbaError
 from hba.lab import process
 
 PATIENCE = 20.0  # seconds to listen
+
+
+class ServerFailed(HbaError):
+    """The server for the benchmark did not start."""
+
+    exit_code = EXIT_SERVER
 
 
 @dataclass
@@ -90,7 +96,9 @@ def _start(config: Path, folder: Path) -> OwnServer:
             if line[1]:
                 event = json.loads(line[0])
                 if event["event"] != "listening":
-                    break
+                    failed = ServerFailed(f"adapter {event['adapter']} of the benchmark: {event.get('message')}")
+                    failed.exit_code = event.get("exit_code", EXIT_SERVER)
+                    raise failed
                 taken = time.monotonic() - begin
                 return OwnServer(
                     folder, child, event["adapter"], event["socket"], Path(event["control"]), event["pid"], taken
@@ -98,7 +106,21 @@ def _start(config: Path, folder: Path) -> OwnServer:
             if child.poll() is not None:
                 break
             time.sleep(0.002)
-        raise HbaError(f"the server for the benchmark does not listen: {log.read_text().strip() or 'no reason given'}")
+        raise _refused(log.read_text(), child.poll())
     except BaseException:
         process.stop(child)
         raise
+
+
+def _refused(log: str, code: int | None) -> ServerFailed:
+    """What a server said that did not come as far as an adapter: its error, with its exit code."""
+    try:
+        said = json.loads(log)["error"]
+        error = ServerFailed(said["message"])
+        error.exit_code = said["code"]
+    except (KeyError, TypeError, ValueError):
+        ended = "it runs" if code is None else process.describe_exit(code)
+        return ServerFailed(
+            f"the server for the benchmark does not listen ({ended}): {log.strip() or 'no reason given'}"
+        )
+    return error

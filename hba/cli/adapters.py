@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from hba.config.check import did_you_mean
 from hba.control.client import ControlClient
 from hba.errors import ControlError
 from hba.runtime import control_path, control_sockets, runtime_dir
+from hba.terminal.suggest import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,13 +67,14 @@ def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
     word for where to go: it is gone to.
     """
     if name is not None:
-        if "/" in name:
-            return ControlClient(name, timeout)
-        sockets = control_sockets()
-        if control_path(name) in sockets:
-            return ControlClient(control_path(name), timeout)
+        sockets = control_sockets() if "/" not in name else []
+        if "/" in name or control_path(name) in sockets:
+            try:
+                return ControlClient(name if "/" in name else control_path(name), timeout)
+            except ControlError as error:
+                raise ControlError(f"{error}; `hba ls` shows which run") from error
         names = [socket.stem for socket in sockets]
-        raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows the running ones')
+        raise ControlError(f'no adapter "{name}" runs{did_you_mean(name, names)}; `hba ls` shows which run')
     clients, dead = running(timeout)
     if len(clients) == 1:
         return clients[0]

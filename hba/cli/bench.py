@@ -16,6 +16,7 @@ from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
 from hba.errors import ControlError
+from hba.terminal.files import is_file
 from hba.visible import visible
 
 
@@ -68,7 +69,7 @@ def command(
         return
     started: Any = None
     with ExitStack() as stack:
-        if what is None or Path(what).is_file():
+        if what is None or is_file(what):
             config = None if what is None else Path(what)
             started = stack.enter_context(own_server.start(config, port=port, verifier=verifier, size=size << 20))
             client = ControlClient(started.control)

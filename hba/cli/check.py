@@ -8,7 +8,9 @@ import click
 import msgspec
 
 from hba.cli import output
+from hba.config.lines import place
 from hba.config.load import load
+from hba.errors import ConfigError
 
 
 @click.command("check")
@@ -22,8 +24,14 @@ def command(config: Path, as_json: bool) -> None:
     from hba.miniport.load import miniport_class
 
     checked = load(config)
-    for adapter in checked.adapters:
-        miniport_class(adapter.miniport)
+    problems = []
+    for number, adapter in enumerate(checked.adapters):
+        try:
+            miniport_class(adapter.miniport)
+        except ConfigError as error:
+            problems.append(f"{place(config, ('adapter', number, 'miniport'))}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     if as_json:
         output.print_json({"file": str(config), "adapters": msgspec.to_builtins(checked.adapters)})
         return

@@ -12,7 +12,10 @@ import tomli
 from hba.cli import output
 from hba.cli.adapters import adapter_option, connect, understood
 from hba.cli.views import luns
-from hba.control.client import ControlClient
+from hba.control.client import CallRefused, ControlClient
+from hba.errors import ControlError
+from hba.terminal.files import exists
+from hba.terminal.groups import SuggestingGroup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,11 +54,26 @@ def storage_options(command: F) -> F:
     return click.option("--file", "path", type=click.Path(path_type=Path), help="A raw file.")(command)
 
 
+# What a store asks for in the words of a configuration, and how it is said here.
+_OPTIONS = (
+    ("give create = true and a size", "say --size to make it"),
+    ("set read_only = true", "say --read-only"),
+    ("with read_only = true", "with --read-only"),
+    ('use kind = "host" for it', 'give it as --storage \'kind = "host", path = "..."\''),
+)
+
+
+def _in_options(message: str) -> str:
+    for key, option in _OPTIONS:
+        message = message.replace(key, option)
+    return message
+
+
 def storage_of(path: Path | None, memory: bool, size: str | None, storage: str | None, read_only: bool) -> Any:
     """The storage table that the options mean; None without any."""
     given = sum((path is not None, memory, storage is not None))
     if given > 1:
-        raise click.UsageError("--file, --memory and --storage exclude each other.")
+        raise click.UsageError("--file, --memory and --storage exclude each other")
     table: dict[str, Any]
     if storage is not None:
         try:
@@ -66,17 +84,17 @@ def storage_of(path: Path | None, memory: bool, size: str | None, storage: str |
         # The server may stand in another folder than we do.
         table = {"kind": "file", "path": str(path.absolute())}
         if size is not None:
-            table |= {"size": size} if path.exists() else {"size": size, "create": True}
+            table |= {"size": size} if exists(path) else {"size": size, "create": True}
     elif memory:
         if size is None:
-            raise click.UsageError("--memory needs --size.")
+            raise click.UsageError("--memory needs --size")
         table = {"kind": "memory", "size": size}
     else:
         return None
     return table | {"read_only": True} if read_only else table
 
 
-@click.group("lun")
+@click.group("lun", cls=SuggestingGroup, no_args_is_help=False)
 def command() -> None:
     """List, add, remove and change the logical units of a running adapter."""
 
@@ -178,7 +196,7 @@ def insert(
     """Put a medium into a removable unit that has none."""
     medium = storage_of(path, memory, size, storage, read_only)
     if medium is None:
-        raise click.UsageError("Say what to insert: --file, --memory or --storage.")
+        raise click.UsageError("say what to insert: --file, --memory or --storage")
     with connect(adapter, OPENING) as client:
         _change(client, as_json, "lun.insert", target=unit[0], lun=unit[1], storage=medium)
 
@@ -207,7 +225,10 @@ def read_only_(unit: tuple[int, int], state: str, adapter: str | None, as_json: 
 
 def _change(client: ControlClient, as_json: bool, method: str, **params: Any) -> None:
     """Have the adapter do something to a unit, and show what it is then."""
-    unit = client.call(method, **params)
+    try:
+        unit = client.call(method, **params)
+    except CallRefused as error:
+        raise ControlError(_in_options(str(error))) from error
     if as_json:
         output.print_json(unit)
         return

@@ -1,22 +1,17 @@
-"""The `hba` command: finds the subcommand, and turns whatever goes wrong into one line and an exit code."""
+"""The `hba` command: finds the subcommand."""
 
 from __future__ import annotations
 
 import importlib
-import io
-import os
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from hba import __version__
-from hba.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, HbaError
-from hba.visible import visible
-
-EXIT_INTERRUPTED = 130
+from hba.errors import HbaError
+from hba.terminal import entry, screen
+from hba.terminal.groups import SuggestingGroup
 
 # name -> one line for `hba --help`; the command itself is `command` in hba/cli/<name>.py
 COMMANDS = {
@@ -35,7 +30,7 @@ COMMANDS = {
 ALIASES = {"watch": "events"}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """Imports a subcommand's module only when it is called, so that `serve` starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,64 +48,29 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    no_args_is_help=False,  # it would be an error of another shape
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=entry.exit_codes(),
+)
 @click.version_option(__version__, prog_name="hba")
+@screen.color_option
 def cli() -> None:
-    """A PCI storage controller in Python, served to QEMU over vfio-user.
-
-    Exit codes: 0 good, 1 the verdict is red, 2 wrong usage, 3 configuration, 4 socket, 5 storage, 6 permission,
-    7 no QEMU, 8 guest, 9 control, 10 the server of an experiment died, 70 a defect of hba itself, 130 interrupted.
-    """
+    """A PCI storage controller in Python, served to QEMU over vfio-user."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own); its exit code. Never raises."""
-    try:
-        result: Any = cli.main(
-            args=None if arguments is None else list(arguments), prog_name="hba", standalone_mode=False
-        )
-        sys.stdout.flush()
-        return result if isinstance(result, int) else EXIT_OK
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # click answers a broken pipe by SystemExit, and nothing else that way
-        return _nobody_reads()
-    except HbaError as error:
-        _debug()
-        for line in str(error).split("\n"):
-            click.echo(f"error: {visible(line)}", err=True)
-        return error.exit_code
-    except Exception as error:
-        _debug()
-        from hba.lab.space import full_disk  # here: starting a server must not wait for what it never needs
-
-        if (full := full_disk(error)) is not None:
-            click.echo(f"error: {full}", err=True)
-            return full.exit_code
-        click.echo(
-            f"internal error: {visible(f'{type(error).__name__}: {error}')}\n"
-            "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
-            err=True,
-        )
-        return EXIT_INTERNAL
+    return entry.run(cli, "hba", sys.argv[1:] if arguments is None else arguments, _full_disk)
 
 
-def _nobody_reads() -> int:
-    """Whoever read our output has seen enough. The interpreter shall not complain about it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_OK
+def _full_disk(error: Exception) -> HbaError | None:
+    from hba.lab.space import full_disk  # here: starting a server must not wait for what it never needs
 
-
-def _debug() -> None:
-    if os.environ.get("HBA_DEBUG"):
-        traceback.print_exc(file=sys.stderr)
+    return full_disk(error)
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's character set has not is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
+    screen.prepare_streams()
     sys.exit(run())

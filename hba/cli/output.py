@@ -1,4 +1,4 @@
-"""Printing: tables for people (colour on a terminal, plain text elsewhere), JSON for programs.
+"""Printing: text and tables for people, JSON for programs.
 
 Names, messages and serial numbers come from control sockets, where the server or through it the guest chose them. What
 is printed here goes through `visible`, so that none of them can speak to the terminal; JSON has escapes of its own.
@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import click
 
+from hba.terminal import screen
+from hba.terminal.tables import cells_width, lay_out, padded
 from hba.visible import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What an adapter answers is bounded; what becomes of it here is, too: a column is not made as wide as one absurd cell
-# in each of its rows, nor a row for each item with a cell for every key that any of them has.
-MAX_WIDTH = 200  # characters that others are filled up to
+# What an adapter answers is bounded; what becomes of it here is, too: no row for each item with a cell for every key
+# that any of them has.
 MAX_COLUMNS = 64
 MAX_DIGITS = 16
 
@@ -55,55 +56,17 @@ def line(text: str, indent: int = 2) -> None:
 def pairs(rows: Iterable[tuple[str, object]], indent: int = 2) -> None:
     """Aligned `name  value` lines; what is None or empty is left out."""
     kept = [(visible(name), text(value)) for name, value in rows if value not in (None, "", [], {})]
-    width = _width(name for name, _ in kept)
+    width = cells_width(name for name, _ in kept)
     for name, value in kept:
-        line(f"{name:<{width}}  {value}", indent)
+        line(f"{padded(name, width)}  {value}", indent)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 2) -> None:
-    """Aligned columns; numbers to the right. On a terminal with rich's look, else plain."""
-    columns = [visible(name) for name in columns]
+    """Aligned columns, numbers to the right, in what room the terminal has."""
     cells = [[visible(text(cell)) for cell in row] for row in rows]
-    rows = list(cells)
-    if not cells:
-        return
-    numeric = [all(_is_number(row[at]) for row in cells) for at in range(len(columns))]
-    if sys.stdout.isatty():
-        _rich_table(columns, cells, numeric, indent)
-        return
-    widths = [_width([columns[at], *(row[at] for row in cells)]) for at in range(len(columns))]
-    for row in ([_title(name) for name in columns], *cells):
-        parts = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        line("  ".join(parts).rstrip(), indent)
-
-
-def _rich_table(columns: Sequence[str], cells: list[list[str]], numeric: list[bool], indent: int) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text  # not markup: a cell may hold brackets, and what is in them must not become a style
-
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name, right in zip(columns, numeric, strict=True):
-        shown.add_column(Text(_title(name)), justify="right" if right else "left", no_wrap=right)
-    for row in cells:
-        shown.add_row(*map(Text, row))
-    Console(highlight=False).print(Padding(shown, (0, 0, 0, indent)))
-
-
-def _width(cells: Iterable[str]) -> int:
-    return min(MAX_WIDTH, max(map(len, cells), default=0))
-
-
-def _title(name: str) -> str:
-    return name.upper() if name.isascii() else name  # the Greek letter of µs has a capital nobody would read
-
-
-def _is_number(cell: str) -> bool:
-    return bool(cell) and cell.lstrip("-").replace(".", "", 1).isdigit()
+    lines = lay_out([visible(name) for name in columns], cells, indent, screen.width(sys.stdout))
+    for shown in lines:
+        click.echo(shown)
 
 
 def text(value: object) -> str:

@@ -12,6 +12,7 @@ import click
 from hba.config.load import load
 from hba.config.model import AdapterConfig
 from hba.errors import ConfigError
+from hba.terminal.suggest import did_you_mean
 
 
 @click.command("serve")
@@ -39,13 +40,13 @@ def command(
         click.echo(json.dumps({"type": "scsi", "features": []}))
         return 0
     if config is None:
-        raise click.UsageError("Missing argument 'CONFIG'.")
+        raise click.UsageError("missing argument 'CONFIG'")
     if socket_path is not None and fd is not None:
-        raise click.UsageError("--socket-path and --fd exclude each other.")
+        raise click.UsageError("--socket-path and --fd exclude each other")
     checked = load(config)
     adapters = _chosen(checked.adapters, names)
     if len(adapters) > 1 and (socket_path is not None or fd is not None):
-        raise click.UsageError(f"{len(adapters)} adapters cannot share one socket: choose one with --adapter.")
+        raise click.UsageError(f"{len(adapters)} adapters cannot share one socket: choose one with --adapter")
     if socket_path is not None:
         adapters[0].socket = str(socket_path.absolute())
 
@@ -55,7 +56,7 @@ def command(
 
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     report = Report(as_json)
-    assemble = Assembler(fd)
+    assemble = Assembler(fd, checked)
     if fd is not None:  # a connection cannot be made again, and a second owner would keep it open after our end
         from hba.server.process import serve
 
@@ -69,5 +70,8 @@ def _chosen(adapters: tuple[AdapterConfig, ...], names: tuple[str, ...]) -> list
     known = {adapter.name: adapter for adapter in adapters}
     for name in names:
         if name not in known:
-            raise ConfigError(f'the configuration has no adapter "{name}"; it has {", ".join(known)}')
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f"--adapter {name}: the configuration has no such adapter{hint}; it has {', '.join(known)}"
+            )
     return [known[name] for name in names] if names else list(adapters)

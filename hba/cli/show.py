@@ -10,6 +10,8 @@ import click
 from hba.cli import output
 from hba.cli.adapters import connect, understood
 from hba.cli.views import config, counters, dma, glance, irq, luns, queues, regs, verifier
+from hba.runtime import control_sockets
+from hba.terminal.suggest import did_you_mean, nearest
 
 View = Callable[[Any], None]
 
@@ -24,9 +26,10 @@ SUBJECTS: dict[str, tuple[str, View]] = {
     "verifier": ("show.verifier", verifier.view),
     "config": ("show.config", config.view),
 }
+ALL = (*SUBJECTS, "all")
 
 
-@click.command("show", epilog="Subjects: " + ", ".join([*SUBJECTS, "all"]) + ". Without one: everything at a glance.")
+@click.command("show", epilog="Subjects: " + ", ".join(ALL) + ". Without one: everything at a glance.")
 @click.argument("words", metavar="[ADAPTER] [SUBJECT]", nargs=-1)
 @output.json_option
 def command(words: tuple[str, ...], as_json: bool) -> None:
@@ -56,14 +59,28 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 
 
 def _sort_out(words: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """A word that is a subject is one; the other is the adapter."""
-    subjects = [*SUBJECTS, "all"]
+    """A word that is a subject is one; the other is the adapter, whichever comes first."""
     if len(words) > 2:
-        raise click.UsageError("At most an adapter and a subject.")
+        raise click.UsageError("there is at most an adapter and a subject")
     if len(words) == 2:
-        if words[1] not in subjects:
-            raise click.UsageError(f"There is no subject {words[1]!r}; choose one of {', '.join(subjects)}.")
-        return words[0], words[1]
+        first, second = words
+        if second in ALL:
+            return first, second
+        if first in ALL:
+            return second, first
+        wrong = first if nearest(first, ALL) and not nearest(second, ALL) else second
+        raise click.UsageError(f'there is no subject "{wrong}"{did_you_mean(wrong, ALL)}; subjects: {", ".join(ALL)}')
     if len(words) == 1:
-        return (None, words[0]) if words[0] in subjects else (words[0], None)
+        word = words[0]
+        if word in ALL:
+            return None, word
+        if (meant := nearest(word, ALL)) and "/" not in word and not _known(word):
+            raise click.UsageError(f'there is no subject and no adapter "{word}"; did you mean "{meant}"?')
+        return word, None
     return None, None
+
+
+def _known(word: str) -> bool:
+    """Whether an adapter may be meant."""
+    names = [socket.stem for socket in control_sockets()]
+    return nearest(word, names) is not None

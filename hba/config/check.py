@@ -6,15 +6,16 @@ and leaves everything else to `msgspec.convert` in strict mode.
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Struct
+
+from hba.terminal.suggest import did_you_mean
 
 Path = tuple[str | int, ...]  # ("adapter", 0, "lun", 1, "storage", "path")
 FAILED = object()  # what `convert` returns when it has noted a problem instead of a value
@@ -36,13 +37,6 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "size"?`, or nothing when no known word is near."""
-    folded = {item.lower(): item for item in known}
-    near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
-    return f'; did you mean "{folded[near[0]]}"?' if near else ""
 
 
 @dataclass(frozen=True)

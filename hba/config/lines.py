@@ -7,6 +7,7 @@ line that starts the list.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*(.*?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(
@@ -77,3 +78,12 @@ def line_of(lines: dict[tuple[str | int, ...], int], path: tuple[str | int, ...]
             return lines[path]
         path = path[:-1]
     return None
+
+
+def place(file: Path, path: tuple[str | int, ...]) -> str:
+    """`file:line` of `path`, read again from the file; the file alone when it does not have it any more."""
+    try:
+        line = line_of(locate(file.read_text("utf-8")), path)
+    except (OSError, ValueError):
+        line = None
+    return f"{file}:{line}" if line else f"{file}"

@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from hba.config import toml
-from hba.config.check import FAILED, Checker, Problem, did_you_mean, dotted
+from hba.config.check import FAILED, Checker, Problem, dotted
 from hba.config.check import Path as KeyPath
 from hba.config.lines import line_of, locate
 from hba.config.model import ADAPTER_TYPES, PORT_MODELS, AdapterConfig, Config, FileConfig
 from hba.errors import ConfigError
 from hba.rules import RULES
 from hba.runtime import runtime_dir
+from hba.terminal.suggest import did_you_mean
 
 
 def load(path: str | Path) -> Config:

@@ -63,7 +63,7 @@ class ControlClient:
         except (OSError, ControlError) as error:
             self._socket.close()
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ControlError(f"no adapter answers at {path} ({why}); `hba ls` shows the running ones") from error
+            raise ControlError(f"no adapter answers at {path} ({why})") from error
         try:
             self.adapter, self.pid = self._greeted(greeting)
         except ControlError:

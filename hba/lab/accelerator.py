@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
-from hba.errors import GuestError, HbaError
+from hba.errors import GuestError, WrongUsage
 from hba.lab import kvm
 from hba.lab.cache import Cache
 from hba.lab.progress import Progress
@@ -22,10 +22,10 @@ _Started = TypeVar("_Started")
 
 
 def default() -> Wanted:
-    """What `$HBA_ACCEL` says, else `auto`; `HbaError` when it says something else."""
+    """What `$HBA_ACCEL` says, else `auto`; `WrongUsage` when it says something else."""
     said = os.environ.get(VARIABLE) or "auto"
     if said not in get_args(Wanted):
-        raise HbaError(f"{VARIABLE}={said}: auto, kvm or tcg is wanted")
+        raise WrongUsage(f"{VARIABLE}={said}: auto, kvm or tcg is wanted")
     return cast(Wanted, said)
 
 

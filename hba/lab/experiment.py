@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from hba.errors import ConfigError, StorageError
+from hba.errors import StorageError, WrongUsage
 from hba.lab import accelerator, config, disks, image, initramfs, kernel, kvm, machine, observe, paths, qemu
 from hba.lab.cache import Cache
 from hba.lab.disks import Disk
@@ -28,6 +28,7 @@ from hba.lab.guest import Guest
 from hba.lab.progress import Progress
 from hba.lab.rundir import RunDir
 from hba.lab.server import Adapter, Server
+from hba.terminal.files import is_file
 
 DISK_SIZE = 128 << 20
 
@@ -121,7 +122,7 @@ class Experiment:
         """
         if self.options.device == "builtin-pvscsi":
             if self.options.config is not None or self.options.port_model:
-                raise ConfigError("QEMU's own pvscsi has neither a configuration of ours nor a port model")
+                raise WrongUsage("QEMU's own pvscsi has neither a configuration of ours nor a port model")
             self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
             return
         server = self._parts.server = Server(self._server_config(), self.folder)
@@ -238,7 +239,7 @@ class Experiment:
         elif given is None:
             text = config.one_disk(self.folder, self._boot_disk() or self._new_disk(), port_model or "storport")
         elif self.options.disk is not None:
-            raise ConfigError("--disk makes a configuration of its own; name the disk in that of --config instead")
+            raise WrongUsage("--disk makes a configuration of its own; name the disk in that of --config instead")
         elif not port_model:
             return given
         else:
@@ -248,8 +249,8 @@ class Experiment:
 
     def _boot_disk(self) -> Path | None:
         disk = self.options.disk
-        if disk is not None and not disk.is_file():
-            raise StorageError(f"--disk {disk}: no such file")
+        if disk is not None and not is_file(disk):
+            raise StorageError(f"--disk {disk}: no such file; name a raw disk image")
         return disk
 
     def _new_disk(self) -> Path:

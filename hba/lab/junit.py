@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hba.errors import GuestError, HbaError
+from hba.errors import GuestError, StorageError
 from hba.lab.case import Case
 
 # What XML 1.0 (section 2.2) has no place for.
@@ -75,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise HbaError(f"the report cannot be written to {path}: {error.strerror}") from error
+        raise StorageError(f"{path}: the report cannot be written: {error.strerror}; name another file") from error
 
 
 def _text(text: str) -> str:

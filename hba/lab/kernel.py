@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hba.errors import HbaError
+from hba.errors import HbaError, WrongUsage
 from hba.lab import debian, process
 from hba.lab.cache import Cache, key_of
 from hba.lab.progress import Step
+from hba.terminal.files import is_file
 
 _FLAVOUR = re.compile(r"-(rt|cloud|unsigned|dbg)\b")
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
@@ -44,10 +45,10 @@ def find(wanted: str, recipe: dict[str, Any], cache: Cache, modules_dir: Path | 
     `/lib/modules/RELEASE` of the host), a release such as `6.12.107+deb13-amd64`, or the beginning of one such
     as `6.12`, of which the newest is taken. A release that is in the cache is not looked for elsewhere.
     """
-    if "/" in wanted or Path(wanted).is_file():
+    if "/" in wanted or is_file(wanted):
         return _users_own(Path(wanted), modules_dir, recipe, cache)
     if not re.fullmatch(r"[0-9][0-9A-Za-z.+~-]*", wanted):
-        raise HbaError(f"--kernel {wanted}: neither a file nor a kernel version such as 6.12 or 6.12.107+deb13-amd64")
+        raise WrongUsage(f"--kernel {wanted}: neither a file nor a kernel version such as 6.12 or 6.12.107+deb13-amd64")
     key = key_of(repr(recipe["modules"]))
     if not (matching := matching_releases(wanted, _cached_releases(cache, key))):
         return _from_debian(wanted, recipe, cache, key)
@@ -103,9 +104,9 @@ def _download(
     matching = matching_releases(wanted, releases)
     if not matching:
         newest = sorted((r for r in releases if not _FLAVOUR.search(r)), key=_version_key)
-        raise HbaError(
-            f"--kernel {wanted}: the mirror has no such kernel in {', '.join(recipe['kernel']['suites'])}. "
-            f"It has: {', '.join(newest) or 'none'}"
+        raise WrongUsage(
+            f"--kernel {wanted}: the mirror has no such kernel in {', '.join(recipe['kernel']['suites'])}; "
+            f"it has: {', '.join(newest) or 'none'}"
         )
     release = matching[-1]
 
@@ -138,16 +139,16 @@ def _download(
 
 
 def _users_own(image: Path, modules_dir: Path | None, recipe: dict[str, Any], cache: Cache) -> Kernel:
-    if not image.is_file():
-        raise HbaError(f"--kernel {image}: no such file")
+    if not is_file(image):
+        raise WrongUsage(f"--kernel {image}: no such file; name a vmlinuz, or a version such as 6.12")
     release = release_of(image)
     tree = modules_dir or Path("/lib/modules") / release
     if (tree / release).is_dir():
         tree = tree / release
     if not (tree / "kernel").is_dir():
-        raise HbaError(
-            f"--kernel {image}: its release is {release}, and {tree} has no modules of it. "
-            "Name the folder with --modules (the one that holds `kernel/`)."
+        raise WrongUsage(
+            f"--kernel {image}: its release is {release}, and {tree} has no modules of it; "
+            "name the folder that holds `kernel/` with --modules"
         )
     debian.ensure_tools(["depmod", "mkfs.erofs"])
     stamps = [f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}" for path in (image, tree, tree / "kernel")]
@@ -164,11 +165,11 @@ def release_of(image: Path) -> str:
     with image.open("rb") as file:
         head = file.read(0x10000)
     if len(head) < 0x210 or head[0x202:0x206] != b"HdrS":
-        raise HbaError(f"{image} is no x86 Linux kernel (a bzImage is expected, as in /boot/vmlinuz-*)")
+        raise WrongUsage(f"--kernel {image}: no x86 Linux kernel; name a bzImage, as /boot/vmlinuz-* are")
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     text = head[start:].split(b"\0", 1)[0].split(b" ", 1)[0]
     if not re.fullmatch(rb"[0-9][0-9A-Za-z.+~_-]*", text):
-        raise HbaError(f"{image} does not say its release")
+        raise WrongUsage(f"--kernel {image}: it does not say its release; name a bzImage, as /boot/vmlinuz-* are")
     return text.decode()
 
 

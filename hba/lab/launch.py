@@ -1,28 +1,19 @@
-"""`scripts/launch`: one experiment from the command line.
-
-Exit codes: 0 the suite passed (or the console was left), 1 the suite failed, 2 wrong usage, 3 wrong configuration,
-4 a socket, 5 storage, 6 permissions, 7 no QEMU with vfio-user to be had, 8 the guest did not boot, hangs or died,
-9 the adapter's control socket does not answer, 10 the HBA server failed, 130/143/129 ended by Ctrl-C, SIGTERM or
-SIGHUP.
-"""
+"""`scripts/launch`: one experiment from the command line."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, get_args
 
 import click
-from rich.console import Console
 
-from hba.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, HbaError
+from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
 from hba.lab import accelerator, console, junit, ktap, kvm, machine, observe, paths, selection, suite, verdict
 from hba.lab.artifacts import Artifacts
 from hba.lab.cache import default_root, state_root
@@ -30,6 +21,7 @@ from hba.lab.experiment import Experiment, Options
 from hba.lab.findings import FailOn, Findings
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
+from hba.terminal import entry, screen
 
 _PATH = click.Path(path_type=Path)
 # Options that say something about a suite, by the name of their parameter.
@@ -65,7 +57,7 @@ class Task:
     fail_on: FailOn
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=entry.exit_codes())
 @click.option("--suite", "suite_name", metavar="NAME", help="Run this suite of guest-tests/ and print the verdict.")
 @click.option("--list-suites", is_flag=True, help="List the suites and stop.")
 @click.option("-k", "select", metavar="EXPRESSION", help="Only the suite's tests whose name matches (pytest's -k).")
@@ -76,8 +68,9 @@ class Task:
 @click.option("--append", default="", metavar="WORDS", help="More words for the kernel's command line.")
 @click.option("--disk", type=_PATH, metavar="FILE", help="Boot this raw disk image behind the HBA instead of Linux.")
 @click.option("--machine", "machine_name", default="pc", show_default=True, help="Profile of qemu/machines/.")
-@click.option("--memory", default=768, show_default=True, metavar="MIB", help="The guest's memory.")
-@click.option("--cpus", default=1, show_default=True, help="The guest's processors.")
+@click.option("--memory", type=click.IntRange(min=64), default=768, show_default=True, metavar="MIB",
+              help="The guest's memory.")  # fmt: skip
+@click.option("--cpus", type=click.IntRange(min=1), default=1, show_default=True, help="The guest's processors.")
 @click.option("--accel", type=click.Choice(get_args(accelerator.Wanted)), default="auto", show_default=True,
               envvar=accelerator.VARIABLE, show_envvar=True,
               help="Run the guest with KVM or emulate it; auto takes KVM where it runs a Linux kernel.")  # fmt: skip
@@ -95,44 +88,37 @@ class Task:
 @click.option(
     "--keep", is_flag=True, help="Keep guest and folder after the suite until Ctrl-C, and say where they are."
 )
-@click.option("--boot-timeout", default=240.0, show_default=True, metavar="SECONDS", help="How long a boot may take.")
+@click.option("--boot-timeout", type=click.FloatRange(min=1), default=240.0, show_default=True, metavar="SECONDS",
+              help="How long a boot may take.")  # fmt: skip
+@screen.color_option
 @click.argument("qemu_arguments", nargs=-1, type=click.UNPROCESSED)
-def main(**given: Any) -> NoReturn:
+def command(**given: Any) -> int:
     """Start an HBA and boot a guest beside it.
 
     With --suite, run it and print the verdict; without, give the guest's console (Ctrl-] leaves it).
     Arguments after `--` go to QEMU.
     """
+    if given["list_suites"]:
+        _list_suites()
+        return EXIT_OK
+    return _launch(*_understand(given))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    try:
+        return entry.run(command, "scripts/launch", arguments, lambda error: full_disk(error, default_root()))
+    except Interrupted as interrupted:
+        click.echo(f"interrupted by {signal.Signals(interrupted.number).name}; everything is cleaned up", err=True)
+        return 128 + interrupted.number
+
+
+def main() -> NoReturn:
+    """The command."""
+    screen.prepare_streams()
     for number in _ENDING:
         signal.signal(number, _interrupt)
-    try:
-        if given["list_suites"]:
-            _list_suites()
-            code = EXIT_OK
-        else:
-            code = _launch(*_understand(given))
-    except click.ClickException:
-        raise
-    except HbaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except Interrupted as interrupted:
-        print(f"interrupted by {signal.Signals(interrupted.number).name}; everything is cleaned up", file=sys.stderr)
-        code = 128 + interrupted.number
-    except Exception as error:
-        if os.environ.get("HBA_DEBUG"):
-            traceback.print_exc(file=sys.stderr)
-        if (full := full_disk(error, default_root())) is not None:
-            print(f"error: {full}", file=sys.stderr)
-            code = full.exit_code
-        else:
-            print(
-                f"internal error: {type(error).__name__}: {error}\n"
-                "This is a defect of hba. Run the same with HBA_DEBUG=1 for the traceback, and report it with that.",
-                file=sys.stderr,
-            )
-            code = EXIT_INTERNAL
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
@@ -145,15 +131,16 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 def _list_suites() -> None:
     paths.require_tree()
     for name in suite.names():
-        print(f"{name:12} {suite.load(name).title}")
+        click.echo(f"{name:12} {suite.load(name).title}")
 
 
 def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
-    if given["suite_name"] and given["disk"]:
-        raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
-    for name, said in _OF_SUITES.items():
-        if given[name] and not given["suite_name"]:
-            raise click.UsageError(f"{said} needs --suite")
+    _check_together(given)
+    if given["suite_name"]:
+        chosen = suite.load(given["suite_name"])  # a wrong name must not cost a boot
+        if given["select"]:
+            _check_selection(chosen, given["select"])
+    machine.load(given["machine_name"])
     device: Literal["hba", "builtin-pvscsi"] = given["device"]
     options = Options(
         machine=given["machine_name"],
@@ -185,11 +172,28 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
     return options, task
 
 
+def _check_together(given: dict[str, Any]) -> None:
+    """What does not go together, whatever else is right. Raises `click.UsageError`."""
+    if given["suite_name"] and given["disk"]:
+        raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
+    for name, written in _OF_SUITES.items():
+        if given[name] and not given["suite_name"]:
+            raise click.UsageError(f"{written} is for the tests of a suite: add --suite NAME")
+    if given["disk"] and given["config"]:
+        raise click.UsageError(
+            "--disk makes a configuration of its own: name the disk in that of --config, or leave --config out"
+        )
+    if given["device"] == "builtin-pvscsi":
+        for name, written in (("config", "--config"), ("port_model", "--port-model")):
+            if given[name]:
+                raise click.UsageError(f"--device builtin-pvscsi is QEMU's own, {written} is for ours: leave one out")
+    if given["modules"] and not given["kernel"]:
+        raise click.UsageError("--modules are those of a kernel of your own: add --kernel FILE")
+
+
 def _launch(options: Options, task: Task) -> int:
     progress = Progress()
-    chosen = suite.load(task.suite) if task.suite else None  # a wrong name must not cost a boot
-    if chosen is not None and task.suite_arguments:
-        _check_selection(chosen, task.suite_arguments[-1])
+    chosen = suite.load(task.suite) if task.suite else None
     artifacts = Artifacts(task.artifacts, state_root() / "runs")
     if chosen is not None and options.config is None:
         options = replace(options, luns=chosen.luns)
@@ -226,7 +230,6 @@ def _check_selection(chosen: suite.Suite, expression: str) -> None:
 
 
 def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task: Task, artifacts: Artifacts) -> int:
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     run = suite.Run(chosen, experiment, dataloss=task.dataloss)
     experiment.start_device()
     run.before_guest()
@@ -244,12 +247,12 @@ def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task
     if task.ktap is not None:
         junit.write_text(task.ktap, ktap.render(chosen.name, outcome.cases, outcome.passed))
     seen = [observe.look(adapter.control) for adapter in experiment.adapters]
-    verdict.print_outcome(out, chosen, outcome, time.monotonic() - started)
+    verdict.print_outcome(chosen, outcome, time.monotonic() - started)
     for adapter in seen:
-        verdict.print_seen(out, adapter, [group for group in groups if group.adapter == adapter.name])
+        verdict.print_seen(adapter, [group for group in groups if group.adapter == adapter.name])
     if artifacts.asked or not outcome.passed:
         _keep_artifacts(artifacts, lambda: artifacts.keep(experiment, seen, groups), progress)
-    verdict.print_last(out, chosen, outcome)
+    verdict.print_last(chosen, outcome)
     if task.keep:
         _tell_where(experiment, progress)
         progress.say("the guest keeps running; Ctrl-C ends it")

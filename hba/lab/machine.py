@@ -10,10 +10,11 @@ from typing import Any
 
 import tomli
 
-from hba.errors import HbaError
+from hba.errors import ConfigError, WrongUsage
 from hba.lab import paths
 from hba.lab.agent import PORT_NAME
 from hba.lab.qemu import Qemu
+from hba.terminal.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,17 @@ def profiles() -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """The profile `name`; `HbaError` when there is none or it is not complete."""
+    """The profile `name`; `WrongUsage` when there is none, `ConfigError` when it is not complete."""
     path = paths.QEMU / "machines" / f"{name}.toml"
-    if not path.is_file():
-        raise HbaError(f"no machine profile {name}; there are: {', '.join(profiles())}")
+    known = profiles()
+    if name not in known:
+        raise WrongUsage(
+            f"--machine {name}: there is no such profile{did_you_mean(name, known)}; there are: {', '.join(known)}"
+        )
     try:
         return Profile(name, **tomli.loads(path.read_text()))
     except (tomli.TOMLDecodeError, TypeError) as error:
-        raise HbaError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

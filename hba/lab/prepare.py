@@ -8,10 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hba.errors import HbaError
+import click
+
 from hba.lab import accelerator, image, kernel, paths, qemu
-from hba.lab.cache import Cache
+from hba.lab.cache import Cache, default_root
 from hba.lab.progress import Progress
+from hba.lab.space import full_disk
+from hba.terminal import entry, screen
 
 
 def prepare(kernels: Sequence[str]) -> None:
@@ -30,15 +33,18 @@ def prepare(kernels: Sequence[str]) -> None:
         progress.say("guests run with KVM")
 
 
+@click.command()
+@click.argument("kernels", metavar="[KERNEL]...", nargs=-1)
+def command(kernels: tuple[str, ...]) -> None:
+    """Make what guests need and the cache does not have: QEMU, guest image, and each KERNEL (as 6.12)."""
+    prepare(kernels)
+
+
 def main() -> None:
     """The command."""
-    try:
-        prepare(sys.argv[1:])
-    except HbaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    screen.prepare_streams()
+    name = "python -m hba.lab.prepare"
+    sys.exit(entry.run(command, name, sys.argv[1:], lambda error: full_disk(error, default_root())))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import IO, Protocol
 
 from rich.console import Console
 
+from hba.terminal import screen
+
 
 class Step(Protocol):
     """One slow thing under way."""
@@ -22,7 +24,10 @@ class Progress:
     """Shows steps on standard error, so that standard output stays the program's own."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        stream = stream or sys.stderr
+        self._animated = screen.animated(stream)
+        self._console = Console(file=stream, highlight=False, soft_wrap=True, force_terminal=self._animated)
+        self._spinner = "dots" if screen.has_unicode(stream) else "line"
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -34,8 +39,8 @@ class Progress:
         started = time.monotonic()
         outcome = "failed"
         try:
-            if self._console.is_terminal:
-                with self._console.status(title) as status:
+            if self._animated:
+                with self._console.status(title, spinner=self._spinner) as status:
                     yield _Spinner(title, status.update)
             else:
                 self.say(f"{title} ...")

@@ -20,6 +20,7 @@ import tomli
 from hba.errors import HbaError, QemuNotFound, StorageError
 from hba.lab import debian, paths
 from hba.lab.cache import Cache, key_of
+from hba.terminal.telling import tell
 
 BINARY = "qemu-system-x86_64"
 DEVICE = "vfio-user-pci"
@@ -171,7 +172,8 @@ def main() -> None:
     try:
         qemu = find(Cache(Progress()))
     except HbaError as error:
-        sys.exit(f"error: {error}")
+        tell(str(error), error.exit_code)
+        sys.exit(error.exit_code)
     print(" ".join([*(f"{name}={value}" for name, value in qemu.env.items()), *qemu.argv]))
 
 

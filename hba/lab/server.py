@@ -63,9 +63,8 @@ class Server:
 
     def alive(self) -> None:
         """Raise `ServerError` when the server has ended, or an adapter died: it comes back, but as after power on."""
-        for event in self._events():
-            if event.get("event") == "restarting":
-                raise ServerError(f"adapter {event.get('adapter')} of the HBA server died: {event.get('message')}")
+        for event in self._events_of("restarting"):
+            raise ServerError(f"adapter {event.get('adapter')} of the HBA server died: {event.get('message')}")
         code = self.process.poll()
         if code is not None:
             error = ServerError(f"the HBA server has ended ({process.describe_exit(code)}){self._said()}")
@@ -85,8 +84,7 @@ class Server:
     def _listening(self) -> list[Adapter]:
         return [
             Adapter(event["adapter"], Path(event["socket"]), Path(event["control"]))
-            for event in self._events()
-            if event.get("event") == "listening"
+            for event in self._events_of("listening")
         ]
 
     def _events(self) -> list[dict[str, str]]:
@@ -104,5 +102,9 @@ class Server:
         return found
 
     def _said(self) -> str:
-        text = self.log.read_text(errors="replace").strip() or self._output.read_text(errors="replace").strip()
+        failed = [f"adapter {event.get('adapter')}: {event.get('message')}" for event in self._events_of("failed")]
+        text = "\n".join(failed) or self.log.read_text(errors="replace").strip()
         return ": " + text[-1500:] if text else ""
+
+    def _events_of(self, kind: str) -> list[dict[str, str]]:
+        return [event for event in self._events() if event.get("event") == kind]

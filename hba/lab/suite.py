@@ -21,11 +21,12 @@ from typing import Any
 
 import tomli
 
-from hba.errors import EXIT_USAGE, ConfigError, GuestError
+from hba.errors import ConfigError, GuestError, WrongUsage
 from hba.lab import disks, junit, paths, pattern
 from hba.lab.case import Case
 from hba.lab.experiment import Experiment
 from hba.storage.config import parse_size
+from hba.terminal.suggest import did_you_mean
 
 # Where things are in the guest.
 _GUEST_FOLDER = "/run/lab"
@@ -37,10 +38,8 @@ _NOTHING_SELECTED = 5  # pytest's exit code
 _TEST = re.compile(r"(?P<test>[\w/.\-]+\.py::.+?) (?:(?:PASSED|FAILED|SKIPPED|ERROR)\b.*)?$")
 
 
-class NothingSelected(ConfigError):
+class NothingSelected(WrongUsage):
     """An expression that matches none of the suite's tests."""
-
-    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,13 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Suite:
-    """The suite `name`; `ConfigError` when there is none or its description is wrong."""
+    """The suite `name`; `WrongUsage` when there is none, `ConfigError` when its description is wrong."""
     folder = paths.GUEST_TESTS / name
     file = folder / "suite.toml"
-    if not file.is_file():
-        raise ConfigError(f"no suite {name}; there are: {', '.join(names()) or 'none'}")
+    known = names()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise WrongUsage(f"--suite {name}: there is no such suite{hint}; there are: {', '.join(known) or 'none'}")
     try:
         plain = tomli.loads(file.read_text())
         needs = plain.get("needs", {})
@@ -209,7 +210,7 @@ class Run:
             on_output=_lines(show, on_test),
         )
         if result.code == _NOTHING_SELECTED:
-            raise NothingSelected(f"no test of suite {self._suite.name} is selected")
+            raise NothingSelected(f"-k selects no test of suite {self._suite.name}")
         try:
             report = agent.get(file)
         except GuestError as error:

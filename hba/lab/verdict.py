@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import click
 
 from hba.lab.case import Case
 from hba.lab.findings import FailOn, Group, failing
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
+from hba.terminal import screen
+from hba.terminal.tables import lay_out
 from hba.visible import visible
 
 _NAMED = 3  # tests in the last line
@@ -31,55 +32,55 @@ def cases(groups: Sequence[Group], fail_on: FailOn) -> list[Case]:
     ]
 
 
-def print_outcome(console: Console, suite: Suite, outcome: Outcome, seconds: float) -> None:
-    """Every test with its result."""
-    table = Table(title=f"suite {suite.name}: {suite.title}", title_justify="left", show_edge=False)
-    table.add_column("result")
-    table.add_column("test")
-    table.add_column("s", justify="right")
+def print_outcome(suite: Suite, outcome: Outcome, seconds: float) -> None:
+    """Every test with its result, then what those say that did not pass."""
+    _title(f"suite {suite.name}: {suite.title} ({seconds:.1f} s)")
+    rows = [(case.outcome, f"{case.seconds:.1f}", visible(case.name)) for case in outcome.cases]
+    for line in lay_out(("result", "s", "test"), rows, indent=0, width=screen.width(sys.stdout)):
+        word, space, rest = line.partition(" ")
+        click.echo(click.style(word, fg=_COLOURS.get(word)) + space + rest)
     for case in outcome.cases:
-        colour = _COLOURS[case.outcome]
-        text = escape(visible(case.name))
         if case.message and case.outcome != "passed":
-            message = "\n".join(map(visible, case.message.strip()[:600].expandtabs().split("\n")))
-            text += f"\n[dim]{escape(message)}[/dim]"
-        table.add_row(f"[{colour}]{case.outcome}[/{colour}]", text, f"{case.seconds:.1f}")
-    console.print(table)
-    console.print(f"{len(outcome.cases)} in {seconds:.1f} s")
+            click.echo(f"{case.outcome}: {visible(case.name)}")
+            for line in case.message.strip()[:600].expandtabs().split("\n"):
+                click.echo(f"  {visible(line)}")
 
 
-def print_last(console: Console, suite: Suite, outcome: Outcome) -> None:
+def print_last(suite: Suite, outcome: Outcome) -> None:
     """PASS or FAIL, and why: the last line."""
     counts = ", ".join(f"{outcome.count(name)} {name}" for name in _COLOURS)
-    verdict = "[green]PASS[/green]" if outcome.passed else "[red]FAIL[/red]"
+    verdict = click.style("PASS", fg="green") if outcome.passed else click.style("FAIL", fg="red")
     why = ""
     if failed := [case.name for case in outcome.cases if case.outcome == "failed"]:
         more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
         why = "; failed: " + ", ".join(failed[:_NAMED]) + more
     elif not outcome.passed:
         why = "; nothing has run"
-    console.print(f"{verdict} {escape(visible(f'{suite.name}: {counts}{why}'))}", soft_wrap=True)
+    click.echo(f"{verdict} {visible(f'{suite.name}: {counts}{why}')}")
 
 
-def print_seen(console: Console, seen: Seen, groups: Sequence[Group]) -> None:
+def print_seen(seen: Seen, groups: Sequence[Group]) -> None:
     """What one adapter saw; findings that are alike are one line."""
-    table = Table(
-        title=f"adapter {seen.name} ({seen.port_model})", title_justify="left", show_edge=False, show_header=False
+    _title(f"adapter {visible(seen.name)} ({visible(seen.port_model)})")
+    facts = (
+        ("commands", f"{seen.commands:,}"),
+        ("read", _bytes(seen.bytes_read)),
+        ("written", _bytes(seen.bytes_written)),
+        ("interrupts", f"{seen.interrupts:,}"),
+        ("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none"),
     )
-    table.add_column("what", style="bold")
-    table.add_column("how much", justify="right")
-    table.add_row("commands", f"{seen.commands:,}")
-    table.add_row("read", _bytes(seen.bytes_read))
-    table.add_row("written", _bytes(seen.bytes_written))
-    table.add_row("interrupts", f"{seen.interrupts:,}")
-    table.add_row("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none")
-    console.print(table)
+    for name, value in facts:
+        click.echo(f"  {name:<17}  {value:>12}")
     for line in seen.storage_errors:
-        console.print(f"  [red]{escape(visible(line))}[/red]", soft_wrap=True)
+        click.echo("  " + click.style(visible(line), fg="red"))
     for group in groups:
-        console.print(f"  {escape(visible(group.title))}", soft_wrap=True)
+        click.echo("  " + visible(group.title))
     for rule in dict.fromkeys(group.first.rule for group in groups if group.first.rule):
-        console.print(f"  `hba explain {escape(visible(rule))}` tells the rule")
+        click.echo(f"  `hba explain {visible(rule)}` tells the rule")
+
+
+def _title(text: str) -> None:
+    click.echo(click.style(text, bold=True))
 
 
 def _bytes(count: int) -> str:

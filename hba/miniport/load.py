@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import traceback
 from typing import Any
 
 from hba.errors import ConfigError
@@ -26,10 +28,14 @@ def miniport_class(name: str) -> type[Miniport]:
                 f"miniport = {name!r}: there is no module {module_name!r} on the Python path; "
                 "install it, or set PYTHONPATH to its folder"
             ) from error
-        raise ConfigError(f"miniport = {name!r}: module {module_name!r} needs {error.name!r}: install it") from error
+        raise ConfigError(
+            f"miniport = {name!r}: {_place(error, module_name)}: module {module_name!r} needs {error.name!r}; "
+            "install it"
+        ) from error
     except Exception as error:  # somebody else's module may fail in any way while it is imported
         raise ConfigError(
-            f"miniport = {name!r}: importing {module_name!r} failed with {type(error).__name__}: {error}"
+            f"miniport = {name!r}: {_place(error, module_name)}: importing {module_name!r} failed with {_said(error)}; "
+            "mend it there"
         ) from error
     found = getattr(module, class_name, None)
     if found is None:
@@ -49,9 +55,27 @@ def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None) 
         miniport = kind()
     except Exception as error:
         raise ConfigError(
-            f"miniport = {name!r}: {kind.__name__}() failed with {type(error).__name__}: {error}; "
+            f"miniport = {name!r}: {_place(error, kind.__module__)}: {kind.__name__}() failed with {_said(error)}; "
             "a miniport's constructor takes no arguments"
         ) from error
     miniport.chip = chip
     miniport.options = dict(options or {})
     return miniport
+
+
+def _said(error: Exception) -> str:
+    what = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {what}"
+
+
+def _place(error: Exception, module_name: str) -> str:
+    """`file:line` of the module's own code that the error came from; the innermost place when none of it was run."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    spec = importlib.util.find_spec(module_name)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if spec is not None and frame.filename == spec.origin]
+    if not own and spec is not None and (frames and frames[-1].filename == __file__):
+        return str(spec.origin)  # called wrongly: no line of it was reached
+    found = (own or frames)[-1]
+    return f"{found.filename}:{found.lineno}"

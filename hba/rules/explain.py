@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import textwrap
 
-from hba.errors import HbaError
+from hba.errors import WrongUsage
 from hba.rules import RULES
 from hba.rules.rule import NOT_APPLICABLE, Rule
 
@@ -18,12 +18,12 @@ MODEL_NAMES = {
 
 
 def find_rule(rule_id: str) -> Rule:
-    """The rule with this ID, whatever its case. Raises HbaError that names similar ones."""
+    """The rule with this ID, whatever its case. Raises WrongUsage that names similar ones."""
     rule = RULES.get(rule_id.upper())
     if rule is None:
         similar = difflib.get_close_matches(rule_id.upper(), RULES, n=5, cutoff=0.5)
         hint = f"; did you mean {', '.join(similar)}?" if similar else f"; there are {', '.join(prefixes())}"
-        raise HbaError(f"there is no rule {rule_id!r}{hint}")
+        raise WrongUsage(f"there is no rule {rule_id!r}{hint}")
     return rule
 
 

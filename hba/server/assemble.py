@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
-from hba.config.model import AdapterConfig
+from hba.config.lines import place
+from hba.config.model import AdapterConfig, Config
 from hba.control.events import EventHub
 from hba.control.methods.verifier import plain
 from hba.control.parts import Parts
-from hba.errors import StorageError
+from hba.errors import ConfigError, PermissionDenied, StorageError
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
@@ -83,10 +85,13 @@ class Assembled:
 
 
 class Assembler:
-    """Makes adapters. `fd`: an open socket to serve instead of the configured path."""
+    """Makes adapters. `fd`: an open socket to serve instead of the configured path. `source`: the configuration they
+    are from, to name the line of a unit whose storage cannot be had.
+    """
 
-    def __init__(self, fd: int | None = None) -> None:
+    def __init__(self, fd: int | None = None, source: Config | None = None) -> None:
         self._fd = fd
+        self._source = source
 
     def __call__(self, config: AdapterConfig, directory: Path, loop: EventLoop) -> Assembled:
         """Raises `HbaError` for what only shows now: a miniport or a storage that cannot be had."""
@@ -119,13 +124,16 @@ class Assembler:
             return made
 
         try:
-            for lun in config.lun:
-                # Before anybody is served, so here it may wait.
-                store = None if lun.storage is None else open_store(lun.storage)
-                bus.attach(lun.target, lun.lun, make_unit(lun, store))
+            for number, lun in enumerate(config.lun):
+                unit = f"lun {lun.target}:{lun.lun}: "
+                with self._placed(config, "lun", number, "storage", what=unit):
+                    # Before anybody is served, so here it may wait.
+                    store = None if lun.storage is None else open_store(lun.storage)
+                    bus.attach(lun.target, lun.lun, make_unit(lun, store))
             memory = GuestMemory()
             chip = Chip(bus, memory)
-            miniport = load_miniport(config.miniport, chip, config.miniport_options)
+            with self._placed(config, "miniport"):
+                miniport = load_miniport(config.miniport, chip, config.miniport_options)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
             adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
@@ -153,6 +161,21 @@ class Assembler:
         )
         _connect_events(parts, adapter)
         return Assembled(parts, adapter, engine, workers)
+
+    @contextmanager
+    def _placed(self, config: AdapterConfig, *path: str | int, what: str = "") -> Iterator[None]:
+        """What goes wrong at the start is told with its line in the configuration: that of the key at `path` of the
+        adapter, which is `what`.
+        """
+        try:
+            yield
+        except (ConfigError, PermissionDenied, StorageError) as error:
+            text = what + str(error).removeprefix(what)
+            if self._source is not None:
+                number = [adapter.name for adapter in self._source.adapters].index(config.name)
+                text = f"{place(self._source.path, ('adapter', number, *path))}: {text}"
+            error.args = (text,)
+            raise
 
     def _engine(self, config: AdapterConfig, loop: EventLoop, device: Device) -> NativeEngine:
         if self._fd is not None:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TextIO
 
+from hba.errors import EXIT_SERVER
+from hba.terminal.telling import as_object, as_text
 from hba.visible import visible
 
 
@@ -38,19 +40,23 @@ class Report:
             self._line({"event": "restarting", "adapter": adapter, "message": message, "number": number, "most": most})
         again = f"it is started again ({number} of {most} times in {window:.0f} s)"
         lost = "its client has to connect anew; memory units are empty, and units added at run time are gone"
-        self._text(self._err, f"error: adapter {adapter}: {visible(message)}; {again}; {lost}")
+        self._error(adapter, f"{visible(message)}; {again}; {lost}", EXIT_SERVER)
 
     def gave_up(self, adapter: str, message: str, deaths: int, window: float) -> None:
         """It died again and stays dead."""
         if self._json:
             self._line({"event": "gave-up", "adapter": adapter, "message": message, "deaths": deaths})
-        self._text(self._err, f"error: adapter {adapter}: it died {deaths} times in {window:.0f} s and stays dead")
+        self._error(adapter, f"it died {deaths} times in {window:.0f} s and stays dead", EXIT_SERVER)
 
     def failed(self, adapter: str, message: str, code: int) -> None:
         """It ended by itself; `code` is the exit code that says why (README, "Exit codes")."""
         if self._json:
             self._line({"event": "failed", "adapter": adapter, "message": message, "exit_code": code})
-        self._text(self._err, "\n".join(f"error: adapter {adapter}: {visible(line)}" for line in message.split("\n")))
+        self._error(adapter, message, code)
+
+    def _error(self, adapter: str, message: str, code: int) -> None:
+        subject = f"adapter {adapter}: "
+        self._text(self._err, as_object(subject + message, code) if self._json else as_text(message, subject))
 
     def _line(self, message: dict[str, object]) -> None:
         self._text(self._out, json.dumps(message))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from hba.errors import HbaError, SocketError
+from hba.errors import EXIT_SOCKET, HbaError, SocketError
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.device import IrqInfo, RegionInfo
@@ -32,13 +32,15 @@ _REGION_INFO_ARGSZ = 4096  # room for the capabilities of a region
 class ReplyError(HbaError):
     """The server refused a request; `errno` says why."""
 
+    exit_code = EXIT_SOCKET
+
     def __init__(self, command: int, code: int) -> None:
         super().__init__(f"the server refused {p.command_name(command)}: {os.strerror(code)}")
         self.command = command
         self.errno = code
 
 
-class Disconnected(HbaError):
+class Disconnected(SocketError):
     """The server closed the connection, did not answer in time, or sent what no server may send."""
 
 
@@ -139,7 +141,7 @@ class VfioUserClient:
             while sent < len(view):
                 sent += send_message(self._sock, [view[sent:]])
         except OSError as error:
-            raise Disconnected(f"send: {error.strerror}") from None
+            raise Disconnected(f"the server took no more of what it was sent ({error.strerror})") from None
 
     def receive(self, wait: bool = True) -> tuple[Header, bytes, list[int]] | None:
         """The next message that is no DMA request (those are served): header, body, descriptors (now the caller's).
@@ -159,7 +161,7 @@ class VfioUserClient:
             try:
                 count = self._stream.receive(0 if wait else socket.MSG_DONTWAIT)
             except OSError as error:
-                raise Disconnected(f"receive: {error.strerror}") from None
+                raise Disconnected(f"the connection to the server broke ({error.strerror})") from None
             if count == 0:
                 raise Disconnected("the server closed the connection")
             if count < 0:
@@ -325,7 +327,7 @@ class VfioUserClient:
         try:
             sent = self._sock.send(message, socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise Disconnected(f"send: {error.strerror}") from None
+            raise Disconnected(f"the server took no more of what it was sent ({error.strerror})") from None
         if sent < len(message):
             self.send_raw(message[sent:])
         if not posted:

@@ -84,7 +84,8 @@ def test_every_command_has_help_and_json(shell: Shell, name: str) -> None:
 )
 def test_wrong_usage(shell: Shell, words: tuple[str, ...]) -> None:
     assert shell(*words) == 2
-    assert shell.err.startswith("Usage:") or "Error:" in shell.err
+    assert shell.err.startswith("error: ") and shell.err.count("\n") == 1
+    assert f"see `hba {words[0]}" in shell.err or words == ("bogus",)
 
 
 def test_an_error_is_one_line_and_no_traceback(shell: Shell) -> None:
@@ -92,6 +93,11 @@ def test_an_error_is_one_line_and_no_traceback(shell: Shell) -> None:
     assert shell.err.startswith("error: no adapter runs")
     assert "hba serve" in shell.err
     assert len(shell.err.splitlines()) == 1
+    told = shell.err.removeprefix("error: ").rstrip()
+    assert shell("show", "--json") == 9
+    assert json.loads(shell.err) == {"error": {"code": 9, "kind": "control", "message": told}}
+    assert shell("show", "--json", "--bogus") == 2
+    assert json.loads(shell.err)["error"]["kind"] == "usage"
 
 
 def test_a_defect_is_called_one(shell: Shell, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +283,7 @@ def test_a_file_is_given_with_its_whole_path(tmp_path: Path, monkeypatch: pytest
         (("add", "0", "--storage", "kind = "), "no inline table of TOML"),
         (("add", "0", "--set", "= 3"), "no line of TOML"),
         (("add", "0:999"), "from 0 to 255"),
-        (("insert", "0"), "Say what to insert"),
+        (("insert", "0"), "say what to insert"),
     ],
 )
 def test_wrong_words_about_units(shell: Shell, parts: Parts, words: tuple[str, ...], message: str) -> None:

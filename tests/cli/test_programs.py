@@ -228,12 +228,12 @@ def test_a_server_that_was_killed_can_be_started_again(place: Place) -> None:
     assert end(second) == 0
 
 
-def test_a_reader_that_leaves_is_no_error(place: Place) -> None:
+def test_a_reader_that_leaves_is_told_to_the_shell_and_to_nobody_else(place: Place) -> None:
     answer = subprocess.run(
         ["bash", "-c", 'set -o pipefail; "$@" explain --json | true', "-", *HBA],
         env=place.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
-    assert (answer.returncode, answer.stderr) == (0, "")
+    assert (answer.returncode, answer.stderr) == (141, "")
 
 
 def test_a_disk_that_is_full(place: Place) -> None:
@@ -242,7 +242,8 @@ def test_a_disk_that_is_full(place: Place) -> None:
             [*HBA, "explain", "MB-05"], env=place.env, stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert ended.returncode == 5
-    assert ended.stderr.startswith("error: a disk is full") and len(ended.stderr.splitlines()) == 1
+    assert ended.stderr.startswith("error: standard output: No space left on device; ")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_what_a_back_end_says_of_itself(place: Place) -> None:

@@ -534,6 +534,7 @@ def test_a_character_that_the_terminal_does_not_have(
     other.answer = telling(told)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "latin-1"))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(sys, "argv", ["hba", "ls"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -9,8 +9,9 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hba.config.check import FAILED, Checker, did_you_mean, dotted
+from hba.config.check import FAILED, Checker, dotted
 from hba.config.model import FileConfig
+from hba.terminal.suggest import did_you_mean
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):

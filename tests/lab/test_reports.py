@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hba.errors import GuestError, HbaError
+from hba.errors import GuestError, StorageError
 from hba.lab import junit, ktap, verdict
 from hba.lab.case import Case
 from hba.lab.findings import Finding, Group
@@ -72,7 +72,7 @@ def test_ktap_by_its_rules(name: str, cases: list[Case], passed: bool) -> None:
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HbaError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         junit.write_text(tmp_path / "file" / "x", "")
 
 

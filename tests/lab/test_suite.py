@@ -7,10 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from hba.config.load import load
-from hba.errors import ConfigError
+from hba.errors import ConfigError, WrongUsage
 from hba.lab import config, junit, paths, suite, verdict
 from hba.lab.case import Case
 from hba.lab.findings import Finding, Group
@@ -51,7 +50,7 @@ def test_the_disks_a_suite_brings_can_be_made(tmp_path: Path, name: str) -> None
 
 
 def test_a_suite_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"there are: .*smoke"):
+    with pytest.raises(WrongUsage, match=r"there are: .*smoke"):
         suite.load("nothing")
 
 
@@ -104,17 +103,15 @@ def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     assert b"test_late" in (tmp_path / "new" / "report.xml").read_bytes()
 
 
-def test_the_verdict_in_words() -> None:
+def test_the_verdict_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = taken()
-    text = io.StringIO()
-    console = Console(file=text, width=120)
-    verdict.print_outcome(console, suite.load("smoke"), outcome, 12.0)
+    verdict.print_outcome(suite.load("smoke"), outcome, 12.0)
     seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
     seen.storage_errors.append("unit 0:0 (disk.img): storage errors: 3, the latest: No space left on device")
     group = Group("one", Finding("MB-05", "violation", "touched [it]", "mine.py:3"), "test_x", 2)
-    verdict.print_seen(console, seen, [group])
-    verdict.print_last(console, suite.load("smoke"), outcome)
-    said = text.getvalue()
+    verdict.print_seen(seen, [group])
+    verdict.print_last(suite.load("smoke"), outcome)
+    said = capsys.readouterr().out
     assert said.splitlines()[-1] == (
         "FAIL smoke: 1 passed, 2 failed, 1 skipped; failed: test_1_driver: test_bad, test_1_driver: test_late"
     )

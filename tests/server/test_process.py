@@ -126,8 +126,15 @@ def test_what_cannot_be_assembled_says_why(bench: Bench) -> None:
     assert bench.lines == [
         {"event": "failed", "adapter": "fake0", "message": "disk.img is gone; put it back", "exit_code": 5}
     ]
-    assert bench.err.getvalue() == "error: adapter fake0: disk.img is gone; put it back\n"
+    message = "adapter fake0: disk.img is gone; put it back"
+    assert json.loads(bench.err.getvalue()) == {"error": {"code": 5, "kind": "storage", "message": message}}
     assert bench.log == []
+
+
+def test_people_are_told_in_a_line(bench: Bench) -> None:
+    bench.on_assemble = fail(StorageError("disk.img is gone; put it back"))
+    assert bench.run(as_json=False) == 5
+    assert bench.err.getvalue() == "error: adapter fake0: disk.img is gone; put it back\n"
 
 
 def test_what_cannot_start_is_closed(bench: Bench) -> None:

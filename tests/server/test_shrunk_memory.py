@@ -151,7 +151,7 @@ def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(
         again.prepare([(False, 0, 4096)], 512)
         again.run(3600.0, 8, most=100)
     log = server.log.read_text()
-    assert "error: adapter victim: ended by SIGBUS" in log and "its client has to connect anew" in log
+    assert "adapter victim: ended by SIGBUS" in log and "its client has to connect anew" in log
 
 
 @pytest.mark.parametrize("cdb", [READ, WRITE])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from hba.config.check import did_you_mean
 from hba.control.events import TOPICS
 from hba.control.method import Call, Method, NoParams, Refused
+from hba.terminal.suggest import did_you_mean
 
 
 class Topics(msgspec.Struct, forbid_unknown_fields=True):
