@@ -27,7 +27,7 @@ class _Summary(msgspec.Struct):
     type: str
     port: str
     miniport: str | None
-    socket: str
+    socket: str | None
     pid: int
     connected: bool
 
@@ -82,6 +82,8 @@ def command(
             summary = msgspec.convert(answer, _Summary)
         if summary.connected:
             raise ControlError(f"adapter {summary.name} has a client; a benchmark needs it alone")
+        if summary.socket is None:
+            raise ControlError(f"adapter {summary.name} serves a descriptor without a name: a benchmark cannot connect")
         result = measure.measure(
             summary.socket,
             summary.pid,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
 
 from hba.cli import output
 from hba.cli.adapters import connect, understood
+from hba.control.client import Gone
 from hba.control.events import TOPICS
 
 
@@ -19,17 +21,31 @@ from hba.control.events import TOPICS
 @click.option("--count", type=click.IntRange(min=1), help="Stop after that many events.")
 @output.json_option
 def command(adapter: str | None, topics: tuple[str, ...], count: int | None, as_json: bool) -> None:
-    """Print what happens in an adapter as it happens, until Ctrl-C: all topics but `trace`, or those named."""
+    """Print what happens in an adapter as it happens: all topics but `trace`, or those named.
+
+    Until Ctrl-C, or until the adapter ends, which is no error unless --count asked for more. Times are this host's, of
+    when the event arrived.
+    """
+    seen = 0
     with connect(adapter) as client:
         client.call("events.subscribe", topics=list(topics))
-        for number, event in enumerate(client.events(), 1):
-            if as_json:
-                output.print_json_line(event)
-            else:
-                with understood(client):
-                    output.say(_line(event["event"], event["data"]))
-            if number == count:
-                return
+        try:
+            for event in client.events():
+                now = datetime.now().astimezone()
+                if as_json:
+                    stamp = now.isoformat(timespec="milliseconds")
+                    output.print_json_line({"time": stamp, "adapter": client.adapter, **event})
+                else:
+                    with understood(client):
+                        said = _line(event["event"], event["data"])
+                    output.say(f"{now.time().isoformat('milliseconds')} {client.adapter} {said}")
+                seen += 1
+                if seen == count:
+                    return
+        except Gone:
+            if count is not None:
+                raise
+            output.say(f"{client.adapter} has ended", err=True)
 
 
 def _line(topic: str, data: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import socket
 from pathlib import Path
 
 import click
@@ -49,6 +51,8 @@ def command(
         raise click.UsageError(f"{len(adapters)} adapters cannot share one socket: choose one with --adapter")
     if socket_path is not None:
         adapters[0].socket = str(socket_path.absolute())
+    if fd is not None:
+        adapters[0].socket = _name_of(fd)
 
     gc.disable()  # until the adapter runs: everything made meanwhile stays anyway, and we want to listen soon
     from hba.server.assemble import Assembler
@@ -64,6 +68,16 @@ def command(
     from hba.server.supervisor import supervise
 
     return supervise(adapters, checked.directory, report, assemble)
+
+
+def _name_of(fd: int) -> str:
+    """The path of a socket that somebody else opened; empty for one that has none. What is no socket is told later."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as opened:
+            name = opened.getsockname()
+    except OSError:
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _chosen(adapters: tuple[AdapterConfig, ...], names: tuple[str, ...]) -> list[AdapterConfig]:

@@ -97,7 +97,7 @@ class ControlClient:
         except TimeoutError as error:
             raise NoAnswer(self._silence()) from error
         except OSError as error:
-            raise ControlError(f"the adapter at {self.path} is gone ({error.strerror})") from error
+            raise Gone(f"the adapter at {self.path} is gone ({error.strerror})") from error
         while True:
             message = self._line(deadline)
             if "event" in message:
@@ -191,9 +191,9 @@ class ControlClient:
         except TimeoutError as error:
             raise NoAnswer(self._silence()) from error
         except OSError as error:
-            raise ControlError(f"the adapter at {self.path} is gone ({error.strerror})") from error
+            raise Gone(f"the adapter at {self.path} is gone ({error.strerror})") from error
         if not data:
-            raise ControlError(f"the adapter at {self.path} has closed the connection")
+            raise Gone(f"the adapter at {self.path} has closed the connection")
         return data
 
     def _silence(self) -> str:
@@ -201,6 +201,10 @@ class ControlClient:
 
     def _stranger(self, what: str) -> ControlError:
         return ControlError(f"what answers at {self.path} is no hba adapter, or not of this version ({what})")
+
+
+class Gone(ControlError):
+    """It was there, and has ended or hung up."""
 
 
 class NoAnswer(ControlError, TimeoutError):

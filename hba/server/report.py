@@ -20,9 +20,12 @@ class Report:
         self._err = err if err is not None else sys.stderr
 
     def listening(self, adapter: str, socket: str, control: str, pid: int) -> None:
-        """The adapter is ready for its client."""
+        """The adapter is ready for its client. `socket` is empty for a descriptor without a name."""
         if self._json:
-            self._line({"event": "listening", "adapter": adapter, "socket": socket, "control": control, "pid": pid})
+            path = socket or None
+            self._line({"event": "listening", "adapter": adapter, "socket": path, "control": control, "pid": pid})
+        elif not socket:
+            self._text(self._out, f"{adapter}: serves the socket it was given, which has no name (pid {pid})")
         else:
             device = json.dumps({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": socket}})
             self._text(self._out, f"{adapter}: listening on {socket} (pid {pid})\n  QEMU: -device '{device}'")

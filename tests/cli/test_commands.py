@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -315,8 +317,10 @@ def test_events_are_followed(shell: Shell, parts: Parts, name: str) -> None:
 
     parts.events.source("trace", attach)
     assert shell(name, "--topic", "trace", "--count", "1") == 0
-    assert shell.out == "trace  1.500000 submit #4 -\n"
-    assert shell.json(name, "-t", "trace", "--count", "1")["data"]["srb"] == 4
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} fake0 trace  1\.500000 submit #4 -\n", shell.out)
+    told = shell.json(name, "-t", "trace", "--count", "1")
+    assert (told["adapter"], told["data"]["srb"]) == ("fake0", 4)
+    assert datetime.fromisoformat(told["time"]).tzinfo is not None
     assert rule
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -51,6 +52,13 @@ class Place:
         )  # fmt: skip
         self._servers.append(server)
         return server
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        program = subprocess.Popen(
+            [*HBA, *words], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._servers.append(program)
+        return program
 
     def close(self) -> None:
         for server in self._servers:
@@ -173,13 +181,38 @@ def test_a_socket_handed_over(place: Place) -> None:
     listener.bind(str(place.folder / "given.sock"))
     listener.listen()
     server = place.serve(place.config(ADAPTER), "--fd", str(listener.fileno()), pass_fds=[listener.fileno()])
-    event(server)
+    assert event(server)["socket"] == str(place.folder / "given.sock")
     listener.close()
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(place.folder / "given.sock"))
     client.close()
     assert end(server) == 0
     assert place.run("serve", place.config(ADAPTER), "--fd", "99").returncode == 4
+
+
+def test_a_connection_handed_over_has_no_name(place: Place) -> None:
+    ours, theirs = socket.socketpair()
+    server = place.serve(place.config(ADAPTER), "--fd", str(theirs.fileno()), pass_fds=[theirs.fileno()])
+    assert event(server)["socket"] is None
+    theirs.close()
+    (adapter,) = place.json("ls")["adapters"]
+    assert adapter["socket"] is None
+    ours.close()
+    end(server)
+
+
+def test_events_end_with_the_server(place: Place) -> None:
+    server = place.serve(place.config(ADAPTER))
+    event(server)
+    followed = place.start("events", "--json")
+    assert followed.stdout is not None
+    units = iter(range(1, 60))
+    while not select.select([followed.stdout], [], [], 0)[0]:  # it may not have subscribed yet
+        assert place.run("lun", "add", str(next(units)), "--memory", "--size", "1M").returncode == 0
+    assert json.loads(followed.stdout.readline())["event"] == "hotplug"
+    assert end(server) == 0
+    assert followed.wait(PATIENCE) == 0
+    assert followed.stderr is not None and "has ended" in followed.stderr.read()
 
 
 @pytest.mark.parametrize(

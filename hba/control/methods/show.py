@@ -24,7 +24,7 @@ def summary(parts: Parts) -> dict[str, object]:
         "miniport": config.miniport,
         "pid": os.getpid(),
         "version": __version__,
-        "socket": config.socket,
+        "socket": config.socket or None,
         "connected": parts.engine.snapshot().get("state") == "connected",
         "luns": sum(1 for _ in parts.bus),
         "violations": parts.verifier.violations if parts.verifier is not None else None,
