@@ -217,6 +217,6 @@ def test_colours_can_be_chosen(choice: str, coloured: bool) -> None:
 
 def test_what_a_character_set_has_not_is_said_in_ascii() -> None:
     ended = run((HBA, "events", "--count", "1"), "pipe", 80, "ascii", {})
-    assert ended.out == b"storage  target 0, lun 0, event ...\n"
+    assert ended.out.endswith(b" storage  target 0, lun 0, event ...\n")
     ended = run((HBA, "show", "verifier"), "pipe", 80, "latin-1", {})
     assert rb"the sky fell ... \u6f22" in ended.out
