@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 
 import click
@@ -10,6 +11,9 @@ from hba.cli import output
 from hba.errors import HbaError
 from hba.rules import RULES
 from hba.rules.explain import explain, find_rule
+from hba.terminal import screen
+
+PAGE = 100  # columns of a text at most
 
 
 @click.command("explain")
@@ -27,7 +31,7 @@ def command(rule: str | None, as_json: bool) -> None:
     if as_json:
         output.print_json(asdict(found))
     else:
-        click.echo(explain(found))
+        click.echo(explain(found, min(PAGE, screen.width(sys.stdout) or PAGE)))
 
 
 def _list(as_json: bool) -> None:

@@ -33,8 +33,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str], explain: Ex
     as_json = "--json" in takewhile(lambda word: word != "--", arguments)
     try:
         result: Any = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else EXIT_OK
+        return _ended(result)
     except click.ClickException as error:
         tell(_usage(error, name), EXIT_USAGE, as_json=as_json)
         return EXIT_USAGE
@@ -61,6 +60,17 @@ def run(command: click.Command, name: str, arguments: Sequence[str], explain: Ex
             as_json=as_json,
         )
         return EXIT_INTERNAL
+
+
+def _ended(result: object) -> int:
+    """What a command's result means. One that says a code of its own has ended so, whoever heard it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        if not isinstance(result, int):
+            raise
+        _give_up_output()
+    return result if isinstance(result, int) else EXIT_OK
 
 
 # -- standard output --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def lay_out(
     if width is not None:
         narrowed = _narrow(widths, titles, rows, width - indent - len(_GAP) * (len(columns) - 1))
         if narrowed is None:
-            return _blocks(columns, rows, indent)
+            return _blocks(columns, rows, indent, width)
         widths = narrowed
     return [
         " " * indent + line for row in (titles, *rows) for line in _row(row, widths, numeric, wrap=width is not None)
@@ -78,19 +78,22 @@ def _row(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool], w
 def _wrapped(cell: str, width: int) -> list[str]:
     if columns_of(cell) <= width:
         return [cell]
-    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], indent: int) -> list[str]:
-    """A line for each cell, and an empty one between rows."""
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], indent: int, width: int) -> list[str]:
+    """A line for each cell, more for long prose, and an empty one between rows."""
     names = cells_width(columns)
+    room = max(_PROSE, width - indent - names - len(_GAP))
     lines: list[str] = []
     for row in rows:
         if lines:
             lines.append("")
-        lines += [
-            f"{' ' * indent}{padded(name, names)}{_GAP}{cell}".rstrip() for name, cell in zip(columns, row, strict=True)
-        ]
+        for name, cell in zip(columns, row, strict=True):
+            label = name
+            for part in _wrapped(cell, room):
+                lines.append(f"{' ' * indent}{padded(label, names)}{_GAP}{part}".rstrip())
+                label = ""
     return lines
 
 

@@ -17,6 +17,7 @@ import pytest
 from hba.bench import measure, own_server, ports
 from hba.cli import machine
 from hba.cli.main import cli
+from hba.config.model import AdapterConfig
 from hba.control.client import ControlClient
 from hba.control.parts import Parts
 from hba.errors import EXIT_OK, GuestError
@@ -28,10 +29,14 @@ from hba.lab.verdict import print_outcome, print_seen
 from hba.rules import RULES
 from hba.server import process, supervisor
 from hba.server.report import Report
-from tests.control.fakes import serving
+from tests.control.fakes import FakeSnapshot, serving
 
 LONG = "/run/user/1000/hba/a-folder-of-some-length/a-socket-with-a-name-of-its-own.sock"
 PROGRAMS = {"hba": cli, "scripts/launch": launch.command, "python -m hba.lab.prepare": prepare.command}
+UNIT = {
+    "address": "0:1:0", "depth": 20, "outstanding": [], "queued": 0, "started": 9, "completed": 9, "timeout_left": 48,
+    "blocked_by": ["paused by the miniport", "the link is down", "not powered"],
+}  # fmt: skip
 RATES = {
     "commands_per_s": 1e5,
     "mb_per_s": 400.0,
@@ -68,16 +73,14 @@ def staged(folder: Path) -> Iterator[Parts]:
             patch.delenv(name, raising=False)
         patch.setenv("TERM", "xterm-256color")
         _without_what_is_started(patch)
-        with serving(runtime / "fake0.ctl") as parts, ControlClient(runtime / "fake0.ctl") as client:
+        config = AdapterConfig(type="pvscsi", name="fake0", socket=LONG)
+        engine = FakeSnapshot(state="listening", bytes_received=1)
+        port = FakeSnapshot(model="storport", counters={"submitted": 7}, units=[UNIT])
+        serve = serving(runtime / "fake0.ctl", config=config, engine=engine, port=port)
+        with serve as parts, ControlClient(runtime / "fake0.ctl") as client:
             assert parts.verifier is not None and parts.recorder is not None
             parts.verifier.report(next(iter(RULES)), "the sky fell … 漢", where="slot 9", history=("one",), height=3)
             parts.recorder.add("submit", 4, {"a": 1})
-            parts.port.value["units"] = [
-                {"address": "0:1:0", "depth": 20, "outstanding": [], "queued": 0, "started": 9, "completed": 9,
-                 "timeout_left": 48, "blocked_by": ["paused by the miniport", "the link is down", "not powered"]},
-            ]  # fmt: skip
-            summary = parts.config
-            patch.setattr(type(summary), "__doc__", None)
             client.call("lun.add", unit={"target": 1, "storage": {"kind": "memory", "size": "1M"}})
             yield parts
 
