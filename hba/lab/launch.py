@@ -156,7 +156,7 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
 def _check_together(given: dict[str, Any]) -> None:
     """What does not go together, whatever else is right. Raises `click.UsageError`."""
     if given["suite_name"] and given["disk"]:
-        raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
+        raise click.UsageError("--suite runs in the lab's own guest, --disk boots another one: give one of the two")
     for name, written in (("junit", "--junit"), ("select", "-k"), ("dataloss", "--dataloss")):
         if given[name] and not given["suite_name"]:
             raise click.UsageError(f"{written} is for the tests of a suite: add --suite NAME")
