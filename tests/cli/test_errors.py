@@ -135,7 +135,14 @@ def test_storage_that_is_not_there_names_unit_and_line(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "line"), [("import os\n1 / 0\n", 2), ("\n\ndef f(:\n", 3), ("import no_such_thing_at_all\n", 1)]
+    ("source", "line"),
+    [
+        ("import os\n1 / 0\n", 2),
+        ("\n\ndef f(:\n", 3),
+        ("import no_such_thing_at_all\n", 1),
+        ("import json\n\njson.loads('')\n", 3),
+        ("import sys\nsys.exit(1)\n", 2),
+    ],
 )
 def test_a_miniport_that_cannot_be_imported_names_its_line(place: Place, source: str, line: int) -> None:
     place.env["PYTHONPATH"] = str(place.folder)
