@@ -20,6 +20,7 @@ from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
 from hba.terminal import entry, screen
+from hba.terminal.tables import lay_out
 
 _PATH = click.Path(path_type=Path)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -115,8 +116,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _list_suites() -> None:
     paths.require_tree()
-    for name in suite.names():
-        click.echo(f"{name:12} {suite.load(name).title}")
+    rows = [(name, suite.load(name).title) for name in suite.names()]
+    for line in lay_out(("suite", "title"), rows, indent=0, width=screen.width(sys.stdout)):
+        click.echo(line)
 
 
 def _understand(given: dict[str, Any]) -> tuple[Options, Task]:

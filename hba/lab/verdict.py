@@ -9,7 +9,7 @@ import click
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
 from hba.terminal import screen
-from hba.terminal.tables import lay_out
+from hba.terminal.tables import aligned, lay_out
 from hba.visible import visible
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
@@ -42,8 +42,8 @@ def print_seen(seen: Seen) -> None:
         ("interrupts", f"{seen.interrupts:,}"),
         ("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none"),
     )
-    for name, value in facts:
-        click.echo(f"  {name:<17}  {value:>12}")
+    for line in aligned(facts):
+        click.echo(line)
     for line in seen.storage_errors:
         click.echo("  " + click.style(visible(line), fg="red"))
     for rule, count in seen.counts.items():
