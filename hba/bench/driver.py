@@ -84,7 +84,7 @@ class BenchDriver:
             client.version()
         except Disconnected as error:
             raise SocketError(
-                f"{self._socket} is busy: {error}; another client, such as QEMU, has the adapter; end that one first"
+                f"{self._socket}: the adapter is busy with another client, such as QEMU ({error}); end that one first"
             ) from error
         client.map_ram(self.ram)
         client.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))  # memory space, bus master

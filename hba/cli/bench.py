@@ -16,6 +16,7 @@ from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
 from hba.errors import ControlError
+from hba.terminal import screen
 from hba.terminal.files import is_file
 from hba.visible import visible
 
@@ -121,7 +122,7 @@ def _ports(as_json: bool) -> None:
             {"port_share_limit": ports.PORT_SHARE, "report_ratio_limit": ports.REPORT_RATIO, "cases": cases}
         )
         return
-    if sys.stderr.isatty():
+    if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
     output.heading("4 KiB reads through PVSCSI, port, DMA miniport and disk: CPU µs per command")
     output.table(
@@ -154,12 +155,12 @@ def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
 
 
 def _progress(text: str) -> None:
-    if sys.stderr.isatty():
+    if screen.animated(sys.stderr):
         click.echo(f"\r\033[K{visible(text)}", nl=False, err=True)
 
 
 def _print(report: dict[str, Any]) -> None:
-    if sys.stderr.isatty():
+    if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
     output.heading(f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}")
     output.table(

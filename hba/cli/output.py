@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from hba.terminal import screen
-from hba.terminal.tables import cells_width, lay_out, padded
+from hba.terminal.tables import aligned, lay_out
 from hba.visible import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,9 +56,8 @@ def line(text: str, indent: int = 2) -> None:
 def pairs(rows: Iterable[tuple[str, object]], indent: int = 2) -> None:
     """Aligned `name  value` lines; what is None or empty is left out."""
     kept = [(visible(name), text(value)) for name, value in rows if value not in (None, "", [], {})]
-    width = cells_width(name for name, _ in kept)
-    for name, value in kept:
-        line(f"{padded(name, width)}  {value}", indent)
+    for shown in aligned(kept, indent):
+        say(shown)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 2) -> None:

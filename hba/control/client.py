@@ -27,7 +27,7 @@ class CallRefused(ControlError):
     """The adapter answered, and the answer is no. `code` as in `hba.control.protocol`."""
 
     def __init__(self, code: str, message: str, next_step: str = "") -> None:
-        super().__init__(f"{message}. {next_step}" if next_step else message)
+        super().__init__(f"{message.rstrip('.')}; {next_step}" if next_step else message)
         self.code = code
         self.message = message
         self.next_step = next_step

@@ -52,7 +52,7 @@ def host_mirror(apt_etc: Path = Path("/etc/apt")) -> Mirror:
             return Mirror(entry.uri.rstrip("/"), signed_by)
     raise HbaError(
         f"no Debian mirror in {apt_etc}/sources.list and {apt_etc}/sources.list.d: the lab unpacks QEMU and "
-        "the guest from the mirror apt uses. Add a Debian source there, or run on a Debian host."
+        "the guest from the mirror apt uses; add a Debian source there, or run on a Debian host"
     )
 
 
@@ -148,7 +148,7 @@ def ensure_tools(tools: Iterable[str]) -> None:
     install = '. "$0"; install_packages "$@"'
     answer = subprocess.run(["sh", "-c", install, str(paths.SCRIPTS / "setup.sh"), *missing], check=False)
     if answer.returncode != 0:
-        raise ToolMissing(f"these packages are missing: {' '.join(missing)}. Run: {_install_command(missing)}")
+        raise ToolMissing(f"these packages are missing: {' '.join(missing)}; run: {_install_command(missing)}")
 
 
 def _install_command(packages: Sequence[str]) -> str:
@@ -163,7 +163,7 @@ def find_tool(name: str) -> str | None:
 def tool(name: str) -> str:
     """Like `find_tool`, but raises `ToolMissing`."""
     if (path := find_tool(name)) is None:
-        raise ToolMissing(f"{name} is missing. Run: {_install_command([package_of(name)])}")
+        raise ToolMissing(f"{name} is missing; run: {_install_command([package_of(name)])}")
     return path
 
 

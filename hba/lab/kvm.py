@@ -42,7 +42,7 @@ class KvmFailure(GuestError):
 
     def __init__(self, cause: str) -> None:
         super().__init__(
-            f"KVM does not run this guest: {cause}. Run it with --accel tcg (or HBA_ACCEL=tcg), which emulates it"
+            f"KVM does not run this guest: {cause}; run it with --accel tcg (or HBA_ACCEL=tcg), which emulates it"
         )
         self.cause = cause
 

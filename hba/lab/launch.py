@@ -22,6 +22,7 @@ from hba.lab.findings import FailOn, Findings
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
 from hba.terminal import entry, screen
+from hba.terminal.tables import lay_out
 
 _PATH = click.Path(path_type=Path)
 # Options that say something about a suite, by the name of their parameter.
@@ -130,8 +131,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _list_suites() -> None:
     paths.require_tree()
-    for name in suite.names():
-        click.echo(f"{name:12} {suite.load(name).title}")
+    rows = [(name, suite.load(name).title) for name in suite.names()]
+    for line in lay_out(("suite", "title"), rows, indent=0, width=screen.width(sys.stdout)):
+        click.echo(line)
 
 
 def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
@@ -175,7 +177,7 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
 def _check_together(given: dict[str, Any]) -> None:
     """What does not go together, whatever else is right. Raises `click.UsageError`."""
     if given["suite_name"] and given["disk"]:
-        raise click.UsageError("a suite runs in the lab's own guest, --disk boots another one: give one of the two")
+        raise click.UsageError("--suite runs in the lab's own guest, --disk boots another one: give one of the two")
     for name, written in _OF_SUITES.items():
         if given[name] and not given["suite_name"]:
             raise click.UsageError(f"{written} is for the tests of a suite: add --suite NAME")

@@ -17,6 +17,6 @@ def require_tree() -> None:
     """Raise `HbaError` unless the folders `qemu/` and `guest-tests/` lie beside the package."""
     if not (QEMU / "guest.toml").is_file():
         raise HbaError(
-            f"the lab needs the project's source tree: {QEMU} is not there. "
-            "Clone the repository and run scripts/launch from it."
+            f"the lab needs the project's source tree: {QEMU} is not there; "
+            "clone the repository and run scripts/launch from it"
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Protocol
 
 from rich.console import Console
+from rich.text import Text  # not markup: a guest's own words may look like it
 
 from hba.terminal import screen
 
@@ -40,7 +41,7 @@ class Progress:
         outcome = "failed"
         try:
             if self._animated:
-                with self._console.status(title, spinner=self._spinner) as status:
+                with self._console.status(Text(title), spinner=self._spinner) as status:
                     yield _Spinner(title, status.update)
             else:
                 self.say(f"{title} ...")
@@ -60,7 +61,7 @@ class _Spinner:
 
     def update(self, detail: str) -> None:
         if callable(self._show):
-            self._show(f"{self._title}: {detail[:100]}")
+            self._show(Text(f"{self._title}: {detail[:100]}"))
 
 
 class _Lines:

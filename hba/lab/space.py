@@ -34,7 +34,7 @@ def full_disk(error: BaseException, cache: Path | None = None) -> StorageError |
     if cache is not None:
         rooms += f", {cache} has {_free(cache)} MiB free"
         others += ", one for QEMU, guest image and kernel (1 GiB, twice that while they are made) with HBA_CACHE"
-    return StorageError(f"a disk is full{where}: {rooms}. Make room, or name {others}", errno.ENOSPC)
+    return StorageError(f"a disk is full{where}: {rooms}; make room, or name {others}", errno.ENOSPC)
 
 
 def _free(folder: Path) -> str:

@@ -12,7 +12,7 @@ from hba.lab.findings import FailOn, Group, failing
 from hba.lab.observe import Seen
 from hba.lab.suite import Outcome, Suite
 from hba.terminal import screen
-from hba.terminal.tables import lay_out
+from hba.terminal.tables import aligned, lay_out
 from hba.visible import visible
 
 _NAMED = 3  # tests in the last line
@@ -69,8 +69,8 @@ def print_seen(seen: Seen, groups: Sequence[Group]) -> None:
         ("interrupts", f"{seen.interrupts:,}"),
         ("verifier findings", str(sum(seen.counts.values())) if seen.counts else "none"),
     )
-    for name, value in facts:
-        click.echo(f"  {name:<17}  {value:>12}")
+    for line in aligned(facts):
+        click.echo(line)
     for line in seen.storage_errors:
         click.echo("  " + click.style(visible(line), fg="red"))
     for group in groups:

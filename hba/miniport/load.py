@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import traceback
 from typing import Any
 
@@ -32,7 +31,7 @@ def miniport_class(name: str) -> type[Miniport]:
             f"miniport = {name!r}: {_place(error, module_name)}: module {module_name!r} needs {error.name!r}; "
             "install it"
         ) from error
-    except Exception as error:  # somebody else's module may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # somebody else's module may fail in any way while it is imported
         raise ConfigError(
             f"miniport = {name!r}: {_place(error, module_name)}: importing {module_name!r} failed with {_said(error)}; "
             "mend it there"
@@ -53,7 +52,7 @@ def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None) 
     kind = miniport_class(name)
     try:
         miniport = kind()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"miniport = {name!r}: {_place(error, kind.__module__)}: {kind.__name__}() failed with {_said(error)}; "
             "a miniport's constructor takes no arguments"
@@ -63,19 +62,21 @@ def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None) 
     return miniport
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     what = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {what}"
 
 
-def _place(error: Exception, module_name: str) -> str:
-    """`file:line` of the module's own code that the error came from; the innermost place when none of it was run."""
+def _place(error: BaseException, module_name: str) -> str:
+    """`file:line` of the module's own code that the error came from; its name when none of it was run."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    spec = importlib.util.find_spec(module_name)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if spec is not None and frame.filename == spec.origin]
-    if not own and spec is not None and (frames and frames[-1].filename == __file__):
-        return str(spec.origin)  # called wrongly: no line of it was reached
-    found = (own or frames)[-1]
-    return f"{found.filename}:{found.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen importlib") and frame.filename not in (__file__, importlib.__file__)
+    ]
+    if not frames:
+        return f"module {module_name!r}"
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    return f"{own[-1].filename}:{own[-1].lineno}"

@@ -100,7 +100,8 @@ def _give_up_output() -> None:
 
 def _debug() -> None:
     if os.environ.get("HBA_DEBUG"):
-        traceback.print_exc(file=sys.stderr)
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=sys.stderr)
 
 
 # -- usage ------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,12 @@ def lay_out(
     ]
 
 
+def aligned(rows: Sequence[tuple[str, str]], indent: int = 2) -> list[str]:
+    """`name  value` lines, the values one below the other."""
+    width = cells_width(name for name, _ in rows)
+    return [f"{' ' * indent}{padded(name, width)}{_GAP}{value}" for name, value in rows]
+
+
 def cells_width(cells: Iterable[str]) -> int:
     """What the widest of `cells` takes, within reason."""
     return min(MAX_WIDTH, max(map(columns_of, cells), default=0))

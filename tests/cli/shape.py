@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from hba.errors import EXITS
 
@@ -22,7 +23,7 @@ def check_error(err: str, code: int, words: tuple[str, ...], as_json: bool = Fal
     else:
         assert all(line.startswith("error: ") for line in lines), err
         message = "\n".join(line.removeprefix("error: ") for line in lines)
-    assert message and not message.endswith("."), err
+    assert message and not message.endswith(".") and not re.search(r"[a-z]\. [A-Z]", message), err
     command = " ".join(word for word in words if word != "--json")
     assert not any(f"`{program} {command}`" in message for program in PROGRAMS), err  # advises what was just run
     return message

@@ -6,7 +6,7 @@ adapter, and all it prints are its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
         Report().listening("pvscsi0", LONG, LONG, 4711)
         return EXIT_OK
 
-    def measured(*_: object, **__: object) -> dict[str, Any]:
+    def measured(*_: object, progress: Callable[[str], None], **__: object) -> dict[str, Any]:
+        progress("4 KiB random reads …")
         case = {"name": "4 KiB random reads, depth 32", "adapter": RATES, "loop": RATES, "ratio": 0.5}
         return {"cases": [case] * 3, "memory": {"uss": 1 << 20, "pss": 1 << 20}, "idle_cpu_percent": 0.1}
 

@@ -179,7 +179,7 @@ def check(
     text = everything.decode(charset)  # as who reads it does
     assert ended.code != EXIT_INTERNAL and "Traceback" not in text
     if sink != "terminal" or setting:
-        assert "\x1b" not in text
+        assert "\x1b" not in text and "\r" not in text
     if sink in ("terminal", "pipe"):
         repeated = words.startswith("lun ")  # what was added is there
         assert ended.code == plain.code or (repeated and ended.code in (0, 9))

@@ -295,7 +295,7 @@ def test_wrong_words_about_units(shell: Shell, parts: Parts, words: tuple[str, .
 
 def test_refusals_of_the_adapter(shell: Shell, parts: Parts) -> None:
     assert shell("lun", "remove", "9") == 9
-    assert shell.err == "error: there is no unit at 9:0. units: none\n"
+    assert shell.err == "error: there is no unit at 9:0; units: none\n"
     assert shell("lun", "add", "0", "--set", "blok_size = 1", "--memory", "--size", "1M") == 9
     assert 'did you mean "block_size"?' in shell.err
 

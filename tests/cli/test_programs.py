@@ -269,6 +269,25 @@ def test_a_reader_that_leaves_is_told_to_the_shell_and_to_nobody_else(place: Pla
     assert (answer.returncode, answer.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("words", [("hba",), ("hba.lab.launch", "--list-suites"), ("hba", "explain")])
+def test_output_that_goes_nowhere(place: Place, words: tuple[str, ...]) -> None:
+    """As `| head -0` and `>&-`, and with a character set that has little."""
+    command = [sys.executable, "-m", *words]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    pipe = subprocess.PIPE
+    ended = subprocess.run(command, env=place.env, stdout=theirs, stderr=pipe, text=True, timeout=PATIENCE)
+    os.close(theirs)
+    assert (ended.returncode, ended.stderr) == (141, "") or len(words) == 1
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "-", *command], env=place.env, stderr=pipe, text=True, timeout=PATIENCE
+    )
+    assert ended.returncode == (2 if len(words) == 1 else 0), ended.stderr
+    env = {**place.env, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, encoding="ascii", timeout=PATIENCE)
+    assert ended.returncode == (2 if len(words) == 1 else 0), ended.stderr
+
+
 def test_a_disk_that_is_full(place: Place) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(

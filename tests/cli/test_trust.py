@@ -163,7 +163,7 @@ def always(*parts: bytes) -> Answer:
         (always(b'{"id": 1, "resu', b""), "has closed the connection"),
         (always(b""), "has closed the connection"),
         (lambda request: iter([reply(request, error=[1])]), "[1]"),
-        (lambda request: iter([reply(request, error={"message": "no", "next_step": {"a": 1}})]), "no. {'a': 1}"),
+        (lambda request: iter([reply(request, error={"message": "no", "next_step": {"a": 1}})]), "no; {'a': 1}"),
         (always(b'{"id": null, "error": {"message": "what?"}}\n'), "what?"),
     ],
 )

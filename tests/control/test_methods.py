@@ -236,7 +236,7 @@ def test_a_medium_is_resized_and_protected(client: ControlClient) -> None:
 @pytest.mark.parametrize("method", ["lun.remove", "lun.eject", "lun.read_only"])
 def test_a_unit_that_is_not_there(client: ControlClient, method: str) -> None:
     client.call("lun.add", unit={"storage": MEMORY})
-    assert "there is no unit at 7:0. units: 0:0" in refusal(client, method, target=7)
+    assert "there is no unit at 7:0; units: 0:0" in refusal(client, method, target=7)
 
 
 def test_findings_are_counted_shown_and_forgotten(parts: Parts, client: ControlClient) -> None:

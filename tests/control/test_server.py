@@ -141,7 +141,7 @@ def test_a_refusal_has_a_next_step(path: Path) -> None:
         "not today",
         "try tomorrow",
     )
-    assert str(caught.value) == "not today. try tomorrow"
+    assert str(caught.value) == "not today; try tomorrow"
 
 
 def test_values_json_has_no_word_for(path: Path) -> None:
