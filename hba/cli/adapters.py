@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from hba.control.client import ControlClient
+from hba.control.client import ControlClient, NobodyThere
 from hba.errors import ControlError
 from hba.runtime import control_path, control_sockets, runtime_dir
 from hba.terminal.suggest import did_you_mean
@@ -23,18 +23,18 @@ def adapter_option(command: F) -> F:
     return click.option("-a", "--adapter", metavar="NAME", help="Which adapter; needed when several run.")(command)
 
 
-def running(timeout: float = 2.0) -> tuple[list[ControlClient], list[tuple[Path, str]]]:
+def running(timeout: float = 2.0) -> tuple[list[ControlClient], list[tuple[Path, ControlError]]]:
     """Connections to all adapters that answer, and the sockets that do not, with the reason.
 
     Raises `PermissionDenied` for a runtime folder that is not ours alone.
     """
     clients: list[ControlClient] = []
-    dead: list[tuple[Path, str]] = []
+    dead: list[tuple[Path, ControlError]] = []
     for path in control_sockets():
         try:
             clients.append(ControlClient(path, timeout))
         except ControlError as error:
-            dead.append((path, str(error)))
+            dead.append((path, error))
     return clients, dead
 
 
@@ -83,5 +83,8 @@ def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
         client.close()
     if names:
         raise ControlError(f"several adapters run ({', '.join(names)}): say which one")
-    hint = f" ({len(dead)} sockets there do not answer)" if dead else ""
+    silent = [error for _, error in dead if not isinstance(error, NobodyThere)]
+    if silent:
+        raise silent[0]
+    hint = f" ({len(dead)} left their sockets there; `hba ls --clean` removes them)" if dead else ""
     raise ControlError(f"no adapter runs: none found in {runtime_dir()}{hint}; start one with `hba serve CONFIG`")

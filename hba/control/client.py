@@ -18,6 +18,7 @@ import msgspec
 
 from hba.control.protocol import MAX_BACKLOG, PROTOCOL, encode
 from hba.errors import ControlError
+from hba.peer import is_stopped, peer_pid
 
 MAX_DEPTH = 64  # of lists and objects in each other; what adapters say has a fraction of it
 _EVENT_COST = 256  # bytes that an event takes at least while it is kept, however short its line was
@@ -60,6 +61,13 @@ class ControlClient:
         try:
             self._socket.connect(str(path))
             greeting = self._line(self._deadline(timeout))
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            self._socket.close()
+            why = "it has ended" if isinstance(error, ConnectionRefusedError) else error.strerror
+            raise NobodyThere(f"no adapter answers at {path} ({why})") from error
+        except NoAnswer:
+            self._socket.close()
+            raise
         except (OSError, ControlError) as error:
             self._socket.close()
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -197,10 +205,19 @@ class ControlClient:
         return data
 
     def _silence(self) -> str:
-        return f"the adapter at {self.path} does not answer"
+        pid = peer_pid(self._socket)
+        if is_stopped(pid):
+            return (
+                f"the adapter at {self.path} does not answer: process {pid} is stopped; kill -CONT {pid} continues it"
+            )
+        return f"the adapter at {self.path} does not answer (process {pid})"
 
     def _stranger(self, what: str) -> ControlError:
         return ControlError(f"what answers at {self.path} is no hba adapter, or not of this version ({what})")
+
+
+class NobodyThere(ControlError):
+    """There is no socket, or one that a process left when it ended."""
 
 
 class Gone(ControlError):

@@ -26,6 +26,7 @@ import msgspec
 from hba.clock import MS, S, Timer
 from hba.errors import DmaFault
 from hba.loop import EventLoop
+from hba.peer import peer_pid
 from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
@@ -34,7 +35,7 @@ from hba.vfio_user.framing import NO_FDS, Stream, close_fds
 from hba.vfio_user.outbox import Outbox
 from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
 from hba.vfio_user.requests import ACCESS_SIZE, Plan, Requests, unpack_access
-from hba.vfio_user.sharing import Sharing, peer_pid
+from hba.vfio_user.sharing import Sharing
 
 log = logging.getLogger(__name__)
 

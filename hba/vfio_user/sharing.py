@@ -8,21 +8,10 @@ the file keeps what it had: zeros. The descriptor does not tell; the client's li
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from pathlib import Path
 
-_PEER = struct.Struct("3i")  # pid, uid, gid
 _MOST = 1 << 20  # bytes of the list that are read; the memory of a machine stands in the first hundred lines
 _FILES = 64  # that are looked up for one client; a machine has a few
-
-
-def peer_pid(sock: socket.socket) -> int:
-    """The process at the other end, 0 where the kernel does not say."""
-    try:
-        return int(_PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0])
-    except OSError:
-        return 0
 
 
 class Sharing:

@@ -188,7 +188,7 @@ def test_ls(shell: Shell, parts: Parts, second: Parts) -> None:
 def test_ls_without_any(shell: Shell) -> None:
     assert shell("ls") == 0
     assert "no adapter runs" in shell.out
-    assert shell.json("ls") == {"adapters": [], "silent": []}
+    assert shell.json("ls") == {"adapters": [], "silent": [], "removed": []}
 
 
 SUBJECTS = ("regs", "queues", "luns", "irq", "dma", "counters", "verifier", "config")

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from hba.peer import is_stopped
+
 HBA = (sys.executable, "-m", "hba")
 PATIENCE = 60  # seconds; only a defect takes that long
 
@@ -255,10 +257,39 @@ def test_a_server_that_was_killed_can_be_started_again(place: Place) -> None:
     os.kill(pid, signal.SIGKILL)
     end(first, signal.SIGKILL)
     assert place.json("ls")["silent"]
+    assert "hba ls --clean" in place.run("show").stderr
     second = place.serve(config)
     event(second)
     assert len(place.json("ls")["adapters"]) == 1
+    assert place.json("ls", "--clean")["removed"] == []
     assert end(second) == 0
+
+
+def test_sockets_of_the_dead_can_be_removed(place: Place) -> None:
+    server = place.serve(place.config(ADAPTER))
+    pid = event(server)["pid"]
+    server.send_signal(signal.SIGSTOP)  # or it would start the adapter again
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+    os.kill(pid, signal.SIGKILL)
+    end(server, signal.SIGKILL)
+    assert {path.suffix for path in place.runtime.iterdir()} >= {".ctl", ".sock"}
+    assert place.json("ls", "--clean")["removed"] == [str(place.runtime / "pvscsi0.ctl")]
+    assert not [path for path in place.runtime.iterdir() if path.suffix in (".ctl", ".sock")]
+
+
+def test_a_stopped_adapter_is_no_adapter_that_is_not_there(place: Place) -> None:
+    server = place.serve(place.config(ADAPTER))
+    pid = event(server)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    while not is_stopped(pid):
+        os.sched_yield()
+    answer = place.run("show")
+    assert answer.returncode == 9
+    assert f"does not answer: process {pid} is stopped; kill -CONT {pid}" in answer.stderr
+    assert place.json("ls", "--clean")["removed"] == []
+    os.kill(pid, signal.SIGCONT)
+    assert place.run("show").returncode == 0
+    assert end(server) == 0
 
 
 def test_a_reader_that_leaves_is_told_to_the_shell_and_to_nobody_else(place: Place) -> None:

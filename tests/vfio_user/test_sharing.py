@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hba.peer import peer_pid
 from hba.vfio_user import sharing
-from hba.vfio_user.sharing import Sharing, peer_pid
+from hba.vfio_user.sharing import Sharing
 
 SIZE = 1 << 16
 

@@ -1,0 +1,28 @@
+"""Who is at the other end of a UNIX socket (unix(7), SO_PEERCRED)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end (of a connection that nobody has accepted yet: the one that listens); 0 where the
+    kernel does not say."""
+    try:
+        said = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(said)[0])
+    except OSError:
+        return 0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, Ctrl-Z) or a debugger holds the process (proc(5), /proc/pid/stat)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in "Tt"
