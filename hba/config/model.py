@@ -89,6 +89,6 @@ def _is_reference(text: str) -> bool:
 
 
 def to_plain(config: AdapterConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, for `hba show config`."""
+    """The configuration as JSON has it, for `hba show config`: of the port models, the options of the chosen one."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
-    return plain
+    return {key: value for key, value in plain.items() if key not in PORT_MODELS or key == config.port}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hba.cli.views import irq, luns, queues
+from hba.cli.views import config, irq, luns, queues
+from hba.config.load import parse
+from hba.config.model import to_plain
 
 READ = {
     "number": 7,
@@ -124,3 +127,24 @@ def test_units_and_what_their_storage_failed_with(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines()[-1] == "unit 1:2: storage errors: 3, the latest: No space left"
     luns.brief([fine])
     assert "errors" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port", ["scsiport", "storport"])
+def test_the_configuration_has_what_is_in_force_and_where_the_bytes_lie(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"""
+[[adapter]]
+type = "pvscsi"
+port = "{port}"
+[[adapter.lun]]
+target = 3
+storage = {{ kind = "overlay", base = {{ kind = "file", path = "golden.img" }} }}
+"""
+    (adapter,) = parse(text, Path("x.toml")).adapters
+    plain = to_plain(adapter)
+    assert port in plain and ({"scsiport", "storport"} - {port}).pop() not in plain
+    config.view(plain)
+    said = capsys.readouterr().out
+    assert "unit 3:0:" in said and "golden.img" in said
+    assert ("08h 0Ah 28h 2Ah" in said) == (port == "storport")
