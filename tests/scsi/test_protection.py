@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -349,3 +351,24 @@ def test_with_a_store_that_answers_later() -> None:
     backend.finish()
     assert ended == [write, read]
     assert sense.condition_of(read.sense) == sense.GUARD_CHECK_FAILED
+
+
+WITHOUT = """
+import sys
+sys.modules["fastcrc"] = None
+sys.modules["fastcrc.crc16"] = None
+sys.path.insert(0, ".")
+from hba.errors import StorageError
+from tests.scsi.util import disk
+disk(1 << 18)
+try:
+    disk(1 << 18, protection=True)
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_without_the_package_for_it_only_protection_is_missing() -> None:
+    """A distribution's Python may not have it; the lab's guest runs the server with such a one."""
+    result = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    assert "needs the Python package fastcrc" in result.stdout

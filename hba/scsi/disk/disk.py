@@ -121,6 +121,7 @@ class Disk(MediumUnit):
         self.thin = options.thin
         self.commands = THIN_COMMANDS if options.thin else BLOCK_COMMANDS
         if options.protection:
+            protection.require()
             self.commands = CommandTable(self.commands, protection.commands, format.protected)
         self.background: Background | None = None
         self.sanitize_failed = False

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastcrc.crc16 import t10_dif as guard_of
-
 from hba.errors import StorageError
 from hba.scsi.command import CONFLICTS, READS, CommandTable
 from hba.scsi.disk.rw import FUA, read_blocks, write_blocks
@@ -29,6 +27,13 @@ from hba.scsi.task import DATA_IN, Task
 from hba.storage.backend import Backend, Done
 from hba.storage.join import Join
 from hba.storage.vectors import cut, length_of
+
+try:
+    from fastcrc.crc16 import t10_dif as guard_of
+except ModuleNotFoundError:  # where Python's packages are the distribution's, as in the lab's guest
+    HAVE_GUARD = False
+else:
+    HAVE_GUARD = True
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
@@ -42,6 +47,14 @@ _FIELDS = struct.Struct(">HHI")
 _ESCAPE = 0xFFFF
 
 Later = Callable[[Callable[[], None]], object]  # calls it in the next turn
+
+
+def require() -> None:
+    """Raises `StorageError` where the guards cannot be calculated."""
+    if not HAVE_GUARD:
+        raise StorageError(
+            "protection = true needs the Python package fastcrc, which is not installed; pip install fastcrc"
+        )
 
 
 def check_blocks(
