@@ -72,6 +72,9 @@ SRB_STATUS_NOT_POWERED = 0x24
 SRB_STATUS_LINK_DOWN = 0x25
 SRB_STATUS_INTERNAL_ERROR = 0x30
 
+# Every status there is, modifiers off, but PENDING, which no completed SRB may have (OW-03).
+SRB_STATUSES = frozenset({*range(0x01, 0x0C), *range(0x0D, 0x17), *range(0x20, 0x26), SRB_STATUS_INTERNAL_ERROR})
+
 SRB_STATUS_QUEUE_FROZEN = 0x40  # modifier, set by the port only
 SRB_STATUS_AUTOSENSE_VALID = 0x80  # modifier
 SRB_STATUS_MASK = 0x3F

@@ -31,6 +31,7 @@ from hba.adapters.pvscsi.watch import GuestWatch
 from hba.clock import MonotonicClock
 from hba.dma import Segment
 from hba.errors import HbaError
+from hba.instruments.make import MODELS, make_port
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
@@ -38,7 +39,6 @@ from hba.miniport.dma import DmaMiniport
 from hba.miniport.services import REQUEST_COMPLETE
 from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
-from hba.port.make import MODELS, make_port
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig

@@ -1,6 +1,12 @@
 """What both port models have in common: the upper edge, interrupts and DPCs, time-outs, the life of the adapter.
 
-The parts below it: `hba.port.watch` (calling the miniport, findings), `hba.port.ownership` (who has an SRB).
+The parts below it: `hba.port.callbacks` (calling the miniport), `hba.port.ledger` (who has a request), and the
+boundaries where instruments stand: `hba.port.edge` (to the miniport), `hba.port.observer` (what the port tells).
+
+A request's way, each step with one body, whatever stands at the boundaries:
+
+    submit_all -> enqueue (the model: now, or later) -> the model's start -> edge -> hw_start_io
+    notification -> returned -> dpc -> the model's retire -> complete_up
 
 One rule shapes all of it: **no callback is ever entered from inside another** (unless a model says so). What a
 miniport tells the port (`notification`) and what its chip raises (`interrupt`) while a callback runs is only noted;
@@ -25,10 +31,10 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hba.clock import MS, S
+from hba.clock import MS, S, Timer
 from hba.errors import ConfigError
 from hba.loop import EventLoop
 from hba.miniport.base import (
@@ -41,11 +47,10 @@ from hba.miniport.base import (
 )
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
-from hba.miniport.windows import DmaWindows
+from hba.port.callbacks import Callbacks
 from hba.port.config import PortConfig
 from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
 from hba.port.context import (
-    CALLBACK_NAMES,
     DIRQL,
     FIND_ADAPTER,
     INITIALIZE,
@@ -53,9 +58,10 @@ from hba.port.context import (
     NO_CALLBACK,
     PASSIVE_LEVEL,
 )
-from hba.port.guard import GuardPolicy
-from hba.port.ownership import Ownership
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, STATE_NAMES, Request, describe
+from hba.port.ledger import Ledger
+from hba.port.library import Library
+from hba.port.memory import PortMemory
+from hba.port.request import ISSUED, STATE_NAMES, Request, describe
 from hba.port.transfers import TransferLimits, shape
 from hba.port.units import ALL, PortUnit
 from hba.srb import (
@@ -64,78 +70,80 @@ from hba.srb import (
     SRB_FUNCTION_RESET_DEVICE,
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
+    SRB_STATUS_INTERNAL_ERROR,
+    SRB_STATUS_MASK,
     SRB_STATUS_NO_DEVICE,
     SRB_STATUS_NO_HBA,
     SRB_STATUS_QUEUE_FROZEN,
+    SRB_STATUS_SUCCESS,
+    SRB_STATUSES,
     Srb,
 )
-from hba.trace.recorder import Recorder
-from hba.verifier import Verifier
 
 log = logging.getLogger("hba.port")
 
 CONTROL_TYPES = 5  # HwAdapterControl: MaxControlType
 
 
-class PortBase(Ownership):
+class PortBase(Callbacks):
     """See the module. Attributes are public to the modules of this package only."""
 
-    def __init__(
-        self,
-        loop: EventLoop,
-        miniport: Miniport,
-        chip: Chip,
-        config: PortConfig,
-        verifier: Verifier | None = None,
-        trace: Recorder | None = None,
-    ) -> None:
-        super().__init__(loop, miniport, chip, config, verifier, trace)
-        self.isr: Callable[[], bool] = miniport.hw_interrupt  # Storport's message signalled one is another
+    def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: PortConfig) -> None:
+        super().__init__(loop, miniport, chip, config)
+        self.info = PortConfigurationInformation()
+        self.memory = PortMemory(chip)
+        self.units: dict[int, PortUnit] = {}  # by hba.port.units.unit_key
+        self.ledger = Ledger(self.clock, config.default_timeout, self.arm_tick)
         self.limits = TransferLimits()
+        self.isr: Callable[[], bool] = miniport.hw_interrupt  # Storport's message signalled one is another
         self.started = False
+        self.running = False  # `run` is on the stack
+        self.dpc_pending = False
         self.interrupt_pending = False
         self.interrupts_held = False  # deferred: not delivered for now
         self.interrupts_in_a_row = 0
         self.served = 0  # interrupts served, for `shared_interrupt_every`
-        self.numbers = 0
+        self.tick_timer: Timer | None = None
         self.control_types: list[bool] = []
         self.reported_stuck: set[tuple[str, str]] = set()
 
+    @property
+    def outstanding(self) -> int:
+        """Requests the miniport owns."""
+        return self.ledger.outstanding
+
     # == the upper edge ===========================================================================================
 
-    def submit(self, srb: Srb) -> None:
+    def submit_all(self, srbs: Sequence[Srb]) -> None:
+        """A batch, which the chip executes together; a single request is a batch of one, executed at once."""
+        together = len(srbs) > 1
+        if together:
+            self.chip.plug()
+        try:
+            for srb in srbs:
+                self._submit(srb)
+        finally:
+            if together:
+                self.chip.unplug()
+
+    def _submit(self, srb: Srb) -> None:
         unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
-        request = Request(srb, unit)
-        srb._port = request
-        self.numbers = request.number = self.numbers + 1
-        if self.verifier is not None or self.trace is not None:
-            self.note(request, "submit", describe(srb) if self.trace is not None else None)
-        if unit is None or not self.started:
-            unit = self._find_unit(request)
-            if unit is None:
-                self.run()
-                return
-        if srb.function == SRB_FUNCTION_EXECUTE_SCSI:
-            limits = self.limits
-            mdl = srb.mdl
-            if mdl is not None and (
-                mdl.length > limits.max_length or len(mdl.segments) > limits.max_segments or limits.alignment_mask
-            ):
-                if not shape(self, request):
-                    self.enqueue(request)
-            else:
+        request = self.ledger.admit(srb, unit)
+        self.observer.submitted(request)
+        if (unit is not None and self.started) or self._find_unit(request):
+            if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
+                self.control(request)
+            elif srb.mdl is None or self.limits.allow(srb.mdl) or not shape(self, request):
                 self.enqueue(request)
-        else:
-            self.control(request)
         if (self.dpc_pending or self.interrupt_pending) and not self.running:
             self.run()
 
-    def _find_unit(self, request: Request) -> PortUnit | None:
+    def _find_unit(self, request: Request) -> bool:
         """Q-17: an address the adapter cannot have never reaches the miniport. Units are made when first addressed."""
         srb, info = request.srb, self.info
         if not self.started:
             self.answer(request, SRB_STATUS_NO_HBA)
-            return None
+            return False
         path, target, lun = srb.path_id, srb.target_id, srb.lun
         # OW-09: a bus reset has only a path, a target reset no LUN. OW-10: LUN FF means all units, it is no address.
         if srb.function == SRB_FUNCTION_RESET_BUS:
@@ -149,9 +157,9 @@ class PortBase(Ownership):
             and lun != ALL
         ):
             self.answer(request, SRB_STATUS_NO_DEVICE)
-            return None
+            return False
         request.unit = self.unit_at(path, target, lun)
-        return request.unit
+        return True
 
     def unit_at(self, path: int, target: int, lun: int) -> PortUnit:
         """The unit with a valid address; made on first use."""
@@ -165,46 +173,32 @@ class PortBase(Ownership):
 
     def own_request(self, srb: Srb, unit: PortUnit | None, what: str) -> Request:
         """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
-        request = Request(srb, unit)
-        srb._port = request
-        self.numbers = request.number = self.numbers + 1
-        if self.verifier is not None or self.trace is not None:
-            self.note(request, "submit", f"{what}: {describe(srb)}")
+        request = self.ledger.admit(srb, unit)
+        self.observer.submitted(request, what)
         return request
 
     def answer(self, request: Request, srb_status: int) -> None:
         """The port completes a request itself; it goes up in the next DPC."""
         request.srb.srb_status = srb_status
-        request.state = NOTIFIED
-        self.finished.append(request)
+        self.ledger.notify(request)
         self.dpc_pending = True
 
-    def complete_up(self, request: Request) -> None:
-        """Hand one finished request to who made it; only from `dpc` or when nothing of the miniport runs."""
-        srb = request.srb
-        request.state = COMPLETED
-        if request.frozen:
-            srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
-        if self.verifier is not None or self.trace is not None:
-            self.note(request, "complete", self.outcome(request) if self.trace is not None else None)
-        # Neither is valid any more (OW-08); and these end reference cycles, which would wait for the collector.
-        srb._port = None
-        srb.srb_extension = srb.data_buffer = None
-        request.guard = request.opaque = None
-        completion = srb.completion
-        if completion is not None:
-            completion(srb)
-
-    def up_together(self, srbs: Sequence[Srb]) -> None:
-        """Hand up what ended well, in order; only from `dpc`."""
-        one = self._one
-        for srb in srbs:
-            if srb.completion is not one:
-                break
-        else:
-            if one is not None:
-                self._many(srbs)
-                return
+    def complete_up(self, requests: Sequence[Request]) -> None:
+        """Hand finished requests to who made them, in order; only from `dpc` or when nothing of the miniport runs."""
+        same = True
+        srbs: list[Srb] = []
+        for request in requests:
+            srb = request.srb
+            if request.frozen:
+                srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
+            self.observer.completed(request)
+            self.ledger.complete(request)
+            if srb.completion is not self._one:
+                same = False
+            srbs.append(srb)
+        if same and self._one is not None:
+            self._many(srbs)
+            return
         for srb in srbs:
             if srb.completion is not None:
                 srb.completion(srb)
@@ -213,13 +207,67 @@ class PortBase(Ownership):
         """For the trace: how the request ended."""
         return describe(request.srb)
 
-    def submit_all(self, srbs: Iterable[Srb]) -> None:
-        self.chip.plug()
+    # == back from the miniport ======================================================================================
+
+    def returned(self, srb: Any) -> None:
+        """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
+        request = self.library.request_of(srb)
+        if request is None:
+            return  # OW-02: ignored
         try:
-            for srb in srbs:
-                self.submit(srb)
+            self.edge.judge(request)
         finally:
-            self.chip.unplug()
+            self._set_right(request)
+            self.give_back(request)
+            self.run_later()
+
+    def _set_right(self, request: Request) -> None:
+        """What the port must not pass on: its own bit (Q-13), no status at all (OW-03), more data or sense data than
+        there was room for (OW-06)."""
+        srb = request.srb
+        srb_status = srb.srb_status
+        if srb_status != SRB_STATUS_SUCCESS:
+            srb_status &= ~SRB_STATUS_QUEUE_FROZEN
+            if srb_status & SRB_STATUS_MASK not in SRB_STATUSES:
+                srb_status = SRB_STATUS_INTERNAL_ERROR
+            srb.srb_status = srb_status
+        if srb.data_transfer_length > request.length_at_issue:
+            srb.data_transfer_length = request.length_at_issue
+        if srb.sense_info_buffer_length > request.sense_at_issue:
+            srb.sense_info_buffer_length = request.sense_at_issue
+
+    def take_back(self, request: Request, srb_status: int) -> None:
+        """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
+        request.srb.srb_status = srb_status
+        self.give_back(request)
+
+    def give_back(self, request: Request) -> None:
+        """The miniport has no request any more that it had."""
+        self.ledger.notify(request)
+        self.edge.ended(request)
+        self.dpc_pending = True
+
+    def run_later(self) -> None:
+        """Something was latched: if no callback is running that `run` follows, it comes on its own."""
+        if self.callback == NO_CALLBACK and not self.running:
+            self.loop.call_soon(self.run)
+
+    def release(self, request: Request) -> bool:
+        """The miniport has given the request back or lost it. False: it was never issued, or is released already."""
+        if not self.ledger.retire(request):
+            return False
+        self.edge.retired(request)
+        return True
+
+    def matching(self, path: int, target: int, lun: int) -> list[Request]:
+        """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
+        return [
+            request
+            for unit in self.units.values()
+            if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
+            for request in unit.active
+            if request.state == ISSUED
+        ]
 
     # == interrupts, DPCs ===========================================================================================
 
@@ -242,8 +290,7 @@ class PortBase(Ownership):
     def on_interrupt(self) -> None:
         """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
         self.interrupt_pending = True
-        if self.trace is not None:
-            self.trace.add("interrupt", 0, CALLBACK_NAMES[self.callback])
+        self.observer.interrupted(self.callback)
         if not self.running and self.callback == NO_CALLBACK:
             self.interrupts_in_a_row = 0
             if self.started:
@@ -254,24 +301,18 @@ class PortBase(Ownership):
         self.interrupt_pending = False
         chip = self.chip
         caused = chip.asserted
-        if self.trace is not None:
-            self.trace.add("isr.enter", 0, None)
-        outer, irql = self.callback, self.irql
-        self.callback, self.irql = INTERRUPT, DIRQL
-        self.begin_watch()
+        outer, irql, charged = self.callback, self.irql, self.charged
+        self.callback, self.irql, self.charged = INTERRUPT, DIRQL, 0
         mine = returned = False
         try:
-            mine = self.isr()
+            mine = self.edge.interrupt(self.isr)
             returned = True
         except Exception as error:
             self.crashed(error, None)
         finally:
-            if self.verifier is not None:
-                self.end_watch()
-            self.callback, self.irql = outer, irql
-        if self.trace is not None:
-            self.trace.add("isr.exit", 0, bool(mine))
-        if self.verifier is not None and returned:
+            self.leave(INTERRUPT, DIRQL)
+            self.callback, self.irql, self.charged = outer, irql, charged
+        if returned:
             self._check_interrupt(caused, mine)
         if chip.asserted and chip.interrupts_enabled:
             # IN-02: a level-triggered line that is still up interrupts again at once.
@@ -280,12 +321,11 @@ class PortBase(Ownership):
                 self.interrupt_pending = True
             else:
                 self.count("interrupt storms")
-                if self.verifier is not None:
-                    self.finding(
-                        "IN-02",
-                        f"the interrupt line is still asserted after {self.interrupts_in_a_row} calls of hw_interrupt"
-                        f" (last returned {mine!r}); left alone until it is raised again",
-                    )
+                self.finding(
+                    "IN-02",
+                    f"the interrupt line is still asserted after {self.interrupts_in_a_row} calls of hw_interrupt"
+                    f" (last returned {mine!r}); left alone until it is raised again",
+                )
                 self.interrupts_in_a_row = 0
         else:
             self.interrupts_in_a_row = 0
@@ -330,7 +370,7 @@ class PortBase(Ownership):
         self.tick()
         if self.chip.asserted and self.chip.interrupts_enabled:
             self.interrupt_pending = True  # left alone after a storm: another try each second
-        if self.verifier is not None:
+        if self.observer.reports():
             self.report_stuck()
         self.run()
         if self.needs_tick():
@@ -338,7 +378,7 @@ class PortBase(Ownership):
 
     def needs_tick(self) -> bool:
         """Whether the tick has to go on."""
-        return self.outstanding > 0
+        return self.ledger.outstanding > 0
 
     def expired_units(self) -> list[PortUnit]:
         """Units whose oldest request is overdue by now: one second is taken off each running time-out (ER-09)."""
@@ -365,8 +405,7 @@ class PortBase(Ownership):
         miniport.chip = chip
         miniport.port = self.services()
         chip.on_interrupt = self.on_interrupt
-        if self.verifier is not None:
-            chip.windows = DmaWindows(self._dma_finding)
+        self.edge.attached()
         self.units.clear()
         self.memory.clear()
         info = self.info = PortConfigurationInformation()
@@ -379,10 +418,7 @@ class PortBase(Ownership):
             )
         self.configured(info)
         self.limits = TransferLimits.of(info, self.model, self.options)
-        if self.verifier is not None:
-            self.guard_policy = GuardPolicy(
-                self.offence_of, info.srb_extension_size != 0, info.maximum_number_of_logical_units > 8
-            )
+        self.edge.configured(info)
         self._query_control_types()
         self._initialize()
 
@@ -422,10 +458,6 @@ class PortBase(Ownership):
             return False
         routine = self.miniport.hw_adapter_control
         return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, None) == 0
-
-    def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
-        request = srb._port if srb is not None else None
-        self.offence(rule, message, request)
 
     def reset_adapter(self) -> None:
         """See `PortDriver`. Also what recovers from a miniport that lost everything."""
@@ -476,14 +508,15 @@ class PortBase(Ownership):
                 if request.state == ISSUED:
                     self.take_back(request, srb_status)
         for request in self.drop_queues():
-            request.srb.srb_status = srb_status
-            request.state = NOTIFIED
-            self.finished.append(request)
-        for request in list(self.finished):
+            self.answer(request, srb_status)
+        finished = self.ledger.finished
+        for request in finished:
             self.release(request)
         self.reported_stuck.clear()
-        while self.finished:
-            self.complete_up(self.finished.popleft())
+        while finished:  # what goes up may ask for more
+            ended = list(finished)
+            finished.clear()
+            self.complete_up(ended)
         chip.on_interrupt = self.on_interrupt
 
     def snapshot(self) -> dict[str, object]:
@@ -491,7 +524,7 @@ class PortBase(Ownership):
         return {
             "model": self.model,
             "started": self.started,
-            "outstanding": self.outstanding,
+            "outstanding": self.ledger.outstanding,
             "counters": dict(self.counters),
             "last_crash": self.last_crash,
             "stuck": [message for _, _, message in self.stuck()],
@@ -525,9 +558,11 @@ class PortBase(Ownership):
 
     # == what a model fills in ======================================================================================
 
+    library: Library  # what the miniport gets as `self.port`, as far as both models have it
+
     @abstractmethod
     def services(self) -> Any:
-        """What the miniport gets as `self.port`."""
+        """What the miniport gets as `self.port`; sets `library`."""
 
     @abstractmethod
     def preset(self, info: PortConfigurationInformation) -> None: ...

@@ -88,7 +88,15 @@ MISPLACED_RULE: dict[int, str] = {
 }
 
 # Frames of these modules are ours, not the miniport's.
-_OURS = ("hba.port.", "hba.verifier", "hba.miniport.services", "hba.miniport.chip", "hba.dma", "hba.trace.")
+_OURS = (
+    "hba.port.",
+    "hba.instruments.",
+    "hba.verifier",
+    "hba.miniport.services",
+    "hba.miniport.chip",
+    "hba.dma",
+    "hba.trace.",
+)
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from hba.srb import Completion, Srb
 
@@ -11,8 +11,8 @@ from hba.srb import Completion, Srb
 class PortDriver(ABC):
     """Takes SRBs from the adapter, hands them to a miniport by the rules of its model, and completes them.
 
-    `submit` never blocks and never refuses for depth (SP-01). `srb.completion(srb)` is called exactly once for every
-    SRB submitted, never from inside a miniport callback; it may be before `submit` returns. On completion
+    `submit_all` never blocks and never refuses for depth (SP-01). `srb.completion(srb)` is called exactly once for
+    every SRB submitted, never from inside a miniport callback; it may be before `submit_all` returns. On completion
     `srb_status`, `scsi_status`, `sense_info_buffer` and `data_transfer_length` say what happened.
 
     What the upper edge may submit: EXECUTE_SCSI, ABORT_COMMAND (`next_srb` is the victim), RESET_LOGICAL_UNIT,
@@ -27,12 +27,12 @@ class PortDriver(ABC):
         """HwFindAdapter and HwInitialize. Raises `hba.errors.ConfigError` when the miniport refuses its adapter."""
 
     @abstractmethod
-    def submit(self, srb: Srb) -> None: ...
+    def submit_all(self, srbs: Sequence[Srb]) -> None:
+        """Take a batch of requests, which the adapter's chip may execute together."""
 
-    def submit_all(self, srbs: Iterable[Srb]) -> None:
-        """`submit` for several, which the adapter's chip may execute together. `srbs` may make them on the way."""
-        for srb in srbs:
-            self.submit(srb)
+    def submit(self, srb: Srb) -> None:
+        """A batch of one."""
+        self.submit_all((srb,))
 
     def complete_together(self, one: Completion, many: Callable[[Sequence[Srb]], None]) -> None:
         """SRBs that end together, all with `one` for their `completion`, may be handed to `many` instead, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hba.clock import S
 from hba.srb import Srb
@@ -23,25 +23,24 @@ class Request:
 
     state = QUEUED
     number = 0  # SRBs in the order the port got them, from 1; what the trace calls it
-    issued_at = 0  # ns, when the miniport got it (only kept with verifier or trace, or at a tick)
+    issued_at = 0  # ns, when the miniport got it
     retries = 0  # busy retries so far
     frozen = False  # its error froze the queue of its unit: SRB_STATUS_QUEUE_FROZEN goes up with it
     stage = 0  # the model's own progress mark
     child: Srb | None = None  # the part of a split transfer that is under way (hba.port.transfers)
     late = False  # a reset the port gave up waiting for: what is active when it ends may be newer
     tag = 0  # SCSI Port: the tag it holds; 0: none
-    opaque: Any = None  # the OpaqueBuffer of a request that is used over and over (batches)
-    # with the verifier only
-    guard: Any = None  # hba.port.guard.GuardedSrb, what the miniport got
-    length_at_issue = 0
+    length_at_issue = 0  # what the miniport may not exceed (OW-07, OW-06)
     sense_at_issue = 0
     logged = False  # the miniport called log_error for it (ER-02)
+    # of who watches
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
     history: list[tuple[int, str, object]] | None = None  # (ns, what happened, detail)
 
     def __init__(self, srb: Srb, unit: PortUnit | None) -> None:
         self.srb = srb
         self.unit = unit
+        self.handed = srb  # what the miniport gets as `srb`: it, or what stands for it
 
     def story(self) -> tuple[str, ...]:
         """What happened to it so far, one line each."""

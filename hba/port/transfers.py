@@ -63,6 +63,10 @@ class TransferLimits:
             segments = breaks + 1 if model == "scsiport" else max(1, breaks)
         return cls(info.maximum_transfer_length, segments, info.alignment_mask, options.misaligned == "bounce")
 
+    def allow(self, data: DmaBuffer) -> bool:
+        """Whether it surely may go as it is."""
+        return self.fits(data) and not self.alignment_mask
+
     def fits(self, data: DmaBuffer) -> bool:
         return data.length <= self.max_length and len(data.segments) <= self.max_segments
 

@@ -18,12 +18,12 @@ from hba.control.events import EventHub
 from hba.control.methods.verifier import plain
 from hba.control.parts import Parts
 from hba.errors import ConfigError, PermissionDenied, StorageError
+from hba.instruments.make import make_port
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
-from hba.port.make import make_port
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hba.bench.ports import DISK, KINDS, SLOTS, Stack, measure
-from hba.port.make import MODELS
+from hba.instruments.make import MODELS
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ from typing import Any
 
 from hba.clock import VirtualClock
 from hba.dma import DmaBuffer
+from hba.instruments.make import make_port
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.port.scsiport.config import ScsiPortConfig
-from hba.port.scsiport.driver import ScsiPort
 from hba.port.storport.config import StorPortConfig
-from hba.port.storport.driver import StorPort
 from hba.scsi.bus import ScsiBus
 from hba.scsi.task import DATA_IN, RESPONSE_ABORTED, RESPONSE_RESET, Task
 from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, SRB_FLAGS_QUEUE_ACTION_ENABLE, Srb
@@ -104,11 +103,8 @@ class Rig:
         self.chip = Chip(self.bus, self.memory)
         self.miniport = load_miniport(name, self.chip, options)
         self.verifier = Verifier(self.clock, level) if level is not None else None
-        self.port: ScsiPort | StorPort
-        if model == "scsiport":
-            self.port = ScsiPort(self.loop, self.miniport, self.chip, ScsiPortConfig(**config), self.verifier)
-        else:
-            self.port = StorPort(self.loop, self.miniport, self.chip, StorPortConfig(**config), self.verifier)
+        options = ScsiPortConfig(**config) if model == "scsiport" else StorPortConfig(**config)
+        self.port = make_port(model, self.loop, self.miniport, self.chip, options, self.verifier)
         self.done: list[Srb] = []
         self.port.start()
 
@@ -122,7 +118,7 @@ class Rig:
             srb.sense_info_buffer_length = 96
             srb.srb_flags = SRB_FLAGS_QUEUE_ACTION_ENABLE
             if length:
-                base = 0x1000_0000 + 0x1_0000 * self.port.numbers
+                base = 0x1000_0000 + 0x1_0000 * self.port.ledger.numbers
                 srb.mdl = DmaBuffer.of(bytearray(length), base=base)
                 srb.data_transfer_length = length
                 srb.srb_flags |= SRB_FLAGS_DATA_OUT if write else SRB_FLAGS_DATA_IN

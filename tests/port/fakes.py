@@ -7,12 +7,12 @@ from typing import Any
 
 from hba.clock import S, VirtualClock
 from hba.dma import DmaBuffer, Segment
+from hba.instruments.make import make_port
 from hba.loop import EventLoop
 from hba.miniport.base import SP_RETURN_FOUND, Miniport
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.services import NEXT_LU_REQUEST, NEXT_REQUEST, REQUEST_COMPLETE
-from hba.port.make import make_port
 from hba.scsi.bus import ScsiBus
 from hba.srb import (
     SRB_FLAGS_DATA_IN,

@@ -147,7 +147,7 @@ class PortMachine(RuleBasedStateMachine):
                 srb.data_transfer_length = 512
             self.mine.append(srb)
             srb.completion = self.completed
-        self.rig.port.submit_all(iter(srbs))
+        self.rig.port.submit_all(srbs)
 
     @rule(data=st.data(), outcome=OUTCOMES)
     def finish(self, data: st.DataObject, outcome: tuple[int, int]) -> None:
@@ -233,7 +233,7 @@ class PortMachine(RuleBasedStateMachine):
             return
         port = self.rig.port
         assert port.outstanding == sum(len(unit.active) for unit in port.units.values())
-        assert not port.finished
+        assert not port.ledger.finished
         assert port.callback == 0 and not port.running
 
     @invariant()

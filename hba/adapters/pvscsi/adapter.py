@@ -7,7 +7,7 @@ interrupt a batch. The commands written to the COMMAND registers are in `command
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from hba.adapters.adapter import Adapter, Announcement
 from hba.adapters.pvscsi.commands import CommandRegisters
@@ -309,11 +309,7 @@ class PvscsiAdapter(Adapter):
                 return
             while pending and rings.generation == self.memory.generation:
                 first = rings.request_cons
-                if pending > 1:
-                    self.port.submit_all(self._take(rings, min(pending, BATCH)))
-                else:
-                    for srb in self._take(rings, 1):
-                        self.port.submit(srb)
+                self.port.submit_all(self._take(rings, min(pending, BATCH)))
                 taken = (rings.request_cons - first) & MASK32
                 pending -= taken
                 if self._done and pending:
@@ -368,9 +364,10 @@ class PvscsiAdapter(Adapter):
         if self.watch is not None:
             self.watch.ring_stopped(why)
 
-    def _take(self, rings: Rings, count: int) -> Iterator[Srb]:
-        """The next `count` request descriptors become SRBs, each as it is asked for; fewer when they are large, and
-        when the DMA maps or the rings change meanwhile. One loop: every request of the guest goes through it."""
+    def _take(self, rings: Rings, count: int) -> list[Srb]:
+        """The next `count` request descriptors become SRBs; fewer when they are large, and when the DMA maps or the
+        rings change meanwhile. One loop: every request of the guest goes through it."""
+        srbs: list[Srb] = []
         memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._completion
         plain_flags = _PLAIN.get
         generation = memory.generation
@@ -414,9 +411,9 @@ class PvscsiAdapter(Adapter):
                     elif not self._describe_data(srb, context, address, length, flags):
                         if self._full:
                             taken -= 1
-                            return
+                            return srbs
                         if rings.generation != memory.generation:
-                            return
+                            return srbs
                         continue
                     elif memory.generation == generation:
                         low, high, window = memory.window()
@@ -424,20 +421,23 @@ class PvscsiAdapter(Adapter):
                         rings.request_cons = (first + taken) & MASK32
                         watch.request(srb, found is not None, descriptor)
                     in_flight[context] = srb
-                    yield srb
+                    srbs.append(srb)
                     if rings.generation != memory.generation:
-                        return
+                        return srbs
                     if length > LARGE:
                         self._turn_bytes -= length
                         room -= length
                         if room <= 0:
-                            return
+                            return srbs
                     if self._turn_pieces <= 0:
-                        return
+                        return srbs
+        except DmaFault as fault:
+            self._stop_ring(str(fault))  # those before it are taken
         finally:
             rings.request_cons = (first + taken) & MASK32
             self.requests -= count - taken
             self.outstanding -= count - taken
+        return srbs
 
     def _describe_data(self, srb: Srb, context: int, address: int, length: int, flags: int) -> bool:
         """Everything about the data of a request, whatever it has; False when it was refused, or has to wait."""

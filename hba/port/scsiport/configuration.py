@@ -74,11 +74,9 @@ def configured(port: ScsiPort, info: PortConfigurationInformation) -> None:
     if options.map_buffers is not None:
         info.map_buffers = int(options.map_buffers)
     port.mapped = bool(info.map_buffers)
-    port.mapped_policy = None
-    if port.verifier is not None:
-        rule = "CF-08" if info.buffer_access_scsi_port_controlled else ""
-        why = "although BufferAccessScsiPortControlled promises not to" if rule else ""
-        port.mapped_policy = BufferPolicy(rule, why, False, port.offence_of)
+    rule = "CF-08" if info.buffer_access_scsi_port_controlled else ""
+    why = "although BufferAccessScsiPortControlled promises not to" if rule else ""
+    port.mapped_policy = BufferPolicy(rule, why, False, port.offence_of)
     fill_tags(port)
     port.hold.cancel()
 

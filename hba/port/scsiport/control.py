@@ -96,7 +96,7 @@ def live_request(srb: Srb | None) -> Request | None:
     """What the port has for an SRB: of a split transfer the part that is under way."""
     if srb is None:
         return None
-    request: Request | None = getattr(srb, "_request", None) or srb._port
+    request: Request | None = srb._port
     while request is not None and request.child is not None:
         request = request.child._port
     return request
@@ -198,7 +198,7 @@ def _abort_command(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None
         port.answer(victim, SRB_STATUS_ABORTED)
         port.answer(request, SRB_STATUS_SUCCESS)
     else:
-        request.srb.next_srb = victim.guard or victim.srb
+        request.srb.next_srb = victim.handed
         ahead(port, request)
 
 

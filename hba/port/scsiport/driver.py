@@ -12,7 +12,7 @@ Sources: SCSI Port I/O Model; SCSI Port Driver's Queue Management; Return from H
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from hba.loop import EventLoop
@@ -34,9 +34,8 @@ from hba.miniport.services import (
 )
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
-from hba.port.context import DIRQL, LEGAL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
-from hba.port.guard import GuardedSrb
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
+from hba.port.context import DIRQL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
+from hba.port.request import ISSUED, Request
 from hba.port.scsiport import (
     configuration,
     control,
@@ -62,20 +61,14 @@ from hba.srb import (
     SP_UNTAGGED,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
-    SRB_FLAGS_DATA_IN,
-    SRB_FLAGS_DATA_OUT,
     SRB_FLAGS_DISABLE_AUTOSENSE,
     SRB_FLAGS_DISABLE_DISCONNECT,
     SRB_FLAGS_DISABLE_SYNCH_TRANSFER,
     SRB_FLAGS_NO_QUEUE_FREEZE,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_IO_CONTROL,
-    SRB_STATUS_QUEUE_FROZEN,
     SRB_STATUS_SUCCESS,
-    Srb,
 )
-from hba.trace.recorder import Recorder
-from hba.verifier import Verifier
 
 # ScsiPort.gate
 BUSY = 1  # SP-02: until NextRequest or NextLuRequest
@@ -85,29 +78,15 @@ NO_TAG = 8  # Q-14: until the next completion
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
 _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
-_PLAIN = frozenset(
-    SRB_FLAGS_QUEUE_ACTION_ENABLE | direction for direction in (0, SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT)
-)  # the flags of most requests
 FIXED_SENSE = 18
-SPARES = 256  # requests kept for the next ones
-_NOTHING = Srb()
-_CRASHED = object()  # in the place of what hw_start_io would have returned
 
 
 class ScsiPort(PortBase):
     model = "scsiport"
     options: ScsiPortConfig
 
-    def __init__(
-        self,
-        loop: EventLoop,
-        miniport: Miniport,
-        chip: Chip,
-        config: ScsiPortConfig,
-        verifier: Verifier | None = None,
-        trace: Recorder | None = None,
-    ) -> None:
-        super().__init__(loop, miniport, chip, config, verifier, trace)
+    def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: ScsiPortConfig) -> None:
+        super().__init__(loop, miniport, chip, config)
         self.adapter_queue: deque[Request] = deque()
         # the slot (SP-02, SP-03)
         self.gate = 0  # why nothing is started: BUSY, DISCONNECT, HOLD, NO_TAG; 0 is READY
@@ -116,9 +95,6 @@ class ScsiPort(PortBase):
         self.busy_seen = 0  # number of the one that was busy at the last tick
         self.disconnect_owner: Request | None = None  # SP-14: holds the bus until it completes
         self.free_tags: list[int] = []
-
-        # In a batch, the unit whose request is being started; None as soon as NextLuRequest has come for it.
-        self.starting: ScsiPortUnit | None = None
 
         # what the miniport notified, until the DPC (SP-09)
         self.next_latched = False
@@ -135,174 +111,12 @@ class ScsiPort(PortBase):
         self.fixed_by_extension: tuple[object, ...] | None = None  # CF-09
         self.overlap = False  # tagged queuing or MultipleRequestPerLu (CF-13)
         self.mapped = False
-        self.watched = self.verifier is not None or trace is not None
-        self.careful = True  # stopped, or something the short cuts in `submit` and `dpc` would pass by
-        self.max_length = 0
-        self.max_segments = 0
         self.adjust = False  # some option changes SRBs on the way down (CF-13, ER-05)
-        self._spares: list[Request] = []  # of requests that ended plainly: nobody else has them, use them again
         poison = config.forbidden_access == "poison"
         self.opaque_policy = BufferPolicy("CF-02", "that is not mapped (MapBuffers FALSE)", poison, self.offence_of)
         self.mapped_policy: BufferPolicy | None = None
-        self._hw_start_io = miniport.hw_start_io
 
     # == down ======================================================================================================
-
-    def submit(self, srb: Srb) -> None:
-        if self.trace is not None or self.careful or self.running or self.callback:
-            super().submit(srb)
-        else:
-            self._submit_all((srb,))
-
-    def submit_all(self, srbs: Iterable[Srb]) -> None:
-        if self.trace is not None or self.careful or self.running or self.callback:
-            super().submit_all(srbs)
-            return
-        self.chip.plug()
-        try:
-            self._submit_all(srbs)
-        finally:
-            self.chip.unplug()
-
-    def _submit_all(self, srbs: Iterable[Srb]) -> None:
-        """The ordinary read or write finds everything free and goes straight to hw_start_io; anything else takes
-        `PortBase.submit`. What cannot change between two requests is looked at once, and counted at the end; a request
-        that is out of the ordinary, or a callback that does more than ask for the next one, starts anew.
-
-        Between two requests the slot is READY and the unit too; that they are not while one is being started shows only
-        when it asks for no other (SP-02), so it is noted only then.
-        """
-        start_io = self._hw_start_io
-        free_tags, spares = self.free_tags, self._spares
-        max_length, max_segments = self.max_length, self.max_segments
-        mapped, policy = self.mapped, self.opaque_policy
-        verified = self.verifier is not None
-        unit: Any = None
-        target = lun = -1
-        active: dict[Request, None] = {}
-        room = started = 0  # requests that `unit` can have, and got
-        number = self.numbers
-        last: Any = None  # what `unit` got last
-        handed: Srb
-        returned: object
-        try:
-            for srb in srbs:
-                if srb.lun != lun or srb.target_id != target:
-                    if started:
-                        self._account(unit, started, last)
-                        started = 0
-                    target, lun = srb.target_id, srb.lun
-                    unit = self.units.get(target << 8 | lun)
-                    self.callback = START_IO  # SP-05
-                    room = 0
-                    if not (unit is None or unit.holds or unit.queue.entries or self.gate or self.adapter_queue):
-                        active = unit.active
-                        room = min(unit.depth - len(active), len(free_tags))
-                mdl = srb.mdl
-                if (
-                    started >= room
-                    or srb.function
-                    or srb.path_id
-                    or srb.srb_flags not in _PLAIN
-                    or (mdl is not None and (mdl.length > max_length or len(mdl.segments) > max_segments))
-                ):
-                    self.numbers = number
-                    if started:
-                        self._account(unit, started, last)
-                        started = 0
-                    self.callback = NO_CALLBACK
-                    super().submit(srb)
-                    number = self.numbers
-                    lun = -1
-                    continue
-                started += 1
-                if spares:
-                    request = spares.pop()
-                    request.srb = srb
-                    request.unit = unit
-                else:
-                    request = Request(srb, unit)
-                    request.opaque = OpaqueBuffer(request, policy)
-                srb._port = request
-                request.number = number = number + 1
-                last = srb
-                request.tag = srb.queue_tag = free_tags.pop()
-                if mdl is not None:
-                    srb.data_buffer = MappedBuffer(mdl, request, self.mapped_policy) if mapped else request.opaque
-                request.state = ISSUED
-                request.length_at_issue = srb.data_transfer_length
-                active[request] = None
-                handed = self._watch(request) if verified else srb
-                self.starting = unit
-                try:
-                    returned = start_io(handed)
-                except Exception as error:
-                    self.crashed(error, request)
-                    errors.start_io_failed(self, request)
-                    returned = _CRASHED
-                if verified:
-                    self._watch_over(request)
-                told = self.starting is None
-                if told and returned is True:
-                    # NextLuRequest: READY (SP-10), and the unit with it (SP-11).
-                    if not (self.dpc_pending or self.interrupt_pending):
-                        continue
-                else:
-                    self.gate |= BUSY  # SP-02
-                    self.busy_with = request
-                    unit.holds |= NOT_READY
-                    if told:
-                        self.next_latched = self.dpc_pending = True
-                        self.ready_units.append(unit)
-                self.starting = None
-                self.callback = NO_CALLBACK
-                self.numbers = number
-                self._account(unit, started, last)
-                started = 0
-                if returned is not True and returned is not _CRASHED:
-                    self._start_io_returned(request, returned)
-                if self.dpc_pending or self.interrupt_pending:
-                    self.run()
-                number = self.numbers
-                lun = -1
-        finally:
-            self.starting = None
-            self.callback = NO_CALLBACK
-            self.numbers = max(number, self.numbers)
-            if started:
-                self._account(unit, started, last)
-        if self.dpc_pending or self.interrupt_pending:
-            self.run()
-
-    def _account(self, unit: ScsiPortUnit, started: int, last: Srb) -> None:
-        """`unit` has got so many requests, `last` as the last one."""
-        self.outstanding += started
-        unit.started += started
-        unit.queue.last_key = last.queue_sort_key
-        if self.tick_timer is None:
-            self.arm_tick()
-
-    def _watch(self, request: Request) -> GuardedSrb:
-        """With the verifier, before hw_start_io: what the miniport gets, and what is compared afterwards."""
-        srb = request.srb
-        now = request.issued_at = self.clock.now()
-        request.history = [(now, "submit", None)]
-        request.sense_at_issue = srb.sense_info_buffer_length
-        windows = self.chip.windows
-        if windows is not None:
-            windows.open(srb)
-        assert self.guard_policy is not None
-        guard = request.guard = GuardedSrb(request, self.guard_policy)
-        self.irql, self.charged = DIRQL, 0
-        return guard
-
-    def _watch_over(self, request: Request) -> None:
-        """After it: the time it stalled (IN-03), and whether anybody will look for the request's end (IN-07)."""
-        if self.charged:
-            self.end_watch()
-        if not self.info.bus_interrupt_level:
-            self._check_polled(request)
-        self.irql = PASSIVE_LEVEL
 
     def enqueue(self, request: Request) -> None:
         """SP-01, Q-01: into the unit's queue, never refused; on to the adapter at once if nothing is in the way."""
@@ -354,47 +168,13 @@ class ScsiPort(PortBase):
         if srb.srb_flags & SRB_FLAGS_DISABLE_DISCONNECT:
             self.disconnect_owner = request
             self.gate |= DISCONNECT  # SP-14
-        if tagged and not self.watched and not srb.function:
-            self._start(request, unit, srb)
-        else:
-            self._start_watched(request, unit, srb, bool(tagged))
+        self._start(request, unit, bool(tagged))
 
-    def _start(self, request: Request, unit: ScsiPortUnit, srb: Srb) -> None:
-        """hw_start_io for a tagged request, nobody watching. The same as `_start_watched`, in one piece."""
-        request.tag = srb.queue_tag = self.free_tags.pop()
-        mdl = srb.mdl
-        if mdl is None:
-            srb.data_buffer = None
-        elif self.mapped:
-            srb.data_buffer = MappedBuffer(mdl, request)
-        else:
-            srb.data_buffer = OpaqueBuffer(request, self.opaque_policy)
-        self.gate |= BUSY  # SP-02
-        self.busy_with = request
-        request.state = ISSUED
-        request.length_at_issue = srb.data_transfer_length
-        unit.active[request] = None
-        unit.started += 1
-        self.outstanding += 1
-        if self.tick_timer is None:
-            self.arm_tick()
-        self.callback = START_IO  # SP-05
-        try:
-            returned = self._hw_start_io(srb)
-        except Exception as error:
-            self.crashed(error, request)
-            errors.start_io_failed(self, request)
-            return
-        finally:
-            self.callback = NO_CALLBACK
-        if returned is not True:
-            self._start_io_returned(request, returned)
-
-    def _start_watched(self, request: Request, unit: ScsiPortUnit, srb: Srb, tagged: bool) -> None:
-        """hw_start_io, synchronised with the interrupt (SP-04, SP-05), with verifier or trace or untagged."""
-        trace = self.trace
-        if trace is not None:
-            trace.add("driver_start_io.enter", request.number, None)
+    def _start(self, request: Request, unit: ScsiPortUnit, tagged: bool) -> None:
+        """hw_start_io, synchronised with the interrupt (SP-04, SP-05). Every request the miniport ever gets comes by
+        here."""
+        srb = request.srb
+        self.observer.starting(request)
         if tagged:
             request.tag = srb.queue_tag = self.free_tags.pop()
         else:
@@ -411,24 +191,23 @@ class ScsiPort(PortBase):
             srb.data_buffer = OpaqueBuffer(request, self.opaque_policy)
         self.gate |= BUSY  # SP-02
         self.busy_with = request
-        given = self.issue(request)
-        if trace is not None:
-            trace.add("start_io.enter", request.number, None)
-        self.charged = 0
+        self.ledger.issue(request)
+        edge = self.edge
+        edge.hand_over(request)
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
-        self.callback, self.irql = START_IO, DIRQL
+        self.callback, self.irql, self.current, self.charged = START_IO, DIRQL, request, 0
         returned: object = True
         try:
-            returned = self._hw_start_io(given)
+            returned = edge.start_io(request)
         except Exception as error:
             self.crashed(error, request)
             errors.start_io_failed(self, request)
         finally:
-            if self.verifier is not None:
-                self._watch_over(request)
-            self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL
-            if trace is not None:
-                trace.add("start_io.exit", request.number, None)
+            if self.charged:
+                self.leave(START_IO, DIRQL)
+            if not self.info.bus_interrupt_level:
+                self._check_polled(request)
+            self.callback, self.irql, self.current = NO_CALLBACK, PASSIVE_LEVEL, None
         if returned is not True:
             self._start_io_returned(request, returned)
 
@@ -488,65 +267,18 @@ class ScsiPort(PortBase):
 
     def notification(self, notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
         """ScsiPortNotification: latched here, acted on in the DPC (SP-09), so their order does not matter (SP-08)."""
-        if self.watched and self.callback != NO_CALLBACK:
-            self._watch_notification(notification_type, first, second, third)
+        self.edge.told(notification_type, (first, second, third))
         if notification_type == REQUEST_COMPLETE:
-            if self.verifier is not None:
-                self.request_complete(first)
-                return
-            request = first._port
-            if request is None or request.state != ISSUED:
-                self.count("double completions")  # OW-02: ignored
-                return
-            request.state = NOTIFIED
-            if first.srb_status & SRB_STATUS_QUEUE_FROZEN:
-                first.srb_status &= ~SRB_STATUS_QUEUE_FROZEN  # Q-13: not the miniport's to set
-            self.finished.append(request)
-        elif notification_type == NEXT_LU_REQUEST:
+            self.returned(first)
+            return
+        if notification_type == NEXT_LU_REQUEST:
             self._next_lu(first, second, third)
         elif notification_type == NEXT_REQUEST:
             self.next_latched = True
         else:
             self._rare_notification(notification_type, first, second)
         self.dpc_pending = True
-        if self.callback == NO_CALLBACK and not self.running:
-            self.run_later()
-
-    def untraced_notification(self) -> Callable[..., None]:
-        """`notification` of a port without a trace: plain completions, and NextLuRequest for the unit whose request is
-        being started in a batch, at once; all else the common way."""
-        common, verified, completes_here = self.notification, self.verifier is not None, LEGAL[REQUEST_COMPLETE]
-        complete, next_lu, issued, notified = REQUEST_COMPLETE, NEXT_LU_REQUEST, ISSUED, NOTIFIED
-
-        def notification(notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
-            if notification_type == complete:
-                if self.callback not in completes_here:
-                    pass
-                elif verified:
-                    if type(first) is GuardedSrb and self.completed_in_place(first, "RequestComplete"):
-                        return
-                else:
-                    request = first._port
-                    if (
-                        request is not None
-                        and request.state == issued
-                        and not first.srb_status & SRB_STATUS_QUEUE_FROZEN
-                    ):
-                        request.state = notified
-                        self.finished.append(request)
-                        self.dpc_pending = True
-                        return
-            elif (
-                notification_type == next_lu
-                and (unit := self.starting) is not None
-                and (unit.lun == third and unit.target == second and unit.path == first)
-                and unit.untagged is None
-            ):
-                self.starting = None
-                return
-            common(notification_type, first, second, third)
-
-        return notification
+        self.run_later()
 
     def _rare_notification(self, notification_type: int, first: Any, second: Any) -> None:
         if notification_type == REQUEST_TIMER_CALL:
@@ -566,18 +298,6 @@ class ScsiPort(PortBase):
             self.offence("SP-09", f"notification type {notification_type!r} does not exist in SCSI Port")
             return
         self.rare_latched = True
-
-    def _watch_notification(self, notification_type: int, first: Any, second: Any, third: Any) -> None:
-        if self.verifier is not None and self.callback not in LEGAL.get(notification_type, ()):
-            self.check_place(notification_type)
-        if notification_type == REQUEST_COMPLETE:
-            request = getattr(first, "_request", None) or getattr(first, "_port", None)
-            if isinstance(request, Request):
-                self.note(request, "notification", "RequestComplete")
-        elif self.trace is not None:
-            name = NOTIFICATION_NAMES.get(notification_type, str(notification_type))
-            lu = notification_type == NEXT_LU_REQUEST
-            self.trace.add("notification", 0, [name, first, second, third] if lu else name)
 
     def _next_lu(self, path: int, target: int, lun: int) -> None:
         """SP-11: NextRequest, and this unit may get another one."""
@@ -623,71 +343,12 @@ class ScsiPort(PortBase):
                         self.pull(told)
         if self.adapter_queue:
             self.start_packets()
-        if self.finished:
-            self._retire_plain()
-            while self.finished:
-                self._retire(self.finished.popleft())
+        if self.ledger.finished:
+            self._retire()
         if self.adapter_queue:
             self.start_packets()
         if self.enable_latched is not None:
             interrupts.run_deferred(self)
-
-    def _retire_plain(self) -> None:
-        """The common case of `_retire`, up to the first request that is not one: a tagged command that ended well, at
-        a unit that nothing holds and nobody traces. A guest's batch comes back this way."""
-        if self.careful or self.gate or self.trace is not None:
-            return
-        finished, spares, windows, busy_with = self.finished, self._spares, self.chip.windows, self.busy_with
-        verified = self.verifier is not None
-        now = self.clock.now() if verified else 0
-        free_tag = self.free_tags.append
-        last: Any = None
-        active: dict[Request, None] = {}
-        before = 0
-        done: list[Srb] = []
-        for request in finished:
-            srb = request.srb
-            unit: Any = request.unit
-            if unit is not last:
-                if last is not None:
-                    self._returned(last, len(done) - before)
-                    last, before = None, len(done)
-                if unit is None or unit.holds:
-                    break
-                last, active = unit, unit.active
-            if srb.srb_status != SRB_STATUS_SUCCESS or not request.tag or srb.function or request not in active:
-                break
-            del active[request]
-            free_tag(request.tag)
-            request.state = COMPLETED
-            srb._port = srb.srb_extension = srb.data_buffer = None
-            if verified:
-                if windows is not None:
-                    windows.close(srb)
-                request.guard = request.opaque = None
-                if request.history is not None:
-                    request.history.append((now, "complete", None))
-            elif request.opaque is not None and request is not busy_with:
-                request.srb = _NOTHING  # or it would keep the guest's memory mapped
-                spares.append(request)
-            done.append(srb)
-        if last is not None:
-            self._returned(last, len(done) - before)
-        if len(done) == len(finished):
-            finished.clear()
-        else:
-            for _ in done:
-                finished.popleft()
-        del spares[SPARES:]
-        if done:
-            self.up_together(done)
-
-    def _returned(self, unit: ScsiPortUnit, count: int) -> None:
-        """The miniport has given back so many requests of `unit`."""
-        self.outstanding -= count
-        unit.completed += count
-        if unit.queue.entries:
-            self.pull(unit)
 
     def _rare_in_dpc(self) -> None:
         self.rare_latched = False
@@ -706,34 +367,51 @@ class ScsiPort(PortBase):
         unit.holds &= ~NOT_READY
         self.pull(unit)
 
-    def _retire(self, request: Request) -> None:
-        """A completed SRB: out of the counts, errors handled, the unit's next, and up."""
-        srb = request.srb
-        unit: Any = request.unit
-        if self.release(request):
-            if request.tag:
-                self.free_tags.append(request.tag)
-                request.tag = 0
-            elif unit.untagged is request:
-                unit.untagged = None
-            if self.disconnect_owner is request:
-                self.disconnect_owner = None
-                self.gate &= ~DISCONNECT
-            if srb.srb_status != SRB_STATUS_SUCCESS and errors.handle(self, request, unit):
-                # It goes up later: retried, or its sense data is fetched first.
-                self._unit_free(unit)
-                return
-            if srb.function in control.ABOUT_OTHERS:
-                # It counted as outstanding, so others may have waited for it; the unit's turn it did not take.
-                control.done(self, request)
-                if unit.holds & PENDING_UNTAGGED and not unit.active:
-                    errors.retry_untagged(self, unit)
-                self.pull(unit)
-            else:
-                self._unit_free(unit)
-        self.complete_up(request)
-        if request.frozen and self.options.auto_release:
-            freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
+    def _retire(self) -> None:
+        """Completed SRBs: out of the counts, errors handled, their units' next, and up with them together."""
+        finished = self.ledger.finished
+        up: list[Request] = []
+        frozen: list[Request] = []
+        while finished:
+            request = finished.popleft()
+            if self.release(request) and self._goes_on(request):
+                continue
+            up.append(request)
+            if request.frozen:
+                frozen.append(request)
+        if up:
+            self.complete_up(up)
+        if self.options.auto_release:
+            for request in frozen:
+                unit = request.unit
+                assert isinstance(unit, ScsiPortUnit)
+                freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
+
+    def _goes_on(self, request: Request) -> bool:
+        """What the end of a request means for its unit, and for others. True: it goes up later, because it is tried
+        again, or its sense data is fetched first."""
+        srb, unit = request.srb, request.unit
+        assert isinstance(unit, ScsiPortUnit)
+        if request.tag:
+            self.free_tags.append(request.tag)
+            request.tag = 0
+        elif unit.untagged is request:
+            unit.untagged = None
+        if self.disconnect_owner is request:
+            self.disconnect_owner = None
+            self.gate &= ~DISCONNECT
+        if srb.srb_status != SRB_STATUS_SUCCESS and errors.handle(self, request, unit):
+            self._unit_free(unit)
+            return True
+        if srb.function in control.ABOUT_OTHERS:
+            # It counted as outstanding, so others may have waited for it; the unit's turn it did not take.
+            control.done(self, request)
+            if unit.holds & PENDING_UNTAGGED and not unit.active:
+                errors.retry_untagged(self, unit)
+            self.pull(unit)
+        else:
+            self._unit_free(unit)
+        return False
 
     def any_tag(self) -> None:
         """Whoever waited for a tag at the head of the adapter queue may be gone: look again."""
@@ -775,24 +453,15 @@ class ScsiPort(PortBase):
     # == the others, each in its module ============================================================================
 
     def services(self) -> Services:
-        return Services(self)
+        library = Services(self)
+        self.library = library
+        return library
 
     def preset(self, info: PortConfigurationInformation) -> None:
         configuration.preset(self, info)
 
     def configured(self, info: PortConfigurationInformation) -> None:
         configuration.configured(self, info)
-        self._hw_start_io = self.miniport.hw_start_io
-
-    def start(self) -> None:
-        super().start()
-        limits = self.limits
-        self.max_length, self.max_segments = limits.max_length, limits.max_segments
-        self.careful = self.adjust or not self.overlap or bool(limits.alignment_mask)
-
-    def stop(self) -> None:
-        self.careful = True
-        super().stop()
 
     def new_unit(self, path: int, target: int, lun: int) -> ScsiPortUnit:
         # SP-13: without overlap, one at a time.

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hba.port.request import ISSUED, NOTIFIED, Request
+from hba.port.request import ISSUED, Request
 from hba.port.scsiport import freezing, sense
 from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, QUEUE_FULL, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_BUSY,
-    SCSISTAT_GOOD,
     SCSISTAT_QUEUE_FULL,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_STATUS_BUSY,
     SRB_STATUS_INTERNAL_ERROR,
     SRB_STATUS_MASK,
-    SRB_STATUS_PENDING,
     SRB_STATUS_SUCCESS,
 )
 
@@ -53,14 +51,7 @@ def _busy(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
         return False
     if srb.scsi_status == SCSISTAT_QUEUE_FULL and unit.active:
         unit.holds |= QUEUE_FULL  # until one of its requests completes
-    again = Request(srb, unit)
-    again.number = request.number
-    again.retries = request.retries + 1
-    again.history = request.history
-    srb._port = again
-    srb.srb_status = SRB_STATUS_PENDING
-    srb.scsi_status = SCSISTAT_GOOD
-    srb.data_transfer_length = request.length_at_issue
+    again = port.ledger.again(request)
     port.note(again, "busy", f"retry {again.retries}")
     if unit.holds & (FROZEN | BUSY_RETRY):
         unit.queue.insert(again)
@@ -92,11 +83,7 @@ def retry_untagged(port: ScsiPort, unit: ScsiPortUnit) -> None:
 
 def start_io_failed(port: ScsiPort, request: Request) -> None:
     """hw_start_io raised or returned FALSE: the request fails, the slot is opened, the port lives on."""
-    if request.state == ISSUED and not any(task.owner in (request.srb, request.guard) for task in port.chip.active):
-        request.srb.srb_status = SRB_STATUS_INTERNAL_ERROR
-        request.state = NOTIFIED
-        if request.guard is not None:
-            request.guard.ended()
-        port.finished.append(request)
+    if request.state == ISSUED and not any(task.owner is request.handed for task in port.chip.active):
+        port.take_back(request, SRB_STATUS_INTERNAL_ERROR)
     port.next_latched = True
     port.dpc_pending = True

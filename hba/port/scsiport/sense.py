@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hba.dma import DmaBuffer
-from hba.port.request import NOTIFIED, Request
+from hba.port.request import Request
 from hba.port.scsiport import control, freezing
 from hba.port.scsiport.unit import NEED_SENSE, ScsiPortUnit
 from hba.srb import (
@@ -83,8 +83,7 @@ def _done(port: ScsiPort, unit: ScsiPortUnit, srb: Srb) -> None:
     else:
         original.srb_status = SRB_STATUS_REQUEST_SENSE_FAILED
     freezing.freeze_for(port, failed, unit)
-    failed.state = NOTIFIED
-    port.finished.append(failed)
+    port.ledger.notify(failed)
     unit.ready = True
     port.pull(unit)
     port.dpc_pending = True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hba.miniport.config import PortConfigurationInformation
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
+from hba.port.library import Library
 from hba.port.request import ISSUED
 from hba.port.scsiport.unit import ScsiPortUnit
 from hba.srb import SP_UNTAGGED, Srb
@@ -14,16 +15,13 @@ if TYPE_CHECKING:
     from hba.port.scsiport.driver import ScsiPort
 
 
-class Services:
+class Services(Library):
     model = "scsiport"
 
     def __init__(self, port: ScsiPort) -> None:
+        super().__init__(port, "CF-04")
         self._port = port
-        # hot or identical: the port's own methods, without a call in between
-        self.notification = port.notification if port.trace is not None else port.untraced_notification()
-        self.get_physical_address = port.get_physical_address
-        self.get_logical_unit = port.get_logical_unit
-        self.log_error = port.log_error
+        self.notification = port.notification
         self.stall_execution = port.stall_execution
 
     def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
@@ -37,15 +35,13 @@ class Services:
             request = next((active for active in unit.active if active.tag == queue_tag), None)
         if request is None or request.state != ISSUED:
             return None
-        guard: Srb | None = request.guard
-        return guard if guard is not None else request.srb
+        return request.handed
 
     def complete_request(self, path_id: int, target_id: int, lun: int, srb_status: int) -> None:
         """ScsiPortCompleteRequest (ER-15): all that match, the one being processed included."""
         port = self._port
         for request in port.matching(path_id, target_id, lun):
-            if port.verifier is not None or port.trace is not None:
-                port.note(request, "notification", f"CompleteRequest {srb_status:#04x}")
+            port.note(request, "notification", f"CompleteRequest {srb_status:#04x}")
             port.take_back(request, srb_status)
         port.run_later()
 
@@ -61,8 +57,7 @@ class Services:
             config.srb_extension_size,
         )
         memory, bus = port.memory.allocate(number_of_bytes)
-        if port.chip.windows is not None:
-            port.chip.windows.add_fixed(bus, number_of_bytes)
+        port.edge.device_memory(bus, number_of_bytes)
         return memory
 
     def get_device_base(self, address: int, number_of_bytes: int) -> Any:

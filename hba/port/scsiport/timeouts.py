@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def needs_tick(port: ScsiPort) -> bool:
-    if port.outstanding or port.busy:
+    if port.ledger.outstanding or port.busy:
         return True
     for unit in port.units.values():
         assert isinstance(unit, ScsiPortUnit)
         if unit.holds & BUSY_RETRY:
             return True
         # A stopped queue is watched until the verifier has said so.
-        if port.verifier is not None:
+        if port.observer.reports():
             if unit.holds & FROZEN and ("Q-09", unit.name) not in port.reported_stuck:
                 return True
             if unit.holds & LOCKED and ("Q-11", unit.name) not in port.reported_stuck:
@@ -97,7 +97,7 @@ def _no_completion(port: ScsiPort, unit: ScsiPortUnit) -> None:
         resets.reset_bus(port, unit.path, f"#{request.number} timed out")
         return
     srb = Srb(SRB_FUNCTION_ABORT_COMMAND, unit.path, unit.target, unit.lun)
-    srb.next_srb = request.guard or request.srb
+    srb.next_srb = request.handed
     srb.time_out_value = port.options.abort_timeout
     number = request.number
     srb.completion = lambda done: _abort_done(port, unit, request, number, done)

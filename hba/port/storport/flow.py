@@ -14,13 +14,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hba.clock import MS, S, Timer
-from hba.port.request import ISSUED, NOTIFIED, QUEUED, Request
+from hba.port.request import ISSUED, Request
 from hba.port.storport.units import (
     BUSY,
     FRESH,
     LINK_DOWN,
     LOCKED,
-    NOT_BUILT,
     PAUSED,
     QUEUE_FULL,
     REFUSED,
@@ -30,12 +29,10 @@ from hba.port.storport.units import (
 )
 from hba.srb import (
     SCSISTAT_BUSY,
-    SCSISTAT_GOOD,
     SCSISTAT_QUEUE_FULL,
     SRB_STATUS_BUSY,
     SRB_STATUS_LINK_DOWN,
     SRB_STATUS_MASK,
-    SRB_STATUS_PENDING,
 )
 
 if TYPE_CHECKING:
@@ -224,24 +221,11 @@ class Flow:
 
     def requeue(self, request: Request) -> None:
         """ST-13: this instance is dropped; a fresh one, extension and all, goes through BuildIo and StartIo again."""
-        port, srb, unit = self.port, request.srb, request.unit
+        port, unit = self.port, request.unit
         assert isinstance(unit, StorUnit)
-        fresh = Request(srb, unit)
-        fresh.number = request.number
-        fresh.retries = request.retries + 1
-        fresh.history = request.history
-        fresh.length_at_issue = request.length_at_issue
-        request.state = NOTIFIED  # the old guard stays dead
-        srb._port = fresh
-        srb.srb_status = SRB_STATUS_PENDING
-        srb.scsi_status = SCSISTAT_GOOD
-        srb.srb_extension = None
-        srb.data_transfer_length = request.length_at_issue
-        fresh.state = QUEUED
-        fresh.stage = NOT_BUILT
+        fresh = port.ledger.again(request)
         port.count("busy retries")
-        if port.watched:
-            port.note(fresh, "retry", f"number {fresh.retries}")
+        port.note(fresh, "retry", f"number {fresh.retries}")
         # Back to its place: before everything the port got later, behind what it got earlier.
         queue = unit.queue
         if queue and queue[0].number < fresh.number:

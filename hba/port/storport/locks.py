@@ -109,9 +109,8 @@ class Locks:
 
     def acquire(self, lock: int, context: object) -> LockHandle:
         handle = LockHandle(lock, context)
-        port = self.port
         self.taken += 1
-        if port.verifier is not None and not self._check(lock, context):
+        if not self._check(lock, context):
             handle.held = False
             return handle
         self._take(handle)

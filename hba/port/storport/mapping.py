@@ -7,8 +7,8 @@ PERF_CONFIGURATION_DATA.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from hba.dma import Segment
 from hba.miniport.config import (
@@ -25,8 +25,7 @@ from hba.miniport.services import (
 )
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DISPATCH_LEVEL
-from hba.port.guard import GuardedSrb
-from hba.port.request import ISSUED, Request
+from hba.port.request import Request
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_FUNCTION_IO_CONTROL,
@@ -60,7 +59,7 @@ class Mapper:
         rule = "MB-03" if mode == STOR_MAP_NO_BUFFERS else "MB-05"
         why = f"that is not mapped (MapBuffers is {mode})"
         self.opaque_policy = BufferPolicy(rule, why, poison, port.offence_of)
-        self.mapped_policy = BufferPolicy("", "", poison, port.offence_of) if port.verifier is not None else None
+        self.mapped_policy = BufferPolicy("", "", poison, port.offence_of)
         self._maps = 0
         self._system_addresses = 0
 
@@ -73,10 +72,11 @@ class Mapper:
         """MappedBuffer, OpaqueBuffer or None for a request that has data."""
         srb = request.srb
         mode = self.mode
+        read_write = self.is_read_write(request)
         if mode == STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE:
             return self._map_all(request)
         if mode == STOR_MAP_NON_READ_WRITE_BUFFERS:
-            mapped = not self.is_read_write(request)  # MB-05
+            mapped = not read_write  # MB-05
         else:
             # MB-03: nothing, but the documents differ about IO_CONTROL and WMI.
             mapped = srb.function in ALWAYS_USABLE and not self.strict_seed
@@ -124,7 +124,7 @@ class Mapper:
     def system_address(self, srb: Any) -> tuple[int, MappedBuffer | None]:
         """MB-10: a mapping for programmed access."""
         port = self.port
-        request = port.request_of(srb, "MB-10")
+        request = port.library.request_of(srb, "MB-10")
         if request is None or request.srb.mdl is None:
             return STOR_STATUS_INVALID_PARAMETER, None
         if port.irql > DISPATCH_LEVEL:
@@ -136,8 +136,7 @@ class Mapper:
             port.count("system addresses refused")
             return STOR_STATUS_INSUFFICIENT_RESOURCES, None
         port.count("system addresses")
-        if port.watched:
-            port.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
+        port.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
         return STOR_STATUS_SUCCESS, self.mapped(request)
 
     # -- StorPortGetScatterGatherList --------------------------------------------------------------------------
@@ -147,58 +146,7 @@ class Mapper:
         port = self.port
         if port.perf.no_sgl:
             return None
-        if port.verifier is None:
-            mdl = srb.mdl
-            return None if mdl is None else mdl.segments
-        request: Request | None
-        if type(srb) is GuardedSrb and srb._request.state == ISSUED:
-            request = srb._request
-        else:
-            request = port.request_of(srb, "MB-11")
+        request = port.library.request_of(srb, "MB-11")
         if request is None or request.srb.mdl is None:
             return None
-        return ScatterGatherList(request, port)
-
-
-class ScatterGatherList(Sequence[Segment]):
-    """MB-11 with the verifier: read-only, and gone when the request completes."""
-
-    __slots__ = ("_elements", "_port", "_request")
-
-    def __init__(self, request: Request, port: StorPort) -> None:
-        mdl = request.srb.mdl
-        self._elements: Sequence[Segment] = mdl.segments if mdl is not None else ()
-        self._request = request
-        self._port = port
-
-    def _live(self) -> Sequence[Segment]:
-        if self._request.state != ISSUED:
-            self._port.offence("MB-11", "scatter/gather list used after its request was completed", self._request)
-        return self._elements
-
-    @overload
-    def __getitem__(self, index: int) -> Segment: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Segment]: ...
-    def __getitem__(self, index: int | slice) -> Segment | Sequence[Segment]:
-        return self._live()[index]
-
-    def __iter__(self) -> Iterator[Segment]:
-        return iter(self._live())
-
-    def __len__(self) -> int:
-        return len(self._live())
-
-    def __eq__(self, other: object) -> bool:
-        if other is self._elements and self._request.state == ISSUED:
-            return True
-        live = self._live()
-        return list(live) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __setitem__(self, index: int | slice, value: object) -> None:
-        self._port.offence("MB-11", "scatter/gather list written; it is read-only", self._request)
-
-    def __repr__(self) -> str:
-        return f"<ScatterGatherList of {len(self._elements)} elements>"
+        return port.edge.lend(request, request.srb.mdl.segments)

@@ -110,8 +110,7 @@ class Resets:
             )
         else:
             port.finding("ER-09", f"no completion within {seconds} s", request, severity="warning")
-        if port.watched:
-            port.note(request, "timeout", f"{seconds} s")
+        port.note(request, "timeout", f"{seconds} s")
         self.start_recovery(unit, request)
 
     def rearm(self, unit: StorUnit) -> None:
@@ -326,8 +325,7 @@ class Recovery:
     def _take_step(self) -> None:
         port, step = self.port, self.step
         self.resets.hold_units(self, self.covers)
-        if port.watched:
-            port.note(self.victim, "recovery", STEP_NAMES[step])
+        port.note(self.victim, "recovery", STEP_NAMES[step])
         if step == BUS:
             self._finish(self.resets.reset_bus(self.unit.path))
             return
@@ -375,8 +373,7 @@ class Recovery:
         if self in self.resets.recoveries:
             self.resets.recoveries.remove(self)
         self.resets.let_go(self)
-        if port.watched:
-            port.note(self.victim, "recovery", "done" if worked else "failed")
+        port.note(self.victim, "recovery", "done" if worked else "failed")
         for abort in self.waiting:
             self._answer(abort)
         self.waiting.clear()

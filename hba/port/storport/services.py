@@ -20,85 +20,36 @@ from hba.miniport.services import (
     DpcRoutine,
     LockHandle,
 )
-from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, LEGAL, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
-from hba.port.guard import GuardedSrb
-from hba.port.request import ISSUED, NOTIFIED
-from hba.port.storport.units import BUILT, StorUnit
+from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.library import Library
+from hba.port.storport.units import StorUnit
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
 
-COMPLETES_HERE = LEGAL[n.REQUEST_COMPLETE]
-COMPLETED_FROM = [f"RequestComplete from {name}" for name in CALLBACK_NAMES]
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
 POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
 EXTENDED_FUNCTIONS = ("AllocatePool", "FreePool", "GetSystemAddress", "InitializePerfOpts", "AcquireMSISpinLock")
 
 
-class StorPortServicesOf:
+class StorPortServicesOf(Library):
     """The services of one port, for its miniport."""
 
     model = "storport"
 
     def __init__(self, port: StorPort) -> None:
+        super().__init__(port, "MB-12")
         self._port = port
         self._pool = 0
-        self.get_physical_address = port.get_physical_address
-        self.get_logical_unit = port.get_logical_unit
-        self.request_complete = port.request_complete
-        self.notification: Callable[..., Any] = self._notification
-        if not port.watched:
-            self.notification = self._unwatched_notification()
-        elif port.trace is None and port.verifier is not None:
-            self.notification = self._verified_notification()
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
 
-    def _unwatched_notification(self) -> Callable[..., Any]:
-        """`notification` of a port that nobody watches: a plain completion at once, all else the common way."""
-        port, common = self._port, self._notification
-        complete, issued, notified = n.REQUEST_COMPLETE, ISSUED, NOTIFIED
-
-        def notification(notification_type: int, *arguments: Any) -> Any:
-            if notification_type == complete:
-                request = arguments[0]._port
-                if request is not None and request.state == issued and port.callback:
-                    request.state = notified
-                    port.finished.append(request)
-                    port.dpc_pending = True
-                    return None
-            return common(notification_type, *arguments)
-
-        return notification
-
-    def _verified_notification(self) -> Callable[..., Any]:
-        """`notification` of a port with a verifier and no trace: a completion that is in its place, and the miniport's
-        to make (RS-04), at once."""
-        port, common = self._port, self._notification
-        complete, built = n.REQUEST_COMPLETE, BUILT
-
-        def notification(notification_type: int, *arguments: Any) -> Any:
-            if notification_type == complete:
-                guard = arguments[0]
-                if (
-                    type(guard) is GuardedSrb
-                    and port.callback in COMPLETES_HERE
-                    and guard._request.stage != built
-                    and port.completed_in_place(guard, COMPLETED_FROM[port.callback])
-                ):
-                    return None
-            return common(notification_type, *arguments)
-
-        return notification
-
-    def _notification(self, notification_type: int, *arguments: Any) -> Any:
+    def notification(self, notification_type: int, *arguments: Any) -> Any:
         port = self._port
+        port.edge.told(notification_type, arguments)
         if notification_type == n.REQUEST_COMPLETE:
-            port.noted(notification_type, arguments)
-            port.request_complete(arguments[0])
-            return None
-        port.noted(notification_type, arguments)
-        if notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
+            port.returned(arguments[0])
+        elif notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
             # ST-02: accepted and ignored; a leftover of a SCSI Port miniport.
             port.count("ignored next")
             port.offence("ST-02", f"{n.NOTIFICATION_NAMES[notification_type]} means nothing to Storport")
@@ -167,8 +118,7 @@ class StorPortServicesOf:
             return None
         port.srb_extension_size_was = config.srb_extension_size
         view, bus = port.memory.allocate(number_of_bytes)
-        if port.chip.windows is not None:
-            port.chip.windows.add_fixed(bus, number_of_bytes)
+        port.edge.device_memory(bus, number_of_bytes)
         return view
 
     def get_device_base(self, address: int, number_of_bytes: int) -> Any:
@@ -182,9 +132,6 @@ class StorPortServicesOf:
     def free_device_base(self, mapped: Any) -> None:
         if self._port.callback != FIND_ADAPTER:
             self._port.offence("MB-16", f"StorPortFreeDeviceBase from {CALLBACK_NAMES[self._port.callback]}")
-
-    def log_error(self, srb: Any, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int) -> None:
-        self._port.log_error(srb, path_id, target_id, lun, error_code, unique_id)
 
     def stall_execution(self, microseconds: int) -> None:
         port = self._port
@@ -203,13 +150,8 @@ class StorPortServicesOf:
     # -- buffers -----------------------------------------------------------------------------------------------
 
     def get_scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
-        port = self._port
-        if not port.watched:
-            mdl = srb.mdl
-            return None if mdl is None or port.perf.no_sgl else mdl.segments
-        if port.stor_options.interleave:
-            port.other_processors()
-        return port.mapper.scatter_gather_list(srb)
+        self._port.other_processors()
+        return self._port.mapper.scatter_gather_list(srb)
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:
         return self._port.mapper.system_address(srb)

@@ -19,8 +19,7 @@ LINK_DOWN = 0x40  # the adapter's link is down (QD-10)
 RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
 FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
 CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
-WATCHED = 0x400  # holds nothing: every request takes the long way (verifier, trace, interleave)
-POWERED_DOWN = 0x800  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
+POWERED_DOWN = 0x400  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
 HOLDING = 0xFF
 
 GATE_NAMES = {

@@ -39,12 +39,13 @@ class ScriptedPort(PortDriver):
     def start(self) -> None:
         pass
 
-    def submit(self, srb: Srb) -> None:
-        if self.at_once is not None:
-            self.at_once(srb)
-            self.complete(srb, srb.srb_status or SRB_STATUS_SUCCESS)
-        else:
-            self.srbs.append(srb)
+    def submit_all(self, srbs: Sequence[Srb]) -> None:
+        for srb in srbs:
+            if self.at_once is not None:
+                self.at_once(srb)
+                self.complete(srb, srb.srb_status or SRB_STATUS_SUCCESS)
+            else:
+                self.srbs.append(srb)
 
     def complete(self, srb: Srb, status: int = SRB_STATUS_SUCCESS) -> None:
         srb.srb_status = status

@@ -8,6 +8,7 @@ import pytest
 
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
+from hba.adapters.pvscsi.adapter import BATCH
 from hba.clock import S
 from hba.rules.guest import GUEST_RULES
 from hba.srb import SRB_STATUS_SUCCESS
@@ -31,10 +32,10 @@ def test_a_well_behaved_driver_has_no_findings(watched: Driver) -> None:
 
 
 def test_GD_01_request_descriptor_rewritten(watched: Driver) -> None:
-    watched.put(context=1)
-    watched.put(context=2)
-    # The first request's execution rewrites the second descriptor, which the device owns by then.
-    watched.port.at_once = lambda srb: watched.poke(REQ + 128 + 40, b"\xff")
+    for context in range(BATCH + 1):
+        watched.put(context=context)
+    # The first batch's execution rewrites a descriptor of the next, which the device owns by then.
+    watched.port.at_once = lambda srb: watched.poke(REQ + 128 * BATCH + 40, b"\xff")
     watched.kick()
     assert watched.found() == {"GD-01": 1}
 

@@ -28,7 +28,7 @@ levels = pytest.mark.parametrize("verifier", ["off", "report"])
 
 
 def submitted(r: Rig, *srbs: Srb) -> None:
-    r.port.submit_all(iter(srbs))
+    r.port.submit_all(srbs)
 
 
 def numbers(r: Rig) -> list[int]:
@@ -272,7 +272,7 @@ def test_the_history_of_a_request(rig: Make) -> None:
     r.finish(srb)
     _ = held.cdb
     story = [line.partition(" ")[2] for line in r.verifier.findings[-1].history]
-    assert story == ["submit", "start_io", "notification RequestComplete", "complete"]
+    assert story == ["submit", "start_io", "notification RequestComplete from hw_interrupt", "complete"]
 
 
 @levels

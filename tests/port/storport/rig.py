@@ -7,6 +7,7 @@ from typing import Any
 
 from hba.clock import VirtualClock
 from hba.dma import DmaBuffer
+from hba.instruments.make import make_port
 from hba.loop import EventLoop
 from hba.miniport.base import SP_RETURN_FOUND, Miniport
 from hba.miniport.chip import Chip
@@ -179,7 +180,9 @@ class Rig:
         self.miniport = miniport if miniport is not None else Scripted()
         self.miniport.chip = self.chip
         config = StorPortConfig(**options)
-        self.port = StorPort(self.loop, self.miniport, self.chip, config, self.verifier, self.recorder)
+        port = make_port("storport", self.loop, self.miniport, self.chip, config, self.verifier, self.recorder)
+        assert isinstance(port, StorPort)
+        self.port = port
         self.done: list[Srb] = []
         if start:
             self.port.start()
@@ -204,7 +207,7 @@ class Rig:
             srb.cdb_length = 10
             srb.sense_info_buffer_length = 96
         if length and function in (SRB_FUNCTION_EXECUTE_SCSI, 0x02, 0x17):
-            srb.mdl = DmaBuffer.of(bytearray(length), base=0x100000 + 0x10000 * self.port.numbers)
+            srb.mdl = DmaBuffer.of(bytearray(length), base=0x100000 + 0x10000 * self.port.ledger.numbers)
             srb.data_transfer_length = length
             flags |= SRB_FLAGS_DATA_OUT if opcode == WRITE_10 else SRB_FLAGS_DATA_IN
         srb.srb_flags = flags | SRB_FLAGS_QUEUE_ACTION_ENABLE

@@ -8,17 +8,8 @@ from hba import srb as s
 from hba.port.request import Request
 
 if TYPE_CHECKING:
-    from hba.port.ownership import Ownership
+    from hba.port.base import PortBase
 
-# OW-03: every status of SrbStatus (srb.h) with the modifier bits off, PENDING excepted.
-VALID_STATUS = frozenset(
-    {
-        *range(0x01, 0x0C),
-        *range(0x0D, 0x17),
-        *range(0x20, 0x26),
-        s.SRB_STATUS_INTERNAL_ERROR,
-    }
-)
 # ER-02: always logged. (BUSY only when hardware caused it, which the port cannot know.)
 LOGGED = {
     s.SRB_STATUS_PARITY_ERROR: "parity error",
@@ -30,14 +21,10 @@ LOGGED = {
 READ_WRITE = frozenset({0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA})
 
 
-def completion(port: Ownership, request: Request) -> None:
-    """Judge the SRB as the miniport left it, at RequestComplete. Sets right what the port must not pass on."""
+def completion(port: PortBase, request: Request) -> None:
+    """Judge the SRB as the miniport left it. What must not go up, the port sets right afterwards."""
     srb = request.srb
     srb_status = srb.srb_status
-    windows = port.chip.windows
-    if windows is not None and srb.mdl is not None:
-        window = windows.open_now.get(srb.mdl)
-        request.moved = window[1] if window is not None else 0
     if (
         srb_status == s.SRB_STATUS_SUCCESS
         and srb.scsi_status == s.SCSISTAT_GOOD
@@ -47,11 +34,10 @@ def completion(port: Ownership, request: Request) -> None:
     ):
         return  # the ordinary success: nothing below would find anything
     if srb_status & s.SRB_STATUS_QUEUE_FROZEN:
-        srb.srb_status = srb_status = srb_status & ~s.SRB_STATUS_QUEUE_FROZEN
+        srb_status &= ~s.SRB_STATUS_QUEUE_FROZEN
         port.offence("Q-13", "the miniport set SRB_STATUS_QUEUE_FROZEN; the bit was cleared", request)
     base = srb_status & s.SRB_STATUS_MASK
-    if base not in VALID_STATUS:
-        srb.srb_status = s.SRB_STATUS_INTERNAL_ERROR
+    if base not in s.SRB_STATUSES:
         name = "PENDING" if base == s.SRB_STATUS_PENDING else f"{srb_status:#04x}, which is no status"
         port.offence("OW-03", f"completed with {name}; goes up as INTERNAL_ERROR", request)
         return
@@ -64,7 +50,7 @@ def completion(port: Ownership, request: Request) -> None:
         port.offence("ER-02", f"a {logged} was completed without ScsiPortLogError", request)
 
 
-def _status(port: Ownership, request: Request, base: int) -> None:
+def _status(port: PortBase, request: Request, base: int) -> None:
     srb = request.srb
     scsi_status = srb.scsi_status
     if base == s.SRB_STATUS_SUCCESS:
@@ -74,11 +60,10 @@ def _status(port: Ownership, request: Request, base: int) -> None:
         port.offence("ER-01", "SRB_STATUS_ERROR with ScsiStatus GOOD: no status says what went wrong", request)
 
 
-def _length(port: Ownership, request: Request, base: int) -> None:
+def _length(port: PortBase, request: Request, base: int) -> None:
     srb = request.srb
     asked, said = request.length_at_issue, srb.data_transfer_length
     if said > asked:
-        srb.data_transfer_length = asked
         port.offence("OW-06", f"DataTransferLength raised from {asked} to {said}; set back", request)
         return
     moved = request.moved  # 0: nobody watched, or there was no data phase
@@ -102,7 +87,7 @@ def _length(port: Ownership, request: Request, base: int) -> None:
         )
 
 
-def _sense(port: Ownership, request: Request, srb_status: int) -> None:
+def _sense(port: PortBase, request: Request, srb_status: int) -> None:
     srb, info = request.srb, port.info
     if srb_status & s.SRB_STATUS_MASK == s.SRB_STATUS_REQUEST_SENSE_FAILED and not info.auto_request_sense:
         port.offence("ER-04", "REQUEST_SENSE_FAILED from a miniport without AutoRequestSense", request)
@@ -112,5 +97,4 @@ def _sense(port: Ownership, request: Request, srb_status: int) -> None:
         elif srb.srb_flags & s.SRB_FLAGS_DISABLE_AUTOSENSE:
             port.offence("ER-04", "sense data although SRB_FLAGS_DISABLE_AUTOSENSE is set", request)
     if srb.sense_info_buffer_length > request.sense_at_issue:
-        srb.sense_info_buffer_length = request.sense_at_issue
         port.offence("OW-06", "SenseInfoBufferLength raised; set back", request)

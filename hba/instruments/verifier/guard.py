@@ -112,8 +112,8 @@ def _reader(name: str) -> Any:
         elif name == "srb_extension":
             return guard._read_extension()
         value = read(request.srb)
-        if name == "next_srb" and value is not None and value._port is not None and value._port.guard is not None:
-            return value._port.guard  # the victim as the miniport knows it
+        if name == "next_srb" and value is not None and value._port is not None:
+            return value._port.handed  # the victim as the miniport knows it
         return value
 
     return _Member(get)
@@ -151,12 +151,14 @@ class GuardedSrb(Srb):
                 state["queue_action"] = srb.queue_action  # every miniport reads it
         state["_request"] = request
         state["_policy"] = policy
+        state["_port"] = request
         _set(self, "__dict__", state)
 
     def ended(self) -> None:
         """The miniport has completed it, or lost it: from now on every access is looked at (OW-01)."""
         state = self.__dict__
-        _set(self, "__dict__", {"_request": state.pop("_request"), "_policy": state.pop("_policy")})
+        request = state.pop("_request")
+        _set(self, "__dict__", {"_request": request, "_policy": state.pop("_policy"), "_port": request})
 
     def _read_extension(self) -> Any:
         request = self._request

@@ -1,0 +1,63 @@
+"""The port driver of the model the configuration names, with the instruments that are wanted around it."""
+
+from __future__ import annotations
+
+from hba.instruments.trace.edge import TraceEdge
+from hba.instruments.trace.observer import TraceObserver
+from hba.instruments.verifier.edge import VerifierEdge
+from hba.instruments.verifier.observer import VerifierObserver
+from hba.instruments.verifier.storport import StorPortVerifierEdge
+from hba.loop import EventLoop
+from hba.miniport.base import Miniport
+from hba.miniport.chip import Chip
+from hba.port.base import PortBase
+from hba.port.config import PortConfig
+from hba.port.scsiport.config import ScsiPortConfig
+from hba.port.scsiport.driver import ScsiPort
+from hba.port.storport.config import StorPortConfig
+from hba.port.storport.driver import StorPort
+from hba.trace.recorder import Recorder
+from hba.verifier import Verifier
+
+MODELS = ("scsiport", "storport")
+
+
+def make_port(
+    model: str,
+    loop: EventLoop,
+    miniport: Miniport,
+    chip: Chip,
+    config: PortConfig | None = None,
+    verifier: Verifier | None = None,
+    trace: Recorder | None = None,
+) -> PortBase:
+    """A port driver, not started yet. `config` is the model's own struct; None: its defaults.
+
+    Raises ValueError for an unknown model and TypeError for the other model's options.
+    """
+    port: PortBase
+    if model == "scsiport":
+        if config is not None and not isinstance(config, ScsiPortConfig):
+            raise TypeError(f"scsiport takes a ScsiPortConfig, not {type(config).__name__}")
+        port = ScsiPort(loop, miniport, chip, config or ScsiPortConfig())
+    elif model == "storport":
+        if config is not None and not isinstance(config, StorPortConfig):
+            raise TypeError(f"storport takes a StorPortConfig, not {type(config).__name__}")
+        port = StorPort(loop, miniport, chip, config or StorPortConfig())
+    else:
+        raise ValueError(f"no port model {model!r}; there are {', '.join(MODELS)}")
+    instrument(port, verifier, trace)
+    return port
+
+
+def instrument(port: PortBase, verifier: Verifier | None, trace: Recorder | None) -> None:
+    """Put the instruments at the port's boundaries. Before it is started, and once."""
+    if verifier is not None and verifier.level != "off":
+        port.observer = VerifierObserver(port, port.observer, verifier)
+        if isinstance(port, StorPort):
+            port.edge = StorPortVerifierEdge(port, port.edge)
+        else:
+            port.edge = VerifierEdge(port, port.edge)
+    if trace is not None:
+        port.observer = TraceObserver(port, port.observer, trace)
+        port.edge = TraceEdge(port.edge, trace)
