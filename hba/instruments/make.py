@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.instruments.trace.edge import TraceEdge
+from hba.instruments.trace.models import ScsiPortTraceEdge, StorPortTraceEdge
 from hba.instruments.trace.observer import TraceObserver
 from hba.instruments.verifier.edge import VerifierEdge
 from hba.instruments.verifier.observer import VerifierObserver
@@ -60,4 +60,7 @@ def instrument(port: PortBase, verifier: Verifier | None, trace: Recorder | None
             port.edge = VerifierEdge(port, port.edge)
     if trace is not None:
         port.observer = TraceObserver(port, port.observer, trace)
-        port.edge = TraceEdge(port.edge, trace)
+        if isinstance(port, StorPort):
+            port.edge = StorPortTraceEdge(port, port.edge, trace)
+        else:
+            port.edge = ScsiPortTraceEdge(port.edge, trace)

@@ -120,22 +120,26 @@ class PortBase(Callbacks):
         if together:
             self.chip.plug()
         try:
-            for srb in srbs:
-                self._submit(srb)
+            requests = self.ledger.admit(srbs)
+            self.observer.submitted(requests)
+            limits = self.limits
+            for request in requests:
+                srb = request.srb
+                unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
+                if unit is not None and self.started:
+                    request.unit = unit
+                elif not self._find_unit(request):
+                    continue
+                if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
+                    self.control(request)
+                elif srb.mdl is None or limits.allow(srb.mdl) or not shape(self, request):
+                    self.enqueue(request)
+                if (self.dpc_pending or self.interrupt_pending) and not self.running:
+                    self.run()
         finally:
             if together:
                 self.chip.unplug()
-
-    def _submit(self, srb: Srb) -> None:
-        unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
-        request = self.ledger.admit(srb, unit)
-        self.observer.submitted(request)
-        if (unit is not None and self.started) or self._find_unit(request):
-            if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
-                self.control(request)
-            elif srb.mdl is None or self.limits.allow(srb.mdl) or not shape(self, request):
-                self.enqueue(request)
-        if (self.dpc_pending or self.interrupt_pending) and not self.running:
+        if self.dpc_pending and not self.running:
             self.run()
 
     def _find_unit(self, request: Request) -> bool:
@@ -173,8 +177,9 @@ class PortBase(Callbacks):
 
     def own_request(self, srb: Srb, unit: PortUnit | None, what: str) -> Request:
         """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
-        request = self.ledger.admit(srb, unit)
-        self.observer.submitted(request, what)
+        (request,) = self.ledger.admit((srb,))
+        request.unit = unit
+        self.observer.submitted((request,), what)
         return request
 
     def answer(self, request: Request, srb_status: int) -> None:
@@ -185,20 +190,16 @@ class PortBase(Callbacks):
 
     def complete_up(self, requests: Sequence[Request]) -> None:
         """Hand finished requests to who made them, in order; only from `dpc` or when nothing of the miniport runs."""
-        same = True
-        srbs: list[Srb] = []
-        for request in requests:
-            srb = request.srb
-            if request.frozen:
-                srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
-            self.observer.completed(request)
-            self.ledger.complete(request)
-            if srb.completion is not self._one:
-                same = False
-            srbs.append(srb)
-        if same and self._one is not None:
-            self._many(srbs)
-            return
+        self.observer.completed(requests)
+        srbs = self.ledger.complete(requests)
+        one = self._one
+        for srb in srbs:
+            if srb.completion is not one:
+                break
+        else:
+            if one is not None:
+                self._many(srbs)
+                return
         for srb in srbs:
             if srb.completion is not None:
                 srb.completion(srb)
@@ -211,23 +212,21 @@ class PortBase(Callbacks):
 
     def returned(self, srb: Any) -> None:
         """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
-        request = self.library.request_of(srb)
+        request = self.edge.take(srb)
         if request is None:
             return  # OW-02: ignored
-        try:
-            self.edge.judge(request)
-        finally:
-            self._set_right(request)
-            self.give_back(request)
+        self.set_right(request)
+        self.ledger.notify(request)
+        self.dpc_pending = True
+        if self.callback == NO_CALLBACK:
             self.run_later()
 
-    def _set_right(self, request: Request) -> None:
+    def set_right(self, request: Request) -> None:
         """What the port must not pass on: its own bit (Q-13), no status at all (OW-03), more data or sense data than
         there was room for (OW-06)."""
         srb = request.srb
-        srb_status = srb.srb_status
-        if srb_status != SRB_STATUS_SUCCESS:
-            srb_status &= ~SRB_STATUS_QUEUE_FROZEN
+        if srb.srb_status != SRB_STATUS_SUCCESS:
+            srb_status = srb.srb_status & ~SRB_STATUS_QUEUE_FROZEN
             if srb_status & SRB_STATUS_MASK not in SRB_STATUSES:
                 srb_status = SRB_STATUS_INTERNAL_ERROR
             srb.srb_status = srb_status
@@ -239,12 +238,8 @@ class PortBase(Callbacks):
     def take_back(self, request: Request, srb_status: int) -> None:
         """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
         request.srb.srb_status = srb_status
-        self.give_back(request)
-
-    def give_back(self, request: Request) -> None:
-        """The miniport has no request any more that it had."""
+        self.edge.taken_back(request)
         self.ledger.notify(request)
-        self.edge.ended(request)
         self.dpc_pending = True
 
     def run_later(self) -> None:
@@ -252,12 +247,21 @@ class PortBase(Callbacks):
         if self.callback == NO_CALLBACK and not self.running:
             self.loop.call_soon(self.run)
 
-    def release(self, request: Request) -> bool:
-        """The miniport has given the request back or lost it. False: it was never issued, or is released already."""
-        if not self.ledger.retire(request):
-            return False
-        self.edge.retired(request)
-        return True
+    def release(self, requests: Sequence[Request]) -> list[Request]:
+        """The miniport has given them back or lost them. Returns those it had: not what the port answered itself."""
+        had = self.ledger.retire(requests)
+        self.edge.retired(had)
+        return had
+
+    def stranger(self, srb: Any, rule: str) -> None:
+        """OW-02 and others: what a miniport passed as `srb` is no request it owns."""
+        if not isinstance(srb, Srb):
+            self.offence(rule, f"{srb!r} is no SRB")
+            return
+        request: Request | None = srb._port
+        state = "not the port's" if request is None else STATE_NAMES[request.state]
+        self.count("double completions" if rule == "OW-02" else "stale SRBs")
+        self.offence(rule, f"{self.doing()} an SRB the miniport does not own ({state})", request)
 
     def matching(self, path: int, target: int, lun: int) -> list[Request]:
         """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
@@ -359,9 +363,11 @@ class PortBase(Callbacks):
         """The one-second tick runs only while there is something to watch, so an idle port costs nothing."""
         if self.tick_timer is None:
             self.tick_timer = self.clock.call_later(S, self._ticked)
+            self.ledger.watched = True
 
     def _ticked(self) -> None:
         self.tick_timer = None
+        self.ledger.watched = False
         if not self.started:
             return
         if self.running or self.callback != NO_CALLBACK:
@@ -482,6 +488,7 @@ class PortBase(Callbacks):
         if self.tick_timer is not None:
             self.tick_timer.cancel()
             self.tick_timer = None
+            self.ledger.watched = False
 
     def restart(self) -> None:
         """After `stop` (RS-06): hw_adapter_control(ScsiRestartAdapter) if the miniport has it, else from the start."""
@@ -509,14 +516,10 @@ class PortBase(Callbacks):
                     self.take_back(request, srb_status)
         for request in self.drop_queues():
             self.answer(request, srb_status)
-        finished = self.ledger.finished
-        for request in finished:
-            self.release(request)
+        self.release(self.ledger.finished)
         self.reported_stuck.clear()
-        while finished:  # what goes up may ask for more
-            ended = list(finished)
-            finished.clear()
-            self.complete_up(ended)
+        while self.ledger.finished:  # what goes up may ask for more
+            self.complete_up(self.ledger.take_finished())
         chip.on_interrupt = self.on_interrupt
 
     def snapshot(self) -> dict[str, object]:

@@ -6,6 +6,7 @@ Nothing in here decides what happens to a request; that is `hba.port.base` and t
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -51,7 +52,7 @@ class Callbacks(PortDriver):
         self.miniport = miniport
         self.chip = chip
         self.options = config
-        self.edge = MiniportEdge(miniport)
+        self.edge = MiniportEdge(miniport, self.stranger)
         self.observer = Observer()
         # what runs now
         self.callback = NO_CALLBACK
@@ -153,6 +154,10 @@ class Callbacks(PortDriver):
 
     def count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1
+
+    @abstractmethod
+    def stranger(self, srb: Any, rule: str) -> None:
+        """What a miniport passed as `srb` is no request it owns."""
 
     def doing(self) -> str:
         return f"{CALLBACK_NAMES[self.callback]} passed"

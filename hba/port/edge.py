@@ -12,14 +12,16 @@ from typing import Any
 from hba.dma import Segment
 from hba.miniport.base import Miniport
 from hba.miniport.config import PortConfigurationInformation
-from hba.port.request import Request
+from hba.port.request import ISSUED, Request
+from hba.srb import Srb
 
 
 class MiniportEdge:
     """Calls the miniport."""
 
-    def __init__(self, miniport: Miniport) -> None:
+    def __init__(self, miniport: Miniport, stranger: Callable[[Any, str], None]) -> None:
         self.miniport = miniport
+        self.stranger = stranger  # told of what the miniport passes as an SRB and is none it owns
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -42,8 +44,8 @@ class MiniportEdge:
         """hw_interrupt, or the one of message signalled interrupts."""
         return routine()
 
-    def hand_over(self, request: Request) -> None:
-        """The miniport is about to get the request; as `request.handed`, which may be put behind something here."""
+    # The first of these two that the model has is where the miniport gets the request: as `request.handed`, which an
+    # instrument may put something of its own behind.
 
     def build_io(self, request: Request) -> bool:
         return self.miniport.hw_build_io(request.handed)
@@ -58,27 +60,28 @@ class MiniportEdge:
     # -- up -----------------------------------------------------------------------------------------------------
 
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
-        """The miniport makes a notification; it is acted on afterwards."""
+        """The miniport makes a notification, any but RequestComplete; it is acted on afterwards."""
 
-    def judge(self, request: Request) -> None:
-        """RequestComplete: the SRB as the miniport left it, before the port sets right what it must not pass on."""
+    def take(self, srb: Any) -> Request | None:
+        """RequestComplete: the live request behind what the miniport passed, with the SRB as the miniport left it."""
+        request: Request | None = srb._port if isinstance(srb, Srb) else None
+        if request is None or request.state != ISSUED:
+            self.stranger(srb, "OW-02")
+            return None
+        return request
 
-    def moved(self, request: Request) -> int:
-        """Bytes the chip moved for it, as far as anybody counted."""
-        return 0
+    def taken_back(self, request: Request) -> None:
+        """The port ends a request the miniport did not complete."""
 
-    def ended(self, request: Request) -> None:
-        """The SRB is the port's again: completed, or taken back."""
-
-    def retired(self, request: Request) -> None:
-        """The port is through with it at this boundary: no DMA for it any more."""
+    def retired(self, requests: Sequence[Request]) -> None:
+        """The port is through with them at this boundary: no DMA for them any more."""
 
 
 class WrappedEdge(MiniportEdge):
     """An edge around another: hands everything on. What an instrument does not override it does not see."""
 
     def __init__(self, inner: MiniportEdge) -> None:
-        super().__init__(inner.miniport)
+        super().__init__(inner.miniport, inner.stranger)
         self.inner = inner
 
     def attached(self) -> None:
@@ -96,9 +99,6 @@ class WrappedEdge(MiniportEdge):
     def interrupt(self, routine: Callable[[], bool]) -> bool:
         return self.inner.interrupt(routine)
 
-    def hand_over(self, request: Request) -> None:
-        self.inner.hand_over(request)
-
     def build_io(self, request: Request) -> bool:
         return self.inner.build_io(request)
 
@@ -111,14 +111,11 @@ class WrappedEdge(MiniportEdge):
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
         self.inner.told(notification, arguments)
 
-    def judge(self, request: Request) -> None:
-        self.inner.judge(request)
+    def take(self, srb: Any) -> Request | None:
+        return self.inner.take(srb)
 
-    def moved(self, request: Request) -> int:
-        return self.inner.moved(request)
+    def taken_back(self, request: Request) -> None:
+        self.inner.taken_back(request)
 
-    def ended(self, request: Request) -> None:
-        self.inner.ended(request)
-
-    def retired(self, request: Request) -> None:
-        self.inner.retired(request)
+    def retired(self, requests: Sequence[Request]) -> None:
+        self.inner.retired(requests)

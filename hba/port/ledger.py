@@ -7,13 +7,12 @@ A request the port answers itself goes from QUEUED to NOTIFIED. Whoever wants to
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hba.clock import Clock
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
 from hba.port.units import PortUnit
-from hba.srb import SRB_STATUS_PENDING, Srb
+from hba.srb import SRB_STATUS_PENDING, SRB_STATUS_QUEUE_FROZEN, Srb
 
 
 class Ledger:
@@ -24,25 +23,31 @@ class Ledger:
     `finished`     what goes up in the next DPC, in the order it ended.
     """
 
-    def __init__(self, clock: Clock, default_timeout: int, arm_tick: Callable[[], None]) -> None:
-        self.clock = clock
+    def __init__(self, clock: Clock, default_timeout: int, watch: Callable[[], None]) -> None:
+        self._now = clock.now
         self.default_timeout = default_timeout  # seconds, of an SRB that says 0
-        self._arm_tick = arm_tick  # something is outstanding: watch the time
+        self._watch = watch  # something is outstanding: the time has to be watched
+        self.watched = False  # it is
         self.numbers = 0
         self.outstanding = 0
-        self.finished: deque[Request] = deque()
+        self.finished: list[Request] = []
 
-    def admit(self, srb: Srb, unit: PortUnit | None) -> Request:
-        """The port has got an SRB."""
-        request = Request(srb, unit)
-        self.numbers = request.number = self.numbers + 1
-        srb._port = request
-        return request
+    def admit(self, srbs: Sequence[Srb]) -> list[Request]:
+        """The port has got these SRBs. Which unit each is for is found when its turn comes."""
+        requests: list[Request] = []
+        number = self.numbers
+        for srb in srbs:
+            request = srb._port = Request(srb)
+            request.number = number = number + 1
+            requests.append(request)
+        self.numbers = number
+        return requests
 
     def again(self, request: Request) -> Request:
         """ER-06, ST-13: the record of another try of the same SRB. The old one stays dead, and who holds it with it."""
         srb = request.srb
-        fresh = Request(srb, request.unit)
+        fresh = Request(srb)
+        fresh.unit = request.unit
         fresh.number = request.number
         fresh.retries = request.retries + 1
         fresh.history = request.history
@@ -63,33 +68,46 @@ class Ledger:
         request.state = ISSUED
         request.length_at_issue = srb.data_transfer_length
         request.sense_at_issue = srb.sense_info_buffer_length
-        request.issued_at = self.clock.now()
+        request.issued_at = self._now()
         active = unit.active
         if not active:
             unit.timeout_left = srb.time_out_value or self.default_timeout  # ER-09: the oldest one's time
         active[request] = None
         unit.started += 1
         self.outstanding += 1
-        self._arm_tick()
+        if not self.watched:
+            self.watched = True
+            self._watch()
 
     def notify(self, request: Request) -> None:
         """It is the port's again, and goes up in the next DPC."""
         request.state = NOTIFIED
         self.finished.append(request)
 
-    def retire(self, request: Request) -> bool:
-        """It does not count as outstanding any more. False: it did not."""
-        unit = request.unit
-        if unit is None:
-            return False
-        active = unit.active
-        if request not in active:
-            return False
-        del active[request]
-        self.outstanding -= 1
-        unit.completed += 1
-        self.restart_timeout(unit)
-        return True
+    def take_finished(self) -> list[Request]:
+        """What has ended since the last time, in that order."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def retire(self, requests: Sequence[Request]) -> list[Request]:
+        """They do not count as outstanding any more. Returns those that did: the others were never the miniport's."""
+        had: list[Request] = []
+        touched: PortUnit | None = None
+        for request in requests:
+            unit = request.unit
+            if unit is None or request not in unit.active:
+                continue
+            if unit is not touched:
+                if touched is not None:
+                    self.restart_timeout(touched)
+                touched = unit
+            del unit.active[request]
+            unit.completed += 1
+            had.append(request)
+        if touched is not None:
+            self.restart_timeout(touched)
+        self.outstanding -= len(had)
+        return had
 
     def restart_timeout(self, unit: PortUnit) -> None:
         """ER-09: the clock of a unit runs for its oldest request."""
@@ -99,10 +117,15 @@ class Ledger:
             break
         unit.timeout_left = timeout
 
-    def complete(self, request: Request) -> None:
-        """It goes up. Nothing the miniport had of it is valid any more (OW-08); no cycle waits for the collector."""
-        srb = request.srb
-        request.state = COMPLETED
-        srb._port = None
-        srb.srb_extension = srb.data_buffer = None
-        request.handed = srb
+    def complete(self, requests: Sequence[Request]) -> list[Srb]:
+        """They go up; their SRBs. Nothing the miniport had of them is valid any more (OW-08), and no cycle of
+        references is left for the collector."""
+        srbs: list[Srb] = []
+        for request in requests:
+            srb = request.handed = request.srb
+            request.state = COMPLETED
+            srb._port = srb.srb_extension = srb.data_buffer = None
+            if request.frozen:
+                srb.srb_status |= SRB_STATUS_QUEUE_FROZEN
+            srbs.append(srb)
+        return srbs

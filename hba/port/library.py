@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hba.port.buffers import MappedBuffer, OpaqueBuffer, physical_address
 from hba.port.memory import EXTENSION_BASE, SENSE_BASE, SENSE_SLOT
-from hba.port.request import ISSUED, STATE_NAMES, Request
+from hba.port.request import ISSUED, Request
 from hba.srb import Srb
 
 if TYPE_CHECKING:
@@ -22,15 +22,9 @@ class Library:
 
     def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
         """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""
-        port = self._common
-        if not isinstance(srb, Srb):
-            port.offence(rule, f"{srb!r} is no SRB")
-            return None
-        request: Request | None = srb._port
+        request: Request | None = srb._port if isinstance(srb, Srb) else None
         if request is None or request.state != ISSUED:
-            state = "not the port's" if request is None else STATE_NAMES[request.state]
-            port.count("double completions" if rule == "OW-02" else "stale SRBs")
-            port.offence(rule, f"{port.doing()} an SRB the miniport does not own ({state})", request)
+            self._common.stranger(srb, rule)
             return None
         return request
 

@@ -6,7 +6,7 @@ gets the request and nothing else, so that no words are made for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hba.port.request import Request
 
@@ -14,17 +14,11 @@ from hba.port.request import Request
 class Observer:
     """Nobody listens."""
 
-    def submitted(self, request: Request, by: str = "") -> None:
-        """The port has got a request; `by`: the port's own reason for making it."""
+    def submitted(self, requests: Sequence[Request], by: str = "") -> None:
+        """The port has got requests; `by`: the port's own reason for making them."""
 
-    def completed(self, request: Request) -> None:
-        """It goes up now."""
-
-    def mapped(self, request: Request) -> None:
-        """Storport has decided what the miniport sees of its data: `srb.data_buffer` (MB-08)."""
-
-    def starting(self, request: Request) -> None:
-        """SCSI Port: its turn has come (SP-04)."""
+    def completed(self, requests: Sequence[Request]) -> None:
+        """They go up now."""
 
     def interrupted(self, during: int) -> None:
         """The chip raised its line while callback `during` ran."""
@@ -59,17 +53,11 @@ class WrappedObserver(Observer):
     def __init__(self, inner: Observer) -> None:
         self.inner = inner
 
-    def submitted(self, request: Request, by: str = "") -> None:
-        self.inner.submitted(request, by)
+    def submitted(self, requests: Sequence[Request], by: str = "") -> None:
+        self.inner.submitted(requests, by)
 
-    def completed(self, request: Request) -> None:
-        self.inner.completed(request)
-
-    def mapped(self, request: Request) -> None:
-        self.inner.mapped(request)
-
-    def starting(self, request: Request) -> None:
-        self.inner.starting(request)
+    def completed(self, requests: Sequence[Request]) -> None:
+        self.inner.completed(requests)
 
     def interrupted(self, during: int) -> None:
         self.inner.interrupted(during)

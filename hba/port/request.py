@@ -37,9 +37,10 @@ class Request:
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
     history: list[tuple[int, str, object]] | None = None  # (ns, what happened, detail)
 
-    def __init__(self, srb: Srb, unit: PortUnit | None) -> None:
+    unit: PortUnit | None = None  # where it is for; None: not known yet, or no address at all
+
+    def __init__(self, srb: Srb) -> None:
         self.srb = srb
-        self.unit = unit
         self.handed = srb  # what the miniport gets as `srb`: it, or what stands for it
 
     def story(self) -> tuple[str, ...]:

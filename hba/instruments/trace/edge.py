@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hba.miniport.services import NEXT_LU_REQUEST, NOTIFICATION_NAMES, REQUEST_COMPLETE
+from hba.miniport.services import NEXT_LU_REQUEST, NOTIFICATION_NAMES
 from hba.port.context import CALLBACK_NAMES
 from hba.port.edge import MiniportEdge, WrappedEdge
 from hba.port.request import Request
@@ -14,6 +14,8 @@ from hba.trace.recorder import Recorder
 
 
 class TraceEdge(WrappedEdge):
+    """What both models have."""
+
     def __init__(self, inner: MiniportEdge, trace: Recorder) -> None:
         super().__init__(inner)
         self._add = trace.add
@@ -54,13 +56,11 @@ class TraceEdge(WrappedEdge):
         return started
 
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
-        number = 0
         name = NOTIFICATION_NAMES.get(notification, f"{notification:#x}")
-        detail: object = name
-        if notification == REQUEST_COMPLETE:
-            request = arguments[0]._port if arguments and isinstance(arguments[0], Srb) else None
-            number = request.number if request is not None else 0
-        elif notification == NEXT_LU_REQUEST:
-            detail = [name, *arguments]
-        self._add("notification", number, detail)
+        self._add("notification", 0, [name, *arguments] if notification == NEXT_LU_REQUEST else name)
         self.inner.told(notification, arguments)
+
+    def take(self, srb: Any) -> Request | None:
+        request: Request | None = srb._port if isinstance(srb, Srb) else None
+        self._add("notification", request.number if request is not None else 0, "RequestComplete")
+        return self.inner.take(srb)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hba.port.base import PortBase
 from hba.port.context import CALLBACK_NAMES
 from hba.port.observer import Observer, WrappedObserver
 from hba.port.request import Request, describe
-from hba.port.storport.driver import StorPort
 from hba.trace.recorder import Recorder
 
 
@@ -18,26 +17,16 @@ class TraceObserver(WrappedObserver):
         self._port = port
         self._add = trace.add
 
-    def submitted(self, request: Request, by: str = "") -> None:
-        what = describe(request.srb)
-        self._add("submit", request.number, f"{by}: {what}" if by else what)
-        self.inner.submitted(request, by)
+    def submitted(self, requests: Sequence[Request], by: str = "") -> None:
+        for request in requests:
+            what = describe(request.srb)
+            self._add("submit", request.number, f"{by}: {what}" if by else what)
+        self.inner.submitted(requests, by)
 
-    def completed(self, request: Request) -> None:
-        self._add("complete", request.number, self._port.outcome(request))
-        self.inner.completed(request)
-
-    def mapped(self, request: Request) -> None:
-        """MB-08."""
-        port = self._port
-        assert isinstance(port, StorPort)
-        kind = "read/write" if port.mapper.is_read_write(request) else "other"
-        self._add("map", request.number, f"{kind}: {type(request.srb.data_buffer).__name__}")
-        self.inner.mapped(request)
-
-    def starting(self, request: Request) -> None:
-        self._add("driver_start_io.enter", request.number, None)
-        self.inner.starting(request)
+    def completed(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._add("complete", request.number, self._port.outcome(request))
+        self.inner.completed(requests)
 
     def interrupted(self, during: int) -> None:
         self._add("interrupt", 0, CALLBACK_NAMES[during])

@@ -3,6 +3,7 @@ comes back is judged. The port sees none of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hba.instruments.verifier import completion
@@ -15,6 +16,7 @@ from hba.port.context import CALLBACK_NAMES, LEGAL, MISPLACED_RULE, NO_CALLBACK
 from hba.port.edge import MiniportEdge, WrappedEdge
 from hba.port.request import Request
 from hba.srb import Srb
+from hba.verifier import RuleViolation
 
 COMPLETED_FROM = [f"RequestComplete from {name}" for name in CALLBACK_NAMES]
 
@@ -49,24 +51,21 @@ class VerifierEdge(WrappedEdge):
 
     # -- down ---------------------------------------------------------------------------------------------------
 
-    def hand_over(self, request: Request) -> None:
+    def start_io(self, request: Request) -> object:
+        self.guard(request)
+        return self.inner.start_io(request)
+
+    def guard(self, request: Request) -> None:
+        """The miniport gets the request: under guard, and the chip may move its data."""
         self.windows.open(request.srb)
         if request.handed is request.srb:  # an extended SRB (XS-01) watches over itself
             request.handed = GuardedSrb(request, self.policy)
-        self.inner.hand_over(request)
 
     # -- up -----------------------------------------------------------------------------------------------------
 
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
         self.check_place(notification)
-        self.remember(completes(notification, arguments))
         self.inner.told(notification, arguments)
-
-    def remember(self, completed: Request | None) -> None:
-        """For the history of an SRB."""
-        if completed is not None and completed.history is not None:
-            port = self.port
-            completed.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
 
     def check_place(self, notification: int) -> None:
         """The legality matrix: a notification from a callback that has no business with it is a warning."""
@@ -82,28 +81,35 @@ class VerifierEdge(WrappedEdge):
                 severity=None if rule == "IN-04" else "warning",
             )
 
-    def judge(self, request: Request) -> None:
+    def take(self, srb: Any) -> Request | None:
+        port = self.port
+        self.check_place(REQUEST_COMPLETE)
+        request = self.inner.take(srb)
+        if request is None:
+            return None
+        if request.history is not None:
+            request.history.append((port.clock.now(), "notification", COMPLETED_FROM[port.callback]))
         request.moved = self.windows.transferred(request.srb)
-        completion.completion(self.port, request)
-        self.inner.judge(request)
+        try:
+            completion.completion(port, request)
+        except RuleViolation:
+            port.set_right(request)  # level strict: who catches it may complete the SRB once more
+            raise
+        self._unguard(request)
+        return request
 
-    def moved(self, request: Request) -> int:
-        return self.windows.transferred(request.srb)
+    def taken_back(self, request: Request) -> None:
+        self._unguard(request)
+        self.inner.taken_back(request)
 
-    def ended(self, request: Request) -> None:
+    def _unguard(self, request: Request) -> None:
+        """The SRB is the port's again: from now on every access of the miniport is looked at (OW-01)."""
         handed = request.handed
         if isinstance(handed, GuardedSrb):
             handed.ended()
-        self.inner.ended(request)
 
-    def retired(self, request: Request) -> None:
-        self.windows.close(request.srb)
-        self.inner.retired(request)
-
-
-def completes(notification: int, arguments: tuple[Any, ...]) -> Request | None:
-    """The request a notification completes, as far as that can be said without a judgement."""
-    if notification == REQUEST_COMPLETE and arguments and isinstance(arguments[0], Srb):
-        request: Request | None = arguments[0]._port
-        return request
-    return None
+    def retired(self, requests: Sequence[Request]) -> None:
+        close = self.windows.close
+        for request in requests:
+            close(request.srb)
+        self.inner.retired(requests)

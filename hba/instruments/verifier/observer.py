@@ -3,7 +3,7 @@ history that is put into words only when a finding needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hba.port.base import PortBase
 from hba.port.context import CALLBACK_NAMES, IRQL_NAMES
@@ -21,13 +21,18 @@ class VerifierObserver(WrappedObserver):
         self._verifier = verifier
         self._clock = port.clock
 
-    def submitted(self, request: Request, by: str = "") -> None:
-        request.history = [(self._clock.now(), "submit", by or None)]
-        self.inner.submitted(request, by)
+    def submitted(self, requests: Sequence[Request], by: str = "") -> None:
+        now = self._clock.now()
+        for request in requests:
+            request.history = [(now, "submit", by or None)]
+        self.inner.submitted(requests, by)
 
-    def completed(self, request: Request) -> None:
-        self._remember(request, "complete", None)
-        self.inner.completed(request)
+    def completed(self, requests: Sequence[Request]) -> None:
+        now = self._clock.now()
+        for request in requests:
+            if request.history is not None:
+                request.history.append((now, "complete", None))
+        self.inner.completed(requests)
 
     def note(self, request: Request | None, what: str, detail: object = None) -> None:
         if request is not None:

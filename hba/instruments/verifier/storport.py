@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hba.dma import Segment
-from hba.instruments.verifier.edge import VerifierEdge, completes
+from hba.instruments.verifier.edge import VerifierEdge
 from hba.instruments.verifier.lists import ScatterGatherList
 from hba.instruments.verifier.races import BuildIoWrites
 from hba.miniport.config import PortConfigurationInformation
@@ -17,6 +17,7 @@ from hba.port.edge import MiniportEdge
 from hba.port.request import ISSUED, Request
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import BUILT
+from hba.srb import Srb
 
 
 class StorPortVerifierEdge(VerifierEdge):
@@ -30,6 +31,7 @@ class StorPortVerifierEdge(VerifierEdge):
         super().configured(info)
 
     def build_io(self, request: Request) -> bool:
+        self.guard(request)
         locks, writes = self.storport.locks, self.writes
         taken = locks.taken
         due = writes.due(request.number)
@@ -54,17 +56,23 @@ class StorPortVerifierEdge(VerifierEdge):
                 request,
             )
 
+    def start_io(self, request: Request) -> object:
+        return self.inner.start_io(request)  # it is under guard since BuildIo
+
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
+        if notification in (CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS):
+            self.inner.told(notification, arguments)  # SCSI Port's; not ours (ST-02)
+        else:
+            super().told(notification, arguments)
+
+    def take(self, srb: Any) -> Request | None:
         port = self.port
-        if notification not in (CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS):  # SCSI Port's; not ours (ST-02)
-            self.check_place(notification)
-        request = completes(notification, arguments)
-        self.remember(request)
-        elsewhere = port.current is None and port.callback != NO_CALLBACK
-        if request is not None and elsewhere and request.stage == BUILT and request.state == ISSUED:
-            # RS-04: a request that was built but not started is not the miniport's to complete in a bus reset.
-            port.offence("RS-04", "completed although hw_start_io was never called for it", request)
-        self.inner.told(notification, arguments)
+        if port.current is None and port.callback != NO_CALLBACK and isinstance(srb, Srb):
+            request: Request | None = srb._port
+            if request is not None and request.stage == BUILT and request.state == ISSUED:
+                # RS-04: a request that was built but not started is not the miniport's to complete in a bus reset.
+                port.offence("RS-04", "completed although hw_start_io was never called for it", request)
+        return super().take(srb)
 
     def lend(self, request: Request, segments: Sequence[Segment]) -> Sequence[Segment]:
         return ScatterGatherList(request, self.inner.lend(request, segments), self.port)

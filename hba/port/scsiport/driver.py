@@ -174,7 +174,6 @@ class ScsiPort(PortBase):
         """hw_start_io, synchronised with the interrupt (SP-04, SP-05). Every request the miniport ever gets comes by
         here."""
         srb = request.srb
-        self.observer.starting(request)
         if tagged:
             request.tag = srb.queue_tag = self.free_tags.pop()
         else:
@@ -192,13 +191,11 @@ class ScsiPort(PortBase):
         self.gate |= BUSY  # SP-02
         self.busy_with = request
         self.ledger.issue(request)
-        edge = self.edge
-        edge.hand_over(request)
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
         self.callback, self.irql, self.current, self.charged = START_IO, DIRQL, request, 0
         returned: object = True
         try:
-            returned = edge.start_io(request)
+            returned = self.edge.start_io(request)
         except Exception as error:
             self.crashed(error, request)
             errors.start_io_failed(self, request)
@@ -267,10 +264,10 @@ class ScsiPort(PortBase):
 
     def notification(self, notification_type: int, first: Any = None, second: Any = 0, third: Any = 0) -> None:
         """ScsiPortNotification: latched here, acted on in the DPC (SP-09), so their order does not matter (SP-08)."""
-        self.edge.told(notification_type, (first, second, third))
         if notification_type == REQUEST_COMPLETE:
             self.returned(first)
             return
+        self.edge.told(notification_type, (first, second, third))
         if notification_type == NEXT_LU_REQUEST:
             self._next_lu(first, second, third)
         elif notification_type == NEXT_REQUEST:
@@ -369,23 +366,21 @@ class ScsiPort(PortBase):
 
     def _retire(self) -> None:
         """Completed SRBs: out of the counts, errors handled, their units' next, and up with them together."""
-        finished = self.ledger.finished
-        up: list[Request] = []
-        frozen: list[Request] = []
-        while finished:
-            request = finished.popleft()
-            if self.release(request) and self._goes_on(request):
-                continue
-            up.append(request)
-            if request.frozen:
-                frozen.append(request)
-        if up:
-            self.complete_up(up)
-        if self.options.auto_release:
-            for request in frozen:
-                unit = request.unit
-                assert isinstance(unit, ScsiPortUnit)
-                freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
+        while self.ledger.finished:
+            finished = self.ledger.take_finished()
+            kept = {request for request in self.release(finished) if self._goes_on(request)}
+            if kept:
+                finished = [request for request in finished if request not in kept]
+            self.complete_up(finished)
+            if self.options.auto_release:
+                for request in finished:
+                    if request.frozen:
+                        self._release_queue_of(request)
+
+    def _release_queue_of(self, request: Request) -> None:
+        unit = request.unit
+        assert isinstance(unit, ScsiPortUnit)
+        freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
 
     def _goes_on(self, request: Request) -> bool:
         """What the end of a request means for its unit, and for others. True: it goes up later, because it is tried

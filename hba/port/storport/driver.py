@@ -370,11 +370,9 @@ class StorPort(PortBase):
         assert isinstance(unit, StorUnit)
         if srb.mdl is not None:
             srb.data_buffer = self.mapper.data_buffer(request)
-            self.observer.mapped(request)
         if self.extended:
             request.handed = StorageRequestBlock(request, self.offence_of)
         self.ledger.issue(request)
-        edge.hand_over(request)
         outer, irql, current, charged = self.callback, self.irql, self.current, self.charged
         self.callback, self.irql, self.current, self.charged = BUILD_IO, DISPATCH_LEVEL, request, 0
         built = False
@@ -516,47 +514,54 @@ class StorPort(PortBase):
     def _retire(self) -> None:
         """What came back: out of the counts, gates counted down, another try for what was busy, up with the rest
         together; then units get what has become free."""
-        finished = self.ledger.finished
-        up: list[Request] = []
+        finished = self.ledger.take_finished()
+        if self.resets.holders:
+            finished = self._check_resets(finished)
+        kept: set[Request] = set()  # to be tried again
         more: dict[StorUnit, None] = {}  # units with requests that wait
-        for _ in range(len(finished)):
-            request = finished.popleft()
-            srb, unit = request.srb, request.unit
-            if not isinstance(unit, StorUnit) or request not in unit.active:
-                up.append(request)  # the port's own answer
-                continue
-            if srb.function in RESETS:
-                if self.resets.check_scope(request):
-                    finished.append(request)  # behind what the reset left over, which has just been taken back
-                    continue
-                self.resets.let_go(request)
-            moved = self.edge.moved(request)
-            self.release(request)
+        for request in self.release(finished):
+            unit = request.unit
+            assert isinstance(unit, StorUnit)
             if (self.gates | unit.gates) & HOLDING:
                 self.flow.completed(unit)
+            if request.srb.srb_status != SRB_STATUS_SUCCESS:
+                if self._came_back_busy(request):
+                    kept.add(request)
+                else:
+                    self._failed(request, unit)
             if unit.queue:
                 more[unit] = None
-            if srb.srb_status != SRB_STATUS_SUCCESS:
-                if self._came_back_busy(request, moved):
-                    more[unit] = None
-                    continue
-                self._failed(request, unit)
-            up.append(request)
-        if up:
-            self.complete_up(up)
+        if kept:
+            finished = [request for request in finished if request not in kept]
+        if finished:
+            self.complete_up(finished)
         for unit in more:
             if self.waiting:
                 self._wait_for_adapter(unit)
             else:
                 self.pump(unit)
-        self._take_turns()
+        if self.waiting:
+            self._take_turns()
 
-    def _came_back_busy(self, request: Request, moved: int) -> bool:
+    def _check_resets(self, finished: list[Request]) -> list[Request]:
+        """RS-02: what a reset should have ended and did not is taken back, and goes up before the reset does."""
+        ended: list[Request] = []
+        for request in finished:
+            unit = request.unit
+            if request.srb.function in RESETS and unit is not None and request in unit.active:
+                if self.resets.check_scope(request):
+                    self.ledger.notify(request)  # behind what the reset left over
+                    continue
+                self.resets.let_go(request)
+            ended.append(request)
+        return ended
+
+    def _came_back_busy(self, request: Request) -> bool:
         srb = request.srb
         return (
             srb.scsi_status in (SCSISTAT_BUSY, SCSISTAT_QUEUE_FULL)
             or srb.srb_status & SRB_STATUS_MASK in (0x05, SRB_STATUS_LINK_DOWN)
-        ) and self.flow.retry(request, moved)
+        ) and self.flow.retry(request)
 
     def _failed(self, request: Request, unit: StorUnit) -> None:
         """Bookkeeping for what does not end well. Not hot."""
@@ -625,6 +630,7 @@ class StorPort(PortBase):
         if self.tick_timer is not None:
             self.tick_timer.cancel()
             self.tick_timer = None
+            self.ledger.watched = False
 
     def restart(self) -> None:
         """After `stop` (RS-06, RS-07)."""

@@ -190,7 +190,7 @@ class Flow:
 
     # -- busy completions (QD-08, QD-09, ST-13) ----------------------------------------------------------------
 
-    def retry(self, request: Request, moved: int) -> bool:
+    def retry(self, request: Request) -> bool:
         """Whether the port keeps the request to try it again instead of passing the unit's "busy" up."""
         port, srb = self.port, request.srb
         unit = request.unit
@@ -201,9 +201,9 @@ class Flow:
         link = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_LINK_DOWN and not self.link_lost
         if not (busy or full or scsi_busy or link):
             return False
-        if busy and moved:
+        if busy and request.moved:
             # ST-13: busy means "not begun"; a transaction that moved data cannot be repeated blindly.
-            port.finding("ST-13", f"SRB_STATUS_BUSY after {moved} bytes were transferred", request)
+            port.finding("ST-13", f"SRB_STATUS_BUSY after {request.moved} bytes were transferred", request)
         limit = port.stor_options.busy_retry
         if limit != "inf" and request.retries >= limit:
             port.count("busy retries exhausted")

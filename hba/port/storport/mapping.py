@@ -72,16 +72,15 @@ class Mapper:
         """MappedBuffer, OpaqueBuffer or None for a request that has data."""
         srb = request.srb
         mode = self.mode
-        read_write = self.is_read_write(request)
         if mode == STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE:
             return self._map_all(request)
-        if mode == STOR_MAP_NON_READ_WRITE_BUFFERS:
-            mapped = not read_write  # MB-05
+        if srb.function == SRB_FUNCTION_EXECUTE_SCSI:
+            # MB-03, MB-05
+            mapped = mode == STOR_MAP_NON_READ_WRITE_BUFFERS and not (srb.cdb and srb.cdb[0] in self.rw_opcodes)
+        elif srb.function in ALWAYS_USABLE and not self.strict_seed:
+            mapped = True  # MB-09; MB-03: the documents differ about IO_CONTROL and WMI
         else:
-            # MB-03: nothing, but the documents differ about IO_CONTROL and WMI.
-            mapped = srb.function in ALWAYS_USABLE and not self.strict_seed
-        if srb.function == SRB_FUNCTION_IO_CONTROL and not self.strict_seed:
-            mapped = True  # MB-09
+            mapped = mode == STOR_MAP_NON_READ_WRITE_BUFFERS
         if mapped:
             return self.mapped(request)
         return None if self.null else OpaqueBuffer(request, self.opaque_policy)

@@ -46,10 +46,11 @@ class StorPortServicesOf(Library):
 
     def notification(self, notification_type: int, *arguments: Any) -> Any:
         port = self._port
-        port.edge.told(notification_type, arguments)
         if notification_type == n.REQUEST_COMPLETE:
             port.returned(arguments[0])
-        elif notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
+            return None
+        port.edge.told(notification_type, arguments)
+        if notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
             # ST-02: accepted and ignored; a leftover of a SCSI Port miniport.
             port.count("ignored next")
             port.offence("ST-02", f"{n.NOTIFICATION_NAMES[notification_type]} means nothing to Storport")
@@ -150,8 +151,10 @@ class StorPortServicesOf(Library):
     # -- buffers -----------------------------------------------------------------------------------------------
 
     def get_scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
-        self._port.other_processors()
-        return self._port.mapper.scatter_gather_list(srb)
+        port = self._port
+        if port.stor_options.interleave:
+            port.other_processors()
+        return port.mapper.scatter_gather_list(srb)
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:
         return self._port.mapper.system_address(srb)

@@ -86,7 +86,7 @@ def test_Q_02_within_a_sweep_keys_never_decrease(keys: list[int], data: st.DataO
     for number, key in enumerate(keys):
         srb = Srb()
         srb.queue_sort_key = key
-        request = Request(srb, None)
+        request = Request(srb)
         request.number = number
         queue.insert(request)
         waiting.append((key, number))
