@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hba.instruments.trace.models import ScsiPortTraceEdge, StorPortTraceEdge
-from hba.instruments.trace.observer import TraceObserver
-from hba.instruments.verifier.edge import VerifierEdge
-from hba.instruments.verifier.observer import VerifierObserver
-from hba.instruments.verifier.storport import StorPortVerifierEdge
+from hba.instruments.trace.miniport import ScsiPortTraceProxy, StorPortTraceProxy
+from hba.instruments.trace.watcher import TraceWatcher
+from hba.instruments.verifier.scsiport import ScsiPortVerifierProxy
+from hba.instruments.verifier.storport import StorPortVerifierProxy, StorPortVerifierWatcher
+from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.loop import EventLoop
 from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
@@ -51,16 +51,18 @@ def make_port(
 
 
 def instrument(port: PortBase, verifier: Verifier | None, trace: Recorder | None) -> None:
-    """Put the instruments at the port's boundaries. Before it is started, and once."""
+    """Put the instruments at the port's boundaries: before it is started, and once."""
     if verifier is not None and verifier.level != "off":
-        port.observer = VerifierObserver(port, port.observer, verifier)
         if isinstance(port, StorPort):
-            port.edge = StorPortVerifierEdge(port, port.edge)
+            watcher: VerifierWatcher = StorPortVerifierWatcher(port, verifier)
+            port.edge = StorPortVerifierProxy(port, port.edge, watcher)
         else:
-            port.edge = VerifierEdge(port, port.edge)
+            watcher = VerifierWatcher(port, verifier)
+            port.edge = ScsiPortVerifierProxy(port.edge, watcher)
+        port.watchers += (watcher,)
     if trace is not None:
-        port.observer = TraceObserver(port, port.observer, trace)
         if isinstance(port, StorPort):
-            port.edge = StorPortTraceEdge(port, port.edge, trace)
+            port.edge = StorPortTraceProxy(port, port.edge, trace)
         else:
-            port.edge = ScsiPortTraceEdge(port.edge, trace)
+            port.edge = ScsiPortTraceProxy(port.edge, trace)
+        port.watchers += (TraceWatcher(port, trace),)

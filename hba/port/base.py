@@ -1,11 +1,11 @@
 """What both port models have in common: the upper edge, interrupts and DPCs, time-outs, the life of the adapter.
 
 The parts below it: `hba.port.callbacks` (calling the miniport), `hba.port.ledger` (who has a request), and the
-boundaries where instruments stand: `hba.port.edge` (to the miniport), `hba.port.observer` (what the port tells).
+instruments at the boundaries (`hba.port.watcher`, `hba.miniport.proxy`).
 
 A request's way, each step with one body, whatever stands at the boundaries:
 
-    submit_all -> enqueue (the model: now, or later) -> the model's start -> edge -> hw_start_io
+    submit_all -> enqueue (the model: now, or later) -> the model's start -> hw_start_io
     notification -> returned -> dpc -> the model's retire -> complete_up
 
 One rule shapes all of it: **no callback is ever entered from inside another** (unless a model says so). What a
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hba.clock import MS, S, Timer
@@ -95,7 +95,6 @@ class PortBase(Callbacks):
         self.units: dict[int, PortUnit] = {}  # by hba.port.units.unit_key
         self.ledger = Ledger(self.clock, config.default_timeout, self.arm_tick)
         self.limits = TransferLimits()
-        self.isr: Callable[[], bool] = miniport.hw_interrupt  # Storport's message signalled one is another
         self.started = False
         self.running = False  # `run` is on the stack
         self.dpc_pending = False
@@ -121,7 +120,8 @@ class PortBase(Callbacks):
             self.chip.plug()
         try:
             requests = self.ledger.admit(srbs)
-            self.observer.submitted(requests)
+            for watcher in self.watchers:
+                watcher.submitted(requests, "")
             limits = self.limits
             for request in requests:
                 srb = request.srb
@@ -132,7 +132,11 @@ class PortBase(Callbacks):
                     continue
                 if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
                     self.control(request)
-                elif srb.mdl is None or limits.allow(srb.mdl) or not shape(self, request):
+                elif (
+                    (data := srb.mdl) is None
+                    or (data.length <= limits.sure_length and len(data.segments) <= limits.max_segments)
+                    or not shape(self, request)
+                ):
                     self.enqueue(request)
                 if (self.dpc_pending or self.interrupt_pending) and not self.running:
                     self.run()
@@ -179,7 +183,8 @@ class PortBase(Callbacks):
         """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
         (request,) = self.ledger.admit((srb,))
         request.unit = unit
-        self.observer.submitted((request,), what)
+        for watcher in self.watchers:
+            watcher.submitted((request,), what)
         return request
 
     def answer(self, request: Request, srb_status: int) -> None:
@@ -190,7 +195,8 @@ class PortBase(Callbacks):
 
     def complete_up(self, requests: Sequence[Request]) -> None:
         """Hand finished requests to who made them, in order; only from `dpc` or when nothing of the miniport runs."""
-        self.observer.completed(requests)
+        for watcher in self.watchers:
+            watcher.completed(requests)
         srbs = self.ledger.complete(requests)
         one = self._one
         for srb in srbs:
@@ -212,10 +218,21 @@ class PortBase(Callbacks):
 
     def returned(self, srb: Any) -> None:
         """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
-        request = self.edge.take(srb)
-        if request is None:
-            return  # OW-02: ignored
-        self.set_right(request)
+        request: Request | None = srb._port if isinstance(srb, Srb) else None
+        for watcher in self.watchers:
+            watcher.returning(request)
+        if request is None or request.state != ISSUED:
+            self.stranger(srb, "OW-02")  # ignored
+            return
+        for watcher in self.watchers:
+            watcher.judge(request)
+        srb = request.srb
+        if (
+            srb.srb_status != SRB_STATUS_SUCCESS
+            or srb.data_transfer_length > request.length_at_issue
+            or srb.sense_info_buffer_length > request.sense_at_issue
+        ):
+            self.set_right(request)
         self.ledger.notify(request)
         self.dpc_pending = True
         if self.callback == NO_CALLBACK:
@@ -238,7 +255,8 @@ class PortBase(Callbacks):
     def take_back(self, request: Request, srb_status: int) -> None:
         """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
         request.srb.srb_status = srb_status
-        self.edge.taken_back(request)
+        for watcher in self.watchers:
+            watcher.taken_back(request)
         self.ledger.notify(request)
         self.dpc_pending = True
 
@@ -247,11 +265,12 @@ class PortBase(Callbacks):
         if self.callback == NO_CALLBACK and not self.running:
             self.loop.call_soon(self.run)
 
-    def release(self, requests: Sequence[Request]) -> list[Request]:
-        """The miniport has given them back or lost them. Returns those it had: not what the port answered itself."""
-        had = self.ledger.retire(requests)
-        self.edge.retired(had)
-        return had
+    def retired(self) -> tuple[list[Request], list[Request]]:
+        """What has ended since the last time, and which of it the miniport has had. Out of the counts."""
+        finished, had = self.ledger.retire()
+        for watcher in self.watchers:
+            watcher.retired(had)
+        return finished, had
 
     def stranger(self, srb: Any, rule: str) -> None:
         """OW-02 and others: what a miniport passed as `srb` is no request it owns."""
@@ -294,7 +313,8 @@ class PortBase(Callbacks):
     def on_interrupt(self) -> None:
         """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
         self.interrupt_pending = True
-        self.observer.interrupted(self.callback)
+        for watcher in self.watchers:
+            watcher.interrupted(self.callback)
         if not self.running and self.callback == NO_CALLBACK:
             self.interrupts_in_a_row = 0
             if self.started:
@@ -309,7 +329,7 @@ class PortBase(Callbacks):
         self.callback, self.irql, self.charged = INTERRUPT, DIRQL, 0
         mine = returned = False
         try:
-            mine = self.edge.interrupt(self.isr)
+            mine = self.isr()
             returned = True
         except Exception as error:
             self.crashed(error, None)
@@ -376,7 +396,7 @@ class PortBase(Callbacks):
         self.tick()
         if self.chip.asserted and self.chip.interrupts_enabled:
             self.interrupt_pending = True  # left alone after a storm: another try each second
-        if self.observer.reports():
+        if self.findings_wanted():
             self.report_stuck()
         self.run()
         if self.needs_tick():
@@ -411,7 +431,8 @@ class PortBase(Callbacks):
         miniport.chip = chip
         miniport.port = self.services()
         chip.on_interrupt = self.on_interrupt
-        self.edge.attached()
+        for watcher in self.watchers:
+            watcher.attached()
         self.units.clear()
         self.memory.clear()
         info = self.info = PortConfigurationInformation()
@@ -424,7 +445,8 @@ class PortBase(Callbacks):
             )
         self.configured(info)
         self.limits = TransferLimits.of(info, self.model, self.options)
-        self.edge.configured(info)
+        for watcher in self.watchers:
+            watcher.configured(info)
         self._query_control_types()
         self._initialize()
 
@@ -516,10 +538,10 @@ class PortBase(Callbacks):
                     self.take_back(request, srb_status)
         for request in self.drop_queues():
             self.answer(request, srb_status)
-        self.release(self.ledger.finished)
         self.reported_stuck.clear()
         while self.ledger.finished:  # what goes up may ask for more
-            self.complete_up(self.ledger.take_finished())
+            finished, _ = self.retired()
+            self.complete_up(finished)
         chip.on_interrupt = self.on_interrupt
 
     def snapshot(self) -> dict[str, object]:
@@ -587,6 +609,10 @@ class PortBase(Callbacks):
 
     @abstractmethod
     def interrupt(self) -> None: ...
+
+    def isr(self) -> bool:
+        """The interrupt routine; Storport's message signalled one is another."""
+        return self.edge.hw_interrupt()
 
     @abstractmethod
     def tick(self) -> None: ...

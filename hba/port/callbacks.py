@@ -6,7 +6,6 @@ Nothing in here decides what happens to a request; that is `hba.port.base` and t
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,9 +26,8 @@ from hba.port.context import (
     raised_at,
 )
 from hba.port.driver import PortDriver
-from hba.port.edge import MiniportEdge
-from hba.port.observer import Observer
 from hba.port.request import Request
+from hba.port.watcher import Watcher
 from hba.verifier import RuleViolation
 
 T = TypeVar("T")
@@ -52,8 +50,8 @@ class Callbacks(PortDriver):
         self.miniport = miniport
         self.chip = chip
         self.options = config
-        self.edge = MiniportEdge(miniport, self.stranger)
-        self.observer = Observer()
+        self.edge = miniport  # where requests and interrupts go: the miniport, or what stands in front of it
+        self.watchers: tuple[Watcher, ...] = ()
         # what runs now
         self.callback = NO_CALLBACK
         self.irql = PASSIVE_LEVEL
@@ -69,17 +67,20 @@ class Callbacks(PortDriver):
         request, are called where that request is: in the models' drivers.)"""
         outer, outer_irql, outer_charged = self.callback, self.irql, self.charged
         self.callback, self.irql, self.charged = callback, irql, 0
+        for watcher in self.watchers:
+            watcher.entered(callback)
         try:
-            returned: T = self.edge.call(callback, routine, *arguments)
+            return routine(*arguments)
         except Exception as error:
             self.crashed(error, None)
             return default
         finally:
+            for watcher in self.watchers:
+                watcher.left(callback)
             stalled = self.charged
             self.leave(callback, irql)
             # A callback inside another holds the processor for that one, too.
             self.callback, self.irql, self.charged = outer, outer_irql, outer_charged + stalled if outer else 0
-        return returned
 
     def leave(self, callback: int, irql: int) -> None:
         """A callback that was entered at `irql` has returned. A model adds what it has to look at."""
@@ -89,7 +90,7 @@ class Callbacks(PortDriver):
     def crashed(self, error: Exception, request: Request | None) -> None:
         """A callback raised: contained, reported, counted. The caller decides what becomes of the request."""
         self.count("miniport exceptions")
-        if isinstance(error, RuleViolation) or (isinstance(error, ForbiddenAccess) and self.observer.reports()):
+        if isinstance(error, RuleViolation) or (isinstance(error, ForbiddenAccess) and self.findings_wanted()):
             return  # the finding is there already; the exception only ended the callback
         where = raised_at(error.__traceback__)
         crash = f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}"
@@ -128,8 +129,9 @@ class Callbacks(PortDriver):
     # == findings, history, trace ===================================================================================
 
     def note(self, request: Request | None, what: str, detail: object = None) -> None:
-        """Something that is not seen from outside: for the trace, and for the history of the SRB."""
-        self.observer.note(request, what, detail)
+        """Something that is not seen at a boundary: for the trace, and for the history of the SRB."""
+        for watcher in self.watchers:
+            watcher.note(request, what, detail)
 
     def finding(
         self,
@@ -139,14 +141,22 @@ class Callbacks(PortDriver):
         where: str = "",
         severity: str | None = None,
         **details: object,
-    ) -> bool:
-        """A broken rule, for whoever watches. True when level strict asks to raise it into the offender."""
-        return self.observer.finding(rule, message, request, where, severity, details)
+    ) -> Exception | None:
+        """A broken rule, for whoever watches; what is to be raised into the offender for it, if there is one."""
+        raised = None
+        for watcher in self.watchers:
+            raised = watcher.finding(rule, message, request, where, severity, details) or raised
+        return raised
+
+    def findings_wanted(self) -> bool:
+        return any(watcher.wants_findings() for watcher in self.watchers)
 
     def offence(self, rule: str, message: str, request: Request | None = None, severity: str | None = None) -> None:
         """A finding the miniport commits right now, by a call: with its source line, raised into it when strict."""
-        if self.observer.reports() and self.finding(rule, message, request, where=caller(), severity=severity):
-            raise self.observer.violation()
+        if self.watchers:
+            raised = self.finding(rule, message, request, where=caller(), severity=severity)
+            if raised is not None:
+                raise raised
 
     def offence_of(self, rule: str, message: str, request: Request) -> None:
         """The same, in the shape buffers and guards call."""
@@ -154,10 +164,6 @@ class Callbacks(PortDriver):
 
     def count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1
-
-    @abstractmethod
-    def stranger(self, srb: Any, rule: str) -> None:
-        """What a miniport passed as `srb` is no request it owns."""
 
     def doing(self) -> str:
         return f"{CALLBACK_NAMES[self.callback]} passed"

@@ -84,16 +84,13 @@ class Ledger:
         request.state = NOTIFIED
         self.finished.append(request)
 
-    def take_finished(self) -> list[Request]:
-        """What has ended since the last time, in that order."""
+    def retire(self) -> tuple[list[Request], list[Request]]:
+        """What has ended since the last time, in that order, and which of it the miniport has had: the others were
+        answered by the port. None of it counts as outstanding any more."""
         finished, self.finished = self.finished, []
-        return finished
-
-    def retire(self, requests: Sequence[Request]) -> list[Request]:
-        """They do not count as outstanding any more. Returns those that did: the others were never the miniport's."""
         had: list[Request] = []
         touched: PortUnit | None = None
-        for request in requests:
+        for request in finished:
             unit = request.unit
             if unit is None or request not in unit.active:
                 continue
@@ -107,7 +104,7 @@ class Ledger:
         if touched is not None:
             self.restart_timeout(touched)
         self.outstanding -= len(had)
-        return had
+        return finished, had
 
     def restart_timeout(self, unit: PortUnit) -> None:
         """ER-09: the clock of a unit runs for its oldest request."""

@@ -52,6 +52,7 @@ class TransferLimits:
         self.max_length = max_length
         self.max_segments = max_segments
         self.alignment_mask = alignment_mask
+        self.sure_length = -1 if alignment_mask else max_length  # up to here nothing has to be looked at
         self.bounce = bounce
 
     @classmethod
@@ -62,10 +63,6 @@ class TransferLimits:
             # CF-06: SCSI Port counts the breaks between elements. MB-14: Storport counts the elements.
             segments = breaks + 1 if model == "scsiport" else max(1, breaks)
         return cls(info.maximum_transfer_length, segments, info.alignment_mask, options.misaligned == "bounce")
-
-    def allow(self, data: DmaBuffer) -> bool:
-        """Whether it surely may go as it is."""
-        return self.fits(data) and not self.alignment_mask
 
     def fits(self, data: DmaBuffer) -> bool:
         return data.length <= self.max_length and len(data.segments) <= self.max_segments

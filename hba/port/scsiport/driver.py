@@ -195,7 +195,7 @@ class ScsiPort(PortBase):
         self.callback, self.irql, self.current, self.charged = START_IO, DIRQL, request, 0
         returned: object = True
         try:
-            returned = self.edge.start_io(request)
+            returned = self.edge.hw_start_io(request.handed)
         except Exception as error:
             self.crashed(error, request)
             errors.start_io_failed(self, request)
@@ -267,7 +267,8 @@ class ScsiPort(PortBase):
         if notification_type == REQUEST_COMPLETE:
             self.returned(first)
             return
-        self.edge.told(notification_type, (first, second, third))
+        for watcher in self.watchers:
+            watcher.told(notification_type, (first, second, third))
         if notification_type == NEXT_LU_REQUEST:
             self._next_lu(first, second, third)
         elif notification_type == NEXT_REQUEST:
@@ -367,8 +368,8 @@ class ScsiPort(PortBase):
     def _retire(self) -> None:
         """Completed SRBs: out of the counts, errors handled, their units' next, and up with them together."""
         while self.ledger.finished:
-            finished = self.ledger.take_finished()
-            kept = {request for request in self.release(finished) if self._goes_on(request)}
+            finished, had = self.retired()
+            kept = {request for request in had if self._goes_on(request)}
             if kept:
                 finished = [request for request in finished if request not in kept]
             self.complete_up(finished)

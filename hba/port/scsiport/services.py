@@ -57,7 +57,8 @@ class Services(Library):
             config.srb_extension_size,
         )
         memory, bus = port.memory.allocate(number_of_bytes)
-        port.edge.device_memory(bus, number_of_bytes)
+        for watcher in port.watchers:
+            watcher.device_memory(bus, number_of_bytes)
         return memory
 
     def get_device_base(self, address: int, number_of_bytes: int) -> Any:

@@ -21,7 +21,7 @@ def needs_tick(port: ScsiPort) -> bool:
         if unit.holds & BUSY_RETRY:
             return True
         # A stopped queue is watched until the verifier has said so.
-        if port.observer.reports():
+        if port.findings_wanted():
             if unit.holds & FROZEN and ("Q-09", unit.name) not in port.reported_stuck:
                 return True
             if unit.holds & LOCKED and ("Q-11", unit.name) not in port.reported_stuck:

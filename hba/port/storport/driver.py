@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -123,6 +122,7 @@ class StorPort(PortBase):
         self.in_start_io = 0
         self.service_calls = 0
         self.extended = False
+        self.message_signalled = False
         self.flow = Flow(self)
         self.resets = Resets(self)
         self.power = Power(self)
@@ -158,7 +158,7 @@ class StorPort(PortBase):
         self._known_by = self.mapper.rw_opcodes | {INQUIRY}
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
         if info.interrupt_synchronization_mode != INTERRUPT_SUPPORT_NONE:
-            self.isr = partial(self.miniport.hw_msi_interrupt, 0)
+            self.message_signalled = True
         self.power.query()
 
     def _initialize(self) -> None:
@@ -366,7 +366,7 @@ class StorPort(PortBase):
 
     def dispatch(self, request: Request) -> None:
         """ST-03: BuildIo, then StartIo, once each. Every request the miniport ever gets comes by here."""
-        unit, srb, edge = request.unit, request.srb, self.edge
+        unit, srb = request.unit, request.srb
         assert isinstance(unit, StorUnit)
         if srb.mdl is not None:
             srb.data_buffer = self.mapper.data_buffer(request)
@@ -377,7 +377,7 @@ class StorPort(PortBase):
         self.callback, self.irql, self.current, self.charged = BUILD_IO, DISPATCH_LEVEL, request, 0
         built = False
         try:
-            built = edge.build_io(request)
+            built = self.edge.hw_build_io(request.handed)
         except Exception as error:
             self._crashed_with(error, request)
         finally:
@@ -403,7 +403,7 @@ class StorPort(PortBase):
         self.callback, self.irql, self.current, self.charged = START_IO, entered, request, 0
         self.in_start_io += 1
         try:
-            if not self.edge.start_io(request) and request.state == ISSUED:
+            if not self.edge.hw_start_io(request.handed) and request.state == ISSUED:
                 # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
                 self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
         except Exception as error:
@@ -499,6 +499,9 @@ class StorPort(PortBase):
             return
         self.service_interrupt()
 
+    def isr(self) -> bool:
+        return self.edge.hw_msi_interrupt(0) if self.message_signalled else self.edge.hw_interrupt()
+
     def dpc(self) -> None:
         self.dpc_pending = False
         # PF-04: the miniport's DPCs run as soon as the processor is below DIRQL again.
@@ -514,12 +517,12 @@ class StorPort(PortBase):
     def _retire(self) -> None:
         """What came back: out of the counts, gates counted down, another try for what was busy, up with the rest
         together; then units get what has become free."""
-        finished = self.ledger.take_finished()
         if self.resets.holders:
-            finished = self._check_resets(finished)
+            self._check_resets()
+        finished, had = self.retired()
         kept: set[Request] = set()  # to be tried again
         more: dict[StorUnit, None] = {}  # units with requests that wait
-        for request in self.release(finished):
+        for request in had:
             unit = request.unit
             assert isinstance(unit, StorUnit)
             if (self.gates | unit.gates) & HOLDING:
@@ -543,18 +546,16 @@ class StorPort(PortBase):
         if self.waiting:
             self._take_turns()
 
-    def _check_resets(self, finished: list[Request]) -> list[Request]:
+    def _check_resets(self) -> None:
         """RS-02: what a reset should have ended and did not is taken back, and goes up before the reset does."""
-        ended: list[Request] = []
-        for request in finished:
+        ledger = self.ledger
+        for request in list(ledger.finished):
             unit = request.unit
             if request.srb.function in RESETS and unit is not None and request in unit.active:
                 if self.resets.check_scope(request):
-                    self.ledger.notify(request)  # behind what the reset left over
-                    continue
+                    ledger.finished.remove(request)
+                    ledger.notify(request)  # behind what the reset left over
                 self.resets.let_go(request)
-            ended.append(request)
-        return ended
 
     def _came_back_busy(self, request: Request) -> bool:
         srb = request.srb

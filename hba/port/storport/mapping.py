@@ -7,10 +7,8 @@ PERF_CONFIGURATION_DATA.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hba.dma import Segment
 from hba.miniport.config import (
     STOR_MAP_ALL_BUFFERS,
     STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE,
@@ -137,15 +135,3 @@ class Mapper:
         port.count("system addresses")
         port.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
         return STOR_STATUS_SUCCESS, self.mapped(request)
-
-    # -- StorPortGetScatterGatherList --------------------------------------------------------------------------
-
-    def scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
-        """MB-11: the request's own list; None when it has no data, or with STOR_PERF_NO_SGL (MB-18)."""
-        port = self.port
-        if port.perf.no_sgl:
-            return None
-        request = port.library.request_of(srb, "MB-11")
-        if request is None or request.srb.mdl is None:
-            return None
-        return port.edge.lend(request, request.srb.mdl.segments)

@@ -49,7 +49,8 @@ class StorPortServicesOf(Library):
         if notification_type == n.REQUEST_COMPLETE:
             port.returned(arguments[0])
             return None
-        port.edge.told(notification_type, arguments)
+        for watcher in port.watchers:
+            watcher.told(notification_type, arguments)
         if notification_type in (n.NEXT_REQUEST, n.NEXT_LU_REQUEST):
             # ST-02: accepted and ignored; a leftover of a SCSI Port miniport.
             port.count("ignored next")
@@ -119,7 +120,8 @@ class StorPortServicesOf(Library):
             return None
         port.srb_extension_size_was = config.srb_extension_size
         view, bus = port.memory.allocate(number_of_bytes)
-        port.edge.device_memory(bus, number_of_bytes)
+        for watcher in port.watchers:
+            watcher.device_memory(bus, number_of_bytes)
         return view
 
     def get_device_base(self, address: int, number_of_bytes: int) -> Any:
@@ -154,7 +156,15 @@ class StorPortServicesOf(Library):
         port = self._port
         if port.stor_options.interleave:
             port.other_processors()
-        return port.mapper.scatter_gather_list(srb)
+        if port.perf.no_sgl:
+            return None  # MB-18
+        request = self.request_of(srb, "MB-11")
+        if request is None or request.srb.mdl is None:
+            return None
+        segments: Sequence[Segment] = request.srb.mdl.segments
+        for watcher in port.watchers:
+            segments = watcher.lend(request, segments)
+        return segments
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:
         return self._port.mapper.system_address(srb)

@@ -1,0 +1,19 @@
+"""The verifier between SCSI Port and its miniport."""
+
+from __future__ import annotations
+
+from hba.instruments.verifier.watcher import VerifierWatcher
+from hba.miniport.base import Miniport
+from hba.miniport.proxy import MiniportProxy
+from hba.srb import Srb
+
+
+class ScsiPortVerifierProxy(MiniportProxy):
+    """The miniport gets its SRBs under guard, in StartIo."""
+
+    def __init__(self, inner: Miniport, watcher: VerifierWatcher) -> None:
+        super().__init__(inner)
+        self.watcher = watcher
+
+    def hw_start_io(self, srb: Srb) -> bool:
+        return self.inner.hw_start_io(self.watcher.guard(srb))

@@ -1,0 +1,153 @@
+"""The verifier at the port: findings become `hba.verifier.Finding`s, each SRB gets a history that is put into words
+only when a finding needs it, and what the miniport gives back is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hba.instruments.verifier import completion
+from hba.instruments.verifier.guard import GuardedSrb, GuardPolicy
+from hba.miniport.config import PortConfigurationInformation
+from hba.miniport.services import REQUEST_COMPLETE
+from hba.miniport.windows import DmaWindows
+from hba.port.base import PortBase
+from hba.port.context import CALLBACK_NAMES, IRQL_NAMES, LEGAL, MISPLACED_RULE, NO_CALLBACK
+from hba.port.request import Request, describe
+from hba.port.watcher import Watcher
+from hba.srb import Srb
+from hba.verifier import RuleViolation, Verifier
+
+LONGEST_HISTORY = 64  # events of one SRB
+COMPLETED_FROM = [f"RequestComplete from {name}" for name in CALLBACK_NAMES]
+COMPLETES_HERE = LEGAL[REQUEST_COMPLETE] | {NO_CALLBACK}
+
+
+class VerifierWatcher(Watcher):
+    """What both models have. One adapter's."""
+
+    def __init__(self, port: PortBase, verifier: Verifier) -> None:
+        self.port = port
+        self.verifier = verifier
+        self.now = port.clock.now
+        self.windows = DmaWindows(self._dma_finding)
+        self.policy = GuardPolicy(port.offence_of, False, False)
+
+    def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
+        self.port.offence(rule, message, srb._port if srb is not None else None)
+
+    # -- the adapter's life -------------------------------------------------------------------------------------
+
+    def attached(self) -> None:
+        self.windows = self.port.chip.windows = DmaWindows(self._dma_finding)
+
+    def configured(self, info: PortConfigurationInformation) -> None:
+        self.policy = GuardPolicy(
+            self.port.offence_of, info.srb_extension_size != 0, info.maximum_number_of_logical_units > 8
+        )
+
+    def device_memory(self, first: int, length: int) -> None:
+        self.windows.add_fixed(first, length)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def submitted(self, requests: Sequence[Request], by: str) -> None:
+        now = self.now()
+        for request in requests:
+            request.history = [(now, "submit", by or None)]
+
+    def completed(self, requests: Sequence[Request]) -> None:
+        now = self.now()
+        for request in requests:
+            if request.history is not None:
+                request.history.append((now, "complete", None))
+
+    def guard(self, srb: Srb) -> Srb:
+        """The miniport gets a request: under guard, and the chip may move its data."""
+        request: Request = srb._port
+        self.windows.open(request.srb)
+        if request.handed is request.srb:  # an extended SRB (XS-01) watches over itself
+            request.handed = GuardedSrb(request, self.policy)
+        return request.handed
+
+    def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
+        callback = self.port.callback
+        if callback not in LEGAL.get(notification, (callback,)) and callback <= 9:
+            self._misplaced(notification, callback)
+
+    def _misplaced(self, notification: int, callback: int) -> None:
+        """The legality matrix: a notification from a callback that has no business with it is a warning."""
+        if callback == NO_CALLBACK:
+            return
+        rule = MISPLACED_RULE[notification]
+        # IN-04 names its only callbacks; the rest of the matrix is incomplete in the documents.
+        self.port.offence(
+            rule,
+            f"notification {notification} from {CALLBACK_NAMES[callback]}",
+            severity=None if rule == "IN-04" else "warning",
+        )
+
+    def returning(self, request: Request | None) -> None:
+        callback = self.port.callback
+        if callback not in COMPLETES_HERE and callback <= 9:
+            self._misplaced(REQUEST_COMPLETE, callback)
+        if request is not None and request.history is not None:
+            request.history.append((self.now(), "notification", COMPLETED_FROM[callback]))
+
+    def judge(self, request: Request) -> None:
+        request.moved = self.windows.transferred(request.srb)
+        try:
+            completion.completion(self.port, request)
+        except RuleViolation:
+            self.port.set_right(request)  # level strict: who catches it may complete the SRB once more
+            raise
+        self.taken_back(request)
+
+    def taken_back(self, request: Request) -> None:
+        """The SRB is the port's again: from now on every access of the miniport is looked at (OW-01)."""
+        handed = request.handed
+        if isinstance(handed, GuardedSrb):
+            handed.ended()
+
+    def retired(self, requests: Sequence[Request]) -> None:
+        close = self.windows.close
+        for request in requests:
+            close(request.srb)
+
+    # -- inside the port ----------------------------------------------------------------------------------------
+
+    def note(self, request: Request | None, what: str, detail: object) -> None:
+        if request is not None:
+            history = request.history
+            if history is not None and len(history) < LONGEST_HISTORY:
+                history.append((self.now(), what, detail))
+
+    def finding(
+        self,
+        rule: str,
+        message: str,
+        request: Request | None,
+        where: str,
+        severity: str | None,
+        details: Mapping[str, object],
+    ) -> Exception | None:
+        verifier, port = self.verifier, self.port
+        found = verifier.report(
+            rule,
+            message,
+            severity=severity,
+            where=where,
+            srb=f"#{request.number} {describe(request.srb)}" if request is not None else "",
+            history=request.story() if request is not None else (),
+            callback=CALLBACK_NAMES[port.callback],
+            irql=IRQL_NAMES.get(port.irql, str(port.irql)),
+            **details,
+        )
+        if found is None:
+            return None
+        for watcher in port.watchers:
+            watcher.found(rule, message, request)
+        return RuleViolation(found) if verifier.strict and found.severity == "violation" else None
+
+    def wants_findings(self) -> bool:
+        return True
