@@ -218,7 +218,10 @@ class PortBase(Callbacks):
 
     def returned(self, srb: Any) -> None:
         """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
-        request: Request | None = srb._port if isinstance(srb, Srb) else None
+        try:
+            request: Request | None = srb._port
+        except AttributeError:
+            request = None
         for watcher in self.watchers:
             watcher.returning(request)
         if request is None or request.state != ISSUED:
@@ -325,8 +328,8 @@ class PortBase(Callbacks):
         self.interrupt_pending = False
         chip = self.chip
         caused = chip.asserted
-        outer, irql, charged = self.callback, self.irql, self.charged
-        self.callback, self.irql, self.charged = INTERRUPT, DIRQL, 0
+        outer, irql, charged, unsettled = self.callback, self.irql, self.charged, self.unsettled
+        self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, DIRQL, 0, False
         mine = returned = False
         try:
             mine = self.isr()
@@ -334,8 +337,9 @@ class PortBase(Callbacks):
         except Exception as error:
             self.crashed(error, None)
         finally:
-            self.leave(INTERRUPT, DIRQL)
-            self.callback, self.irql, self.charged = outer, irql, charged
+            if self.unsettled:
+                self.leave(INTERRUPT, DIRQL, None)
+            self.callback, self.irql, self.charged, self.unsettled = outer, irql, charged, unsettled
         if returned:
             self._check_interrupt(caused, mine)
         if chip.asserted and chip.interrupts_enabled:

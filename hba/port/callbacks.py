@@ -55,8 +55,8 @@ class Callbacks(PortDriver):
         # what runs now
         self.callback = NO_CALLBACK
         self.irql = PASSIVE_LEVEL
-        self.current: Request | None = None  # the one hw_build_io or hw_start_io was called with
         self.charged = 0  # ns the current callback stalled
+        self.unsettled = False  # it did something that has to be looked at when it returns: stalled, took a lock
         self.counters: dict[str, int] = {}  # rare events by name
         self.last_crash = ""
 
@@ -78,12 +78,17 @@ class Callbacks(PortDriver):
             for watcher in self.watchers:
                 watcher.left(callback)
             stalled = self.charged
-            self.leave(callback, irql)
-            # A callback inside another holds the processor for that one, too.
-            self.callback, self.irql, self.charged = outer, outer_irql, outer_charged + stalled if outer else 0
+            if self.unsettled:
+                self.leave(callback, irql, None)
+            self.callback, self.irql = outer, outer_irql
+            if outer:  # a callback inside another holds the processor for that one, too
+                self.charged = outer_charged + stalled
+                self.unsettled = True
 
-    def leave(self, callback: int, irql: int) -> None:
-        """A callback that was entered at `irql` has returned. A model adds what it has to look at."""
+    def leave(self, callback: int, irql: int, request: Request | None) -> None:
+        """A callback that was entered at `irql`, for `request` if for one, has returned unsettled. A model adds what it
+        has to look at."""
+        self.unsettled = False
         if self.charged:
             self.end_watch(callback)
 
@@ -120,6 +125,7 @@ class Callbacks(PortDriver):
         """ScsiPortStallExecution: no real waiting, the callback's account is charged (IN-03)."""
         stall = max(0, microseconds) * US
         self.charged += stall
+        self.unsettled = True
         self.count("stalls")
         if stall > STALL_LIMIT:
             self.offence("IN-03", f"stall of {microseconds} us; more than 100000 us is forbidden")

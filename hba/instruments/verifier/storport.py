@@ -13,7 +13,7 @@ from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.miniport.base import Miniport
 from hba.miniport.proxy import MiniportProxy
 from hba.miniport.services import CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS
-from hba.port.context import NO_CALLBACK
+from hba.port.context import BUILD_IO, NO_CALLBACK, START_IO
 from hba.port.request import ISSUED, Request
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import BUILT
@@ -30,7 +30,7 @@ class StorPortVerifierWatcher(VerifierWatcher):
         port = self.port
         if request is None or request.stage != BUILT or request.state != ISSUED:
             return
-        if port.current is None and port.callback != NO_CALLBACK:
+        if port.callback not in (NO_CALLBACK, BUILD_IO, START_IO):
             # RS-04: a request that was built but not started is not the miniport's to complete in a bus reset.
             port.offence("RS-04", "completed although hw_start_io was never called for it", request)
 

@@ -192,19 +192,18 @@ class ScsiPort(PortBase):
         self.busy_with = request
         self.ledger.issue(request)
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
-        self.callback, self.irql, self.current, self.charged = START_IO, DIRQL, request, 0
+        self.callback, self.irql = START_IO, DIRQL
         returned: object = True
         try:
             returned = self.edge.hw_start_io(request.handed)
         except Exception as error:
             self.crashed(error, request)
             errors.start_io_failed(self, request)
-        finally:
-            if self.charged:
-                self.leave(START_IO, DIRQL)
-            if not self.info.bus_interrupt_level:
-                self._check_polled(request)
-            self.callback, self.irql, self.current = NO_CALLBACK, PASSIVE_LEVEL, None
+        if self.unsettled:
+            self.leave(START_IO, DIRQL, request)
+        if not self.info.bus_interrupt_level:
+            self._check_polled(request)
+        self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL
         if returned is not True:
             self._start_io_returned(request, returned)
 

@@ -373,24 +373,23 @@ class StorPort(PortBase):
         if self.extended:
             request.handed = StorageRequestBlock(request, self.offence_of)
         self.ledger.issue(request)
-        outer, irql, current, charged = self.callback, self.irql, self.current, self.charged
-        self.callback, self.irql, self.current, self.charged = BUILD_IO, DISPATCH_LEVEL, request, 0
+        outer, irql = self.callback, self.irql
+        self.callback, self.irql = BUILD_IO, DISPATCH_LEVEL
         built = False
         try:
             built = self.edge.hw_build_io(request.handed)
         except Exception as error:
             self._crashed_with(error, request)
-        finally:
-            if self.charged or self.locks.held or self.irql != DISPATCH_LEVEL:
-                self.leave(BUILD_IO, DISPATCH_LEVEL)
-            self.callback, self.irql, self.current, self.charged = outer, irql, current, charged
+        if self.unsettled:
+            self.leave(BUILD_IO, DISPATCH_LEVEL, request)
+        self.callback, self.irql = outer, irql
         if not built:
             request.stage = REFUSED
         elif request.state == ISSUED:  # ST-05: complete already although TRUE was returned: never started
             if (unit.gates | self.gates) & HOLDING:
                 self._hold_built(request)
-            elif self.in_start_io >= self.locks.table.channels and not self.info.virtual_device:
-                self._hold_built(request)  # ST-11: another processor is in StartIo, and no channel is free
+            elif self.nested and self.no_channel_free():
+                self._hold_built(request)
                 self.wake()
             else:
                 self._start_io(request)
@@ -399,20 +398,17 @@ class StorPort(PortBase):
         """ST-06 to ST-08, ST-11."""
         request.stage = STARTED
         entered = self._start_irql
-        outer, irql, current, charged = self.callback, self.irql, self.current, self.charged
-        self.callback, self.irql, self.current, self.charged = START_IO, entered, request, 0
-        self.in_start_io += 1
+        outer, irql = self.callback, self.irql
+        self.callback, self.irql = START_IO, entered
         try:
             if not self.edge.hw_start_io(request.handed) and request.state == ISSUED:
                 # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
                 self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
         except Exception as error:
             self._crashed_with(error, request)
-        finally:
-            self.in_start_io -= 1
-            if self.charged or self.locks.held or self.irql != entered:
-                self.leave(START_IO, entered)
-            self.callback, self.irql, self.current, self.charged = outer, irql, current, charged
+        if self.unsettled:
+            self.leave(START_IO, entered, request)
+        self.callback, self.irql = outer, irql
 
     def _hold_built(self, request: Request) -> None:
         """QD-07: BuildIo itself made the miniport pause; the started half waits. Resets go through."""
@@ -444,10 +440,10 @@ class StorPort(PortBase):
         if request.state == ISSUED and not any(task.owner is request.handed for task in self.chip.active):
             self.take_back(request, SRB_STATUS_INTERNAL_ERROR)
 
-    def leave(self, callback: int, irql: int) -> None:
+    def leave(self, callback: int, irql: int, request: Request | None) -> None:
         """IN-03, LK-03, LK-05."""
-        super().leave(callback, irql)
-        self.locks.leave(callback, irql)
+        super().leave(callback, irql, request)
+        self.locks.leave(callback, irql, request)
 
     # -- other processors ----------------------------------------------------------------------------------------
 
@@ -462,11 +458,14 @@ class StorPort(PortBase):
         self.service_calls += 1
         if self.service_calls % every:
             return
+        outer = self.callback
         self.nested += 1
-        locks = self.locks.swap([], [])
+        self.in_start_io += outer == START_IO
+        locks, charged, unsettled = self.locks.swap([], []), self.charged, self.unsettled
+        self.charged, self.unsettled = 0, False
         try:
             # ST-10: in full duplex the interrupt may come in the middle of StartIo; BuildIo holds no lock at all.
-            if self.interrupt_pending and not (self.callback == START_IO and self.locks.table.half_duplex):
+            if self.interrupt_pending and not (outer == START_IO and self.locks.table.half_duplex):
                 self.count("interrupts beside a start-I/O")
                 self.interrupt()
             # ST-04, ST-11: another request may be built, and started if the StartIo lock is not taken.
@@ -478,7 +477,13 @@ class StorPort(PortBase):
                     break
         finally:
             self.locks.swap(*locks)
+            self.charged, self.unsettled = charged, unsettled
+            self.in_start_io -= outer == START_IO
             self.nested -= 1
+
+    def no_channel_free(self) -> bool:
+        """ST-11: other processors are in StartIo, as many as may be."""
+        return self.in_start_io >= self.locks.table.channels and not self.info.virtual_device
 
     def nested_call(self, callback: int, routine: Callable[..., bool], *arguments: Any) -> bool:
         """A callback inside a callback, on the same processor (StorPortSynchronizeAccess)."""
@@ -504,15 +509,19 @@ class StorPort(PortBase):
 
     def dpc(self) -> None:
         self.dpc_pending = False
-        # PF-04: the miniport's DPCs run as soon as the processor is below DIRQL again.
-        for _ in range(len(self.dpcs)):
-            dpc, argument1, argument2 = self.dpcs.popleft()
-            dpc.queued = False
-            self.call(DPC, DISPATCH_LEVEL, None, dpc.routine, dpc, argument1, argument2)
+        if self.dpcs:
+            self._run_dpcs()
         if self.ledger.finished:
             self._retire()
         if self.pump_all:
             self._pump_all()
+
+    def _run_dpcs(self) -> None:
+        """PF-04: the miniport's DPCs run as soon as the processor is below DIRQL again."""
+        for _ in range(len(self.dpcs)):
+            dpc, argument1, argument2 = self.dpcs.popleft()
+            dpc.queued = False
+            self.call(DPC, DISPATCH_LEVEL, None, dpc.routine, dpc, argument1, argument2)
 
     def _retire(self) -> None:
         """What came back: out of the counts, gates counted down, another try for what was busy, up with the rest
@@ -520,8 +529,7 @@ class StorPort(PortBase):
         if self.resets.holders:
             self._check_resets()
         finished, had = self.retired()
-        kept: set[Request] = set()  # to be tried again
-        more: dict[StorUnit, None] = {}  # units with requests that wait
+        more: list[StorUnit] = []  # units with requests that wait
         for request in had:
             unit = request.unit
             assert isinstance(unit, StorUnit)
@@ -529,13 +537,11 @@ class StorPort(PortBase):
                 self.flow.completed(unit)
             if request.srb.srb_status != SRB_STATUS_SUCCESS:
                 if self._came_back_busy(request):
-                    kept.add(request)
+                    finished.remove(request)
                 else:
                     self._failed(request, unit)
-            if unit.queue:
-                more[unit] = None
-        if kept:
-            finished = [request for request in finished if request not in kept]
+            if unit.queue and unit not in more:
+                more.append(unit)
         if finished:
             self.complete_up(finished)
         for unit in more:

@@ -27,6 +27,7 @@ from hba.port.context import (
     TIMER,
     UNIT_CONTROL,
 )
+from hba.port.request import Request
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
@@ -146,6 +147,7 @@ class Locks:
 
     def _take(self, handle: LockHandle) -> None:
         port = self.port
+        port.unsettled = True
         self._irqls.append(port.irql)
         self.held.append(handle)
         port.irql = max(port.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
@@ -186,6 +188,7 @@ class Locks:
             self.port.offence("LK-05", f"KeRaiseIrql to {irql}, which is below the current {old}")
             return old
         self.port.irql = irql
+        self.port.unsettled = True
         return old
 
     def lower_irql(self, irql: int) -> None:
@@ -193,19 +196,20 @@ class Locks:
             self.port.offence("LK-05", f"KeLowerIrql to {irql}, which is above the current {self.port.irql}")
             return
         self.port.irql = irql
+        self.port.unsettled = True
 
-    def leave(self, callback: int, irql: int) -> None:
+    def leave(self, callback: int, irql: int, request: Request | None) -> None:
         """A callback that was entered at `irql` has returned: LK-03, LK-05."""
         port = self.port
         for handle in reversed(self.held):
             handle.held = False
-            port.finding("LK-03", f"{CALLBACK_NAMES[callback]} returned holding {name_of(handle.lock)}", port.current)
+            port.finding("LK-03", f"{CALLBACK_NAMES[callback]} returned holding {name_of(handle.lock)}", request)
         if not self.held and port.irql != irql:
             port.finding(
                 "LK-05",
                 f"{CALLBACK_NAMES[callback]} entered at {IRQL_NAMES.get(irql, irql)} returned at "
                 f"{IRQL_NAMES.get(port.irql, port.irql)}",
-                port.current,
+                request,
             )
         self.held.clear()
         self._irqls.clear()

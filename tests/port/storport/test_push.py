@@ -281,7 +281,7 @@ def test_ST_11_start_ios_overlap_up_to_the_channels(make_rig: MakeRig, channels:
     depths: list[int] = []
 
     def start(srb: Srb) -> bool:
-        depths.append(rig.port.in_start_io)
+        depths.append(rig.port.in_start_io + 1)
         miniport.port.get_scatter_gather_list(srb)
         return True
 
