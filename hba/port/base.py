@@ -125,12 +125,10 @@ class PortBase(Callbacks):
             limits = self.limits
             for request in requests:
                 srb = request.srb
-                unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
-                if unit is not None and self.started:
-                    request.unit = unit
-                elif not self._find_unit(request):
-                    continue
-                if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
+                unit = request.unit = self.units.get(srb.path_id << 16 | srb.target_id << 8 | srb.lun)
+                if (unit is None or not self.started) and not self._find_unit(request):
+                    pass  # answered
+                elif srb.function != SRB_FUNCTION_EXECUTE_SCSI:
                     self.control(request)
                 elif (
                     (data := srb.mdl) is None
@@ -143,8 +141,6 @@ class PortBase(Callbacks):
         finally:
             if together:
                 self.chip.unplug()
-        if self.dpc_pending and not self.running:
-            self.run()
 
     def _find_unit(self, request: Request) -> bool:
         """Q-17: an address the adapter cannot have never reaches the miniport. Units are made when first addressed."""

@@ -372,7 +372,7 @@ class PvscsiAdapter(Adapter):
         plain_flags = _PLAIN.get
         generation = memory.generation
         low, high, window = memory.window()
-        first, taken, room = rings.request_cons, 0, BATCH_BYTES
+        first, taken, room, stop = rings.request_cons, 0, BATCH_BYTES, False
         self.requests += count
         self.outstanding += count
         try:
@@ -415,21 +415,22 @@ class PvscsiAdapter(Adapter):
                         if rings.generation != memory.generation:
                             return srbs
                         continue
-                    elif memory.generation == generation:
-                        low, high, window = memory.window()
+                    else:
+                        # Looking at more memory than the one piece may have let messages in.
+                        stop = rings.generation != memory.generation or self._turn_pieces <= 0
+                        if memory.generation == generation:
+                            low, high, window = memory.window()
                     if watch is not None:
                         rings.request_cons = (first + taken) & MASK32
                         watch.request(srb, found is not None, descriptor)
                     in_flight[context] = srb
                     srbs.append(srb)
-                    if rings.generation != memory.generation:
-                        return srbs
                     if length > LARGE:
                         self._turn_bytes -= length
                         room -= length
                         if room <= 0:
                             return srbs
-                    if self._turn_pieces <= 0:
+                    if stop:
                         return srbs
         except DmaFault as fault:
             self._stop_ring(str(fault))  # those before it are taken
