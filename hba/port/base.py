@@ -396,8 +396,7 @@ class PortBase(Callbacks):
         self.tick()
         if self.chip.asserted and self.chip.interrupts_enabled:
             self.interrupt_pending = True  # left alone after a storm: another try each second
-        if self.findings_wanted():
-            self.report_stuck()
+        self.report_stuck()
         self.run()
         if self.needs_tick():
             self.arm_tick()

@@ -95,14 +95,15 @@ class Callbacks(PortDriver):
     def crashed(self, error: Exception, request: Request | None) -> None:
         """A callback raised: contained, reported, counted. The caller decides what becomes of the request."""
         self.count("miniport exceptions")
-        if isinstance(error, RuleViolation) or (isinstance(error, ForbiddenAccess) and self.findings_wanted()):
+        if isinstance(error, RuleViolation):
             return  # the finding is there already; the exception only ended the callback
         where = raised_at(error.__traceback__)
         crash = f"{CALLBACK_NAMES[self.callback]} raised {type(error).__name__}: {error}"
         if crash not in self.last_crash:  # a miniport that crashes on every request says so once
             log.error("the miniport's %s (%s)", crash, where)
         self.last_crash = f"{crash} ({where})"
-        self.finding("BC-01", crash, request, where=where)
+        if not isinstance(error, ForbiddenAccess):  # which has a rule of its own
+            self.finding("BC-01", crash, request, where=where)
 
     def end_watch(self, callback: int) -> None:
         """IN-03: how long the callback took, which is what its stalls say.
@@ -153,9 +154,6 @@ class Callbacks(PortDriver):
         for watcher in self.watchers:
             raised = watcher.finding(rule, message, request, where, severity, details) or raised
         return raised
-
-    def findings_wanted(self) -> bool:
-        return any(watcher.wants_findings() for watcher in self.watchers)
 
     def offence(self, rule: str, message: str, request: Request | None = None, severity: str | None = None) -> None:
         """A finding the miniport commits right now, by a call: with its source line, raised into it when strict."""

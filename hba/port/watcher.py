@@ -90,7 +90,3 @@ class Watcher:
 
     def found(self, rule: str, message: str, request: Request | None) -> None:
         """Another watcher has made a finding of it."""
-
-    def wants_findings(self) -> bool:
-        """Whether `finding` gets anywhere: what is kept waiting only to be reported need not be."""
-        return False

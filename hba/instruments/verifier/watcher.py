@@ -148,6 +148,3 @@ class VerifierWatcher(Watcher):
         for watcher in port.watchers:
             watcher.found(rule, message, request)
         return RuleViolation(found) if verifier.strict and found.severity == "violation" else None
-
-    def wants_findings(self) -> bool:
-        return True

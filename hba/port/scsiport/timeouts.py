@@ -20,12 +20,11 @@ def needs_tick(port: ScsiPort) -> bool:
         assert isinstance(unit, ScsiPortUnit)
         if unit.holds & BUSY_RETRY:
             return True
-        # A stopped queue is watched until the verifier has said so.
-        if port.findings_wanted():
-            if unit.holds & FROZEN and ("Q-09", unit.name) not in port.reported_stuck:
-                return True
-            if unit.holds & LOCKED and ("Q-11", unit.name) not in port.reported_stuck:
-                return True
+        # A stopped queue is watched until it was said that it stands still.
+        if unit.holds & FROZEN and ("Q-09", unit.name) not in port.reported_stuck:
+            return True
+        if unit.holds & LOCKED and ("Q-11", unit.name) not in port.reported_stuck:
+            return True
     return False
 
 
