@@ -1,1 +1,1 @@
-"""The port driver: SCSI Port and Storport behind one interface, their rules and the verifier."""
+"""The port driver: SCSI Port and Storport behind one interface."""

@@ -30,7 +30,7 @@ class PortConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     # Interrupts served in a row with the line still up before it is called a storm and left alone (IN-02).
     interrupt_storm_limit: Positive = 16
     # Every n-th interrupt, call hw_interrupt once more without a cause, as a device sharing the line would (IN-01).
-    # 0: never. Only with the verifier.
+    # 0: never.
     shared_interrupt_every: Count = 0
     # Limits of a single transfer are kept by splitting above the miniport (CF-05, CF-06, MB-14); buffers that miss
     # the alignment mask (CF-07) are copied to an aligned one, or refused.
