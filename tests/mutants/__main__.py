@@ -41,7 +41,7 @@ def accepted() -> dict[str, str]:
 @click.option("--workers", type=int, default=os.cpu_count() or 1, help="Processes at a time.")
 @click.option("--list", "only_list", is_flag=True, help="Only name them.")
 def main(paths: tuple[Path, ...], sample: int | None, seed: int, workers: int, only_list: bool) -> None:
-    """Plant faults in PATHS (default: port, instruments, miniport and adapters) and report those that no test notices."""
+    """Plant faults in PATHS (default: port, instruments, miniport, adapters); report those that no test notices."""
     roots = paths or tuple(map(Path, SOURCES))
     files = (file for root in roots for file in ([root] if root.is_file() else root.rglob("*.py")))
     mutants = everything(files)

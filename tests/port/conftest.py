@@ -9,9 +9,11 @@ from hba.port.scsiport.config import ScsiPortConfig
 from tests.port.fakes import TAGGED, FakeMiniport, Rig
 
 
-@pytest.fixture
-def rig() -> Iterator[Callable[..., Rig]]:
-    """Makes SCSI Port rigs: rig(next="next", instantly=1, options={...}, tagged_queuing=True, ...)."""
+@pytest.fixture(params=[True, False], ids=["traced", "untraced"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rig]]:
+    """Makes SCSI Port rigs: rig(next="next", instantly=1, options={...}, tagged_queuing=True, ...).
+
+    Every test runs with a trace and without one, unless it says `traced` itself."""
     rigs: list[Rig] = []
 
     def make(
@@ -19,7 +21,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
         instantly: int | None = None,
         options: dict[str, Any] | None = None,
         verifier: str = "report",
-        traced: bool = True,
+        traced: bool = request.param,
         overrides: dict[str, str] | None = None,
         tagged: bool = True,
         start: bool = True,

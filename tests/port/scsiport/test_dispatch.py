@@ -78,14 +78,14 @@ def test_SP_03_one_current_packet_the_others_wait_in_the_adapter_queue(rig: Make
 
 
 def test_SP_04_driver_start_io_prepares_then_runs_the_miniport(rig: Make) -> None:
-    r = rig(instantly=SRB_STATUS_SUCCESS)
+    r = rig(instantly=SRB_STATUS_SUCCESS, traced=True)
     r.command()
     kinds = r.kinds("submit", "driver_start_io.enter", "start_io.enter", "start_io.exit", "complete")
     assert kinds == ["submit", "driver_start_io.enter", "start_io.enter", "start_io.exit", "complete"]
 
 
 def test_SP_05_interrupts_wait_until_start_io_has_returned(rig: Make) -> None:
-    r = rig()
+    r = rig(traced=True)
     r.miniport.on_start = lambda srb: r.chip.raise_interrupt()  # the fake asserts that it is not re-entered
     r.command()
     assert r.miniport.log == ["find", "initialize", "start", "isr"]

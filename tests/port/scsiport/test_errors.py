@@ -474,7 +474,7 @@ def test_ER_16_ntstatus(status: int, expected: int) -> None:
 
 
 def test_ER_16_is_in_the_trace(rig: Make) -> None:
-    r = rig(instantly=SRB_STATUS_SELECTION_TIMEOUT)
+    r = rig(traced=True, instantly=SRB_STATUS_SELECTION_TIMEOUT)
     r.command()
     complete = next(event for event in r.trace.events if event.kind == "complete")
     assert str(complete.detail).endswith("STATUS_DEVICE_NOT_CONNECTED")

@@ -11,13 +11,15 @@ from tests.port.storport.rig import Rig
 MakeRig = Callable[..., Rig]
 
 
-@pytest.fixture
-def make_rig() -> Iterator[MakeRig]:
-    """Makes rigs and closes them: make_rig(miniport=None, level="report", trace=False, **StorPortConfig fields)."""
+@pytest.fixture(params=[True, False], ids=["traced", "untraced"])
+def make_rig(request: pytest.FixtureRequest) -> Iterator[MakeRig]:
+    """Makes rigs and closes them: make_rig(miniport=None, level="report", trace=False, **StorPortConfig fields).
+
+    Every test runs with a trace and without one, unless it says `trace` itself."""
     rigs: list[Rig] = []
 
     def make(miniport: Miniport | None = None, **options: Any) -> Rig:
-        rigs.append(Rig(miniport, **options))
+        rigs.append(Rig(miniport, **{"trace": request.param, **options}))
         return rigs[-1]
 
     yield make
