@@ -17,14 +17,15 @@ import pytest
 from tests.mutants.plant import Mutant
 
 PATIENCE = 40.0  # seconds; a fault that makes the tests hang is noticed
-KILLED, SURVIVED, NOT_REACHED = "killed", "survived", "not reached"
+PATIENCE_FOR_ALL = 400.0
+KILLED, SURVIVED = "killed", "survived"
 
 
 class Reach:
     """Which tests run which lines, from one run of all of them under coverage."""
 
     def __init__(self, tests: Sequence[str], sources: Sequence[str], data: Path) -> None:
-        self._tests = tests
+        self.all = tests
         self._sources = sources
         self._data = data
         self._found: dict[tuple[str, int], set[str]] = {}
@@ -49,7 +50,7 @@ class Reach:
             data_file=str(self._data), config_file=str(settings), include=[f"{source}/*" for source in self._sources]
         )
         measured.start()
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not qemu", *self._tests])
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not qemu", *self.all])
         measured.stop()
         measured.save()
         return int(code)
@@ -120,10 +121,22 @@ def _child(mutant: Mutant, tests: Sequence[str]) -> int:
 
 
 def outcomes(mutants: Iterable[Mutant], reach: Reach, workers: int) -> Iterable[tuple[Mutant, str]]:
-    """What became of each, as it becomes known; `workers` at a time."""
-    running: dict[int, tuple[Mutant, float]] = {}
+    """What became of each, as it becomes known; `workers` at a time.
+
+    First the tests that run its lines, which is quick and kills most. What survives, or is run by no test that coverage
+    knows of (it loses some: those of hypothesis, what a fixture starts), meets all tests.
+    """
+    running: dict[int, tuple[Mutant, float, bool]] = {}  # since when, by all tests
     todo = iter(mutants)
     done = False
+
+    def start(mutant: Mutant, tests: Sequence[str], everything: bool) -> None:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            os._exit(_child(mutant, tests))
+        running[child] = mutant, time.monotonic(), everything
+
     while running or not done:
         while not done and len(running) < workers:
             mutant = next(todo, None)
@@ -131,20 +144,18 @@ def outcomes(mutants: Iterable[Mutant], reach: Reach, workers: int) -> Iterable[
                 done = True
                 break
             tests = reach.tests(mutant)
-            if not tests:
-                yield mutant, NOT_REACHED
-                continue
-            child = os.fork()
-            if not child:
-                os.setsid()
-                os._exit(_child(mutant, tests))
-            running[child] = mutant, time.monotonic()
-        for child, (mutant, since) in list(running.items()):
+            start(mutant, tests or reach.all, not tests)
+        for child, (mutant, since, everything) in list(running.items()):
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 del running[child]
-                yield mutant, SURVIVED if os.waitstatus_to_exitcode(status) == 0 else KILLED
-            elif time.monotonic() - since > PATIENCE:
+                if os.waitstatus_to_exitcode(status):
+                    yield mutant, KILLED
+                elif everything:
+                    yield mutant, SURVIVED
+                else:
+                    start(mutant, reach.all, True)
+            elif time.monotonic() - since > (PATIENCE_FOR_ALL if everything else PATIENCE):
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 del running[child]
