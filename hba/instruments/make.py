@@ -10,7 +10,7 @@ from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.loop import EventLoop
 from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
-from hba.port.base import PortBase
+from hba.port.base import AnyPort
 from hba.port.config import PortConfig
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.scsiport.driver import ScsiPort
@@ -30,12 +30,12 @@ def make_port(
     config: PortConfig | None = None,
     verifier: Verifier | None = None,
     trace: Recorder | None = None,
-) -> PortBase:
+) -> AnyPort:
     """A port driver, not started yet. `config` is the model's own struct; None: its defaults.
 
     Raises ValueError for an unknown model and TypeError for the other model's options.
     """
-    port: PortBase
+    port: AnyPort
     if model == "scsiport":
         if config is not None and not isinstance(config, ScsiPortConfig):
             raise TypeError(f"scsiport takes a ScsiPortConfig, not {type(config).__name__}")
@@ -50,7 +50,7 @@ def make_port(
     return port
 
 
-def instrument(port: PortBase, verifier: Verifier | None, trace: Recorder | None) -> None:
+def instrument(port: AnyPort, verifier: Verifier | None, trace: Recorder | None) -> None:
     """Put the instruments at the port's boundaries: before it is started, and once."""
     if verifier is not None and verifier.level != "off":
         if isinstance(port, StorPort):

@@ -32,7 +32,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hba.clock import MS, S, Timer
 from hba.errors import ConfigError
@@ -61,7 +61,7 @@ from hba.port.context import (
 from hba.port.ledger import Ledger
 from hba.port.library import Library
 from hba.port.memory import PortMemory
-from hba.port.request import ISSUED, STATE_NAMES, Request, describe
+from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe
 from hba.port.transfers import TransferLimits, shape
 from hba.port.units import ALL, PortUnit
 from hba.srb import (
@@ -85,15 +85,18 @@ log = logging.getLogger("hba.port")
 CONTROL_TYPES = 5  # HwAdapterControl: MaxControlType
 
 
-class PortBase(Callbacks):
+U = TypeVar("U", bound=PortUnit)
+
+
+class PortBase(Callbacks, Generic[U]):
     """See the module. Attributes are public to the modules of this package only."""
 
     def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: PortConfig) -> None:
         super().__init__(loop, miniport, chip, config)
         self.info = PortConfigurationInformation()
         self.memory = PortMemory(chip)
-        self.units: dict[int, PortUnit] = {}  # by hba.port.units.unit_key
-        self.ledger = Ledger(self.clock, config.default_timeout, self.arm_tick)
+        self.units: dict[int, U] = {}  # by hba.port.units.unit_key
+        self.ledger: Ledger[U] = Ledger(self.clock, config.default_timeout, self.arm_tick)
         self.limits = TransferLimits()
         self.started = False
         self.running = False  # `run` is on the stack
@@ -142,7 +145,7 @@ class PortBase(Callbacks):
             if together:
                 self.chip.unplug()
 
-    def _find_unit(self, request: Request) -> bool:
+    def _find_unit(self, request: RequestOf[U]) -> bool:
         """Q-17: an address the adapter cannot have never reaches the miniport. Units are made when first addressed."""
         srb, info = request.srb, self.info
         if not self.started:
@@ -165,7 +168,7 @@ class PortBase(Callbacks):
         request.unit = self.unit_at(path, target, lun)
         return True
 
-    def unit_at(self, path: int, target: int, lun: int) -> PortUnit:
+    def unit_at(self, path: int, target: int, lun: int) -> U:
         """The unit with a valid address; made on first use."""
         key = path << 16 | target << 8 | lun
         unit = self.units.get(key)
@@ -175,7 +178,7 @@ class PortBase(Callbacks):
                 unit.extension = UnitExtension()
         return unit
 
-    def own_request(self, srb: Srb, unit: PortUnit | None, what: str) -> Request:
+    def own_request(self, srb: Srb, unit: U | None, what: str) -> RequestOf[U]:
         """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
         (request,) = self.ledger.admit((srb,))
         request.unit = unit
@@ -183,13 +186,13 @@ class PortBase(Callbacks):
             watcher.submitted((request,), what)
         return request
 
-    def answer(self, request: Request, srb_status: int) -> None:
+    def answer(self, request: RequestOf[U], srb_status: int) -> None:
         """The port completes a request itself; it goes up in the next DPC."""
         request.srb.srb_status = srb_status
         self.ledger.notify(request)
         self.dpc_pending = True
 
-    def complete_up(self, requests: Sequence[Request]) -> None:
+    def complete_up(self, requests: Sequence[RequestOf[U]]) -> None:
         """Hand finished requests to who made them, in order; only from `dpc` or when nothing of the miniport runs."""
         for watcher in self.watchers:
             watcher.completed(requests)
@@ -206,7 +209,7 @@ class PortBase(Callbacks):
             if srb.completion is not None:
                 srb.completion(srb)
 
-    def outcome(self, request: Request) -> str:
+    def outcome(self, request: RequestOf[U]) -> str:
         """For the trace: how the request ended."""
         return describe(request.srb)
 
@@ -215,7 +218,7 @@ class PortBase(Callbacks):
     def returned(self, srb: Any) -> None:
         """notification(RequestComplete, srb): the port owns it again; it goes up in the DPC."""
         try:
-            request: Request | None = srb._port
+            request: RequestOf[U] | None = srb._port
         except AttributeError:
             request = None
         for watcher in self.watchers:
@@ -237,7 +240,7 @@ class PortBase(Callbacks):
         if self.callback == NO_CALLBACK:
             self.run_later()
 
-    def set_right(self, request: Request) -> None:
+    def set_right(self, request: RequestOf[U]) -> None:
         """What the port must not pass on: its own bit (Q-13), no status at all (OW-03), more data or sense data than
         there was room for (OW-06)."""
         srb = request.srb
@@ -251,7 +254,7 @@ class PortBase(Callbacks):
         if srb.sense_info_buffer_length > request.sense_at_issue:
             srb.sense_info_buffer_length = request.sense_at_issue
 
-    def take_back(self, request: Request, srb_status: int) -> None:
+    def take_back(self, request: RequestOf[U], srb_status: int) -> None:
         """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
         request.srb.srb_status = srb_status
         for watcher in self.watchers:
@@ -264,7 +267,7 @@ class PortBase(Callbacks):
         if self.callback == NO_CALLBACK and not self.running:
             self.loop.call_soon(self.run)
 
-    def retired(self) -> tuple[list[Request], list[Request]]:
+    def retired(self) -> tuple[list[RequestOf[U]], list[RequestOf[U]]]:
         """What has ended since the last time, and which of it the miniport has had. Out of the counts."""
         finished, had = self.ledger.retire()
         for watcher in self.watchers:
@@ -276,12 +279,12 @@ class PortBase(Callbacks):
         if not isinstance(srb, Srb):
             self.offence(rule, f"{srb!r} is no SRB")
             return
-        request: Request | None = srb._port
+        request: RequestOf[U] | None = srb._port
         state = "not the port's" if request is None else STATE_NAMES[request.state]
         self.count("double completions" if rule == "OW-02" else "stale SRBs")
         self.offence(rule, f"{self.doing()} an SRB the miniport does not own ({state})", request)
 
-    def matching(self, path: int, target: int, lun: int) -> list[Request]:
+    def matching(self, path: int, target: int, lun: int) -> list[RequestOf[U]]:
         """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
         return [
             request
@@ -405,7 +408,7 @@ class PortBase(Callbacks):
         """Whether the tick has to go on."""
         return self.ledger.outstanding > 0
 
-    def expired_units(self) -> list[PortUnit]:
+    def expired_units(self) -> list[U]:
         """Units whose oldest request is overdue by now: one second is taken off each running time-out (ER-09)."""
         expired = []
         for unit in self.units.values():
@@ -557,7 +560,7 @@ class PortBase(Callbacks):
             "units": [self.unit_snapshot(unit, now) for unit in self.units.values()],
         }
 
-    def unit_snapshot(self, unit: PortUnit, now: int) -> dict[str, object]:
+    def unit_snapshot(self, unit: U, now: int) -> dict[str, object]:
         return {
             "address": unit.name,
             "locked": unit.locked_at is not None,
@@ -567,7 +570,7 @@ class PortBase(Callbacks):
             "timeout_left": unit.timeout_left,
         }
 
-    def request_snapshot(self, request: Request, now: int) -> dict[str, object]:
+    def request_snapshot(self, request: RequestOf[U], now: int) -> dict[str, object]:
         srb = request.srb
         return {
             "number": request.number,
@@ -595,13 +598,13 @@ class PortBase(Callbacks):
     def configured(self, info: PortConfigurationInformation) -> None: ...
 
     @abstractmethod
-    def new_unit(self, path: int, target: int, lun: int) -> PortUnit: ...
+    def new_unit(self, path: int, target: int, lun: int) -> U: ...
 
     @abstractmethod
-    def enqueue(self, request: Request) -> None: ...
+    def enqueue(self, request: RequestOf[U]) -> None: ...
 
     @abstractmethod
-    def control(self, request: Request) -> None: ...
+    def control(self, request: RequestOf[U]) -> None: ...
 
     @abstractmethod
     def dpc(self) -> None: ...
@@ -617,7 +620,7 @@ class PortBase(Callbacks):
     def tick(self) -> None: ...
 
     @abstractmethod
-    def drop_queues(self) -> list[Request]:
+    def drop_queues(self) -> list[RequestOf[U]]:
         """For an adapter reset or stop: forget all holds, freezes, locks and timers; what was queued."""
 
     @abstractmethod
@@ -630,3 +633,6 @@ class PortBase(Callbacks):
 
 class UnitExtension:
     """A logical unit extension: the miniport's attributes, zeroed by the port (so: none)."""
+
+
+AnyPort = PortBase[Any]  # of whatever model

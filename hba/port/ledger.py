@@ -8,14 +8,17 @@ A request the port answers itself goes from QUEUED to NOTIFIED. Whoever wants to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from hba.clock import Clock
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, Request
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, RequestOf
 from hba.port.units import PortUnit
 from hba.srb import SRB_STATUS_PENDING, SRB_STATUS_QUEUE_FROZEN, Srb
 
+U = TypeVar("U", bound=PortUnit)
 
-class Ledger:
+
+class Ledger(Generic[U]):
     """One port's requests.
 
     `numbers`      requests so far; the trace calls each by its number.
@@ -30,23 +33,24 @@ class Ledger:
         self.watched = False  # it is
         self.numbers = 0
         self.outstanding = 0
-        self.finished: list[Request] = []
+        self.finished: list[RequestOf[U]] = []
 
-    def admit(self, srbs: Sequence[Srb]) -> list[Request]:
+    def admit(self, srbs: Sequence[Srb]) -> list[RequestOf[U]]:
         """The port has got these SRBs. Which unit each is for is found when its turn comes."""
-        requests: list[Request] = []
+        requests: list[RequestOf[U]] = []
         number = self.numbers
         for srb in srbs:
-            request = srb._port = Request(srb)
+            request: RequestOf[U] = RequestOf(srb)
+            srb._port = request
             request.number = number = number + 1
             requests.append(request)
         self.numbers = number
         return requests
 
-    def again(self, request: Request) -> Request:
+    def again(self, request: RequestOf[U]) -> RequestOf[U]:
         """ER-06, ST-13: the record of another try of the same SRB. The old one stays dead, and who holds it with it."""
         srb = request.srb
-        fresh = Request(srb)
+        fresh: RequestOf[U] = RequestOf(srb)
         fresh.unit = request.unit
         fresh.number = request.number
         fresh.retries = request.retries + 1
@@ -60,7 +64,7 @@ class Ledger:
         srb.data_transfer_length = request.length_at_issue
         return fresh
 
-    def issue(self, request: Request) -> None:
+    def issue(self, request: RequestOf[U]) -> None:
         """The miniport is about to get it."""
         unit = request.unit
         assert unit is not None
@@ -79,16 +83,16 @@ class Ledger:
             self.watched = True
             self._watch()
 
-    def notify(self, request: Request) -> None:
+    def notify(self, request: RequestOf[U]) -> None:
         """It is the port's again, and goes up in the next DPC."""
         request.state = NOTIFIED
         self.finished.append(request)
 
-    def retire(self) -> tuple[list[Request], list[Request]]:
+    def retire(self) -> tuple[list[RequestOf[U]], list[RequestOf[U]]]:
         """What has ended since the last time, in that order, and which of it the miniport has had: the others were
         answered by the port. None of it counts as outstanding any more."""
         finished, self.finished = self.finished, []
-        had: list[Request] = []
+        had: list[RequestOf[U]] = []
         touched: PortUnit | None = None
         for request in finished:
             unit = request.unit
@@ -114,7 +118,7 @@ class Ledger:
             break
         unit.timeout_left = timeout
 
-    def complete(self, requests: Sequence[Request]) -> list[Srb]:
+    def complete(self, requests: Sequence[RequestOf[U]]) -> list[Srb]:
         """They go up; their SRBs. Nothing the miniport had of them is valid any more (OW-08), and no cycle of
         references is left for the collector."""
         srbs: list[Srb] = []

@@ -10,13 +10,13 @@ from hba.port.request import ISSUED, Request
 from hba.srb import Srb
 
 if TYPE_CHECKING:
-    from hba.port.base import PortBase
+    from hba.port.base import AnyPort
 
 
 class Library:
     """The part of ScsiPort*/StorPort* whose rules are the same; each model's library adds its own."""
 
-    def __init__(self, port: PortBase, address_rule: str) -> None:
+    def __init__(self, port: AnyPort, address_rule: str) -> None:
         self._common = port
         self._address_rule = address_rule  # CF-04 or MB-12
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hba.clock import S
 from hba.srb import Srb
@@ -18,8 +18,13 @@ COMPLETED = 3  # it went up: `srb.completion` was called, or is being called
 STATE_NAMES = ("QUEUED", "ISSUED", "NOTIFIED", "COMPLETED")
 
 
-class Request:
-    """One trip of an SRB through the port. Defaults are class attributes, so making one is cheap."""
+U = TypeVar("U", bound="PortUnit", covariant=True)
+
+
+class RequestOf(Generic[U]):
+    """One trip of an SRB through the port, to a unit of the model's kind.
+
+    Defaults are class attributes, so making one is cheap."""
 
     state = QUEUED
     number = 0  # SRBs in the order the port got them, from 1; what the trace calls it
@@ -37,7 +42,7 @@ class Request:
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
     history: list[tuple[int, str, object]] | None = None  # (ns, what happened, detail)
 
-    unit: PortUnit | None = None  # where it is for; None: not known yet, or no address at all
+    unit: U | None = None  # where it is for; None: not known yet, or no address at all
 
     def __init__(self, srb: Srb) -> None:
         self.srb = srb
@@ -52,6 +57,9 @@ class Request:
         return tuple(
             f"{time / S:.6f} {what}" + (f" {detail}" if detail is not None else "") for time, what, detail in events
         )
+
+
+Request = RequestOf["PortUnit"]  # of whatever model
 
 
 def describe(srb: Srb) -> str:

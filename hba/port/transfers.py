@@ -26,7 +26,7 @@ from hba.srb import (
 )
 
 if TYPE_CHECKING:
-    from hba.port.base import PortBase
+    from hba.port.base import AnyPort
 
 NO_LIMIT = SP_UNINITIALIZED
 
@@ -72,7 +72,7 @@ class TransferLimits:
         return not mask or not any(address & mask for address, _ in data.segments)
 
 
-def shape(port: PortBase, request: Request) -> bool:
+def shape(port: AnyPort, request: Request) -> bool:
     """True: the request was taken apart, copied or refused here. False: it is fine as it is."""
     limits = port.limits
     data = request.srb.mdl
@@ -175,7 +175,7 @@ def _views(data: DmaBuffer, cuts: list[tuple[list[Segment], int]]) -> Iterator[D
 class _Train:
     """One request carried as several, strictly one after the other; the first that fails ends it."""
 
-    def __init__(self, port: PortBase, request: Request, data: DmaBuffer, copy_back_to: DmaBuffer | None) -> None:
+    def __init__(self, port: AnyPort, request: Request, data: DmaBuffer, copy_back_to: DmaBuffer | None) -> None:
         self.port = port
         self.request = request
         self.data = data

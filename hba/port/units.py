@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from hba.port.request import Request
+from hba.port.request import RequestOf
 
 ALL = 0xFF  # LUN (and target, path) value that means "all" (OW-10, ER-15)
 
@@ -29,7 +29,7 @@ class PortUnit:
         self.path = path
         self.target = target
         self.lun = lun
-        self.active: dict[Request, None] = {}  # what the miniport owns, oldest first
+        self.active: dict[RequestOf[Self], None] = {}  # what the miniport owns, oldest first
         self.timeout_left = -1  # ticks until the oldest active request is overdue (ER-09); -1: nothing outstanding
         self.locked_at: int | None = None
         self.lock_owner: Any = None

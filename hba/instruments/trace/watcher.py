@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hba.miniport.services import NEXT_LU_REQUEST, NOTIFICATION_NAMES
-from hba.port.base import PortBase
+from hba.port.base import AnyPort
 from hba.port.context import CALLBACK_NAMES
 from hba.port.request import Request, describe
 from hba.port.watcher import Watcher
@@ -14,7 +14,7 @@ from hba.trace.recorder import Recorder
 
 
 class TraceWatcher(Watcher):
-    def __init__(self, port: PortBase, trace: Recorder) -> None:
+    def __init__(self, port: AnyPort, trace: Recorder) -> None:
         self._port = port
         self._add = trace.add
 

@@ -8,7 +8,7 @@ from hba import srb as s
 from hba.port.request import Request
 
 if TYPE_CHECKING:
-    from hba.port.base import PortBase
+    from hba.port.base import AnyPort
 
 # ER-02: always logged. (BUSY only when hardware caused it, which the port cannot know.)
 LOGGED = {
@@ -21,7 +21,7 @@ LOGGED = {
 READ_WRITE = frozenset({0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA})
 
 
-def completion(port: PortBase, request: Request) -> None:
+def completion(port: AnyPort, request: Request) -> None:
     """Judge the SRB as the miniport left it. What must not go up, the port sets right afterwards."""
     srb = request.srb
     srb_status = srb.srb_status
@@ -50,7 +50,7 @@ def completion(port: PortBase, request: Request) -> None:
         port.offence("ER-02", f"a {logged} was completed without ScsiPortLogError", request)
 
 
-def _status(port: PortBase, request: Request, base: int) -> None:
+def _status(port: AnyPort, request: Request, base: int) -> None:
     srb = request.srb
     scsi_status = srb.scsi_status
     if base == s.SRB_STATUS_SUCCESS:
@@ -60,7 +60,7 @@ def _status(port: PortBase, request: Request, base: int) -> None:
         port.offence("ER-01", "SRB_STATUS_ERROR with ScsiStatus GOOD: no status says what went wrong", request)
 
 
-def _length(port: PortBase, request: Request, base: int) -> None:
+def _length(port: AnyPort, request: Request, base: int) -> None:
     srb = request.srb
     asked, said = request.length_at_issue, srb.data_transfer_length
     if said > asked:
@@ -87,7 +87,7 @@ def _length(port: PortBase, request: Request, base: int) -> None:
         )
 
 
-def _sense(port: PortBase, request: Request, srb_status: int) -> None:
+def _sense(port: AnyPort, request: Request, srb_status: int) -> None:
     srb, info = request.srb, port.info
     if srb_status & s.SRB_STATUS_MASK == s.SRB_STATUS_REQUEST_SENSE_FAILED and not info.auto_request_sense:
         port.offence("ER-04", "REQUEST_SENSE_FAILED from a miniport without AutoRequestSense", request)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from hba.dma import Segment
-from hba.port.base import PortBase
+from hba.port.base import AnyPort
 from hba.port.request import ISSUED, Request
 
 
@@ -15,7 +15,7 @@ class ScatterGatherList(Sequence[Segment]):
 
     __slots__ = ("_elements", "_port", "_request")
 
-    def __init__(self, request: Request, elements: Sequence[Segment], port: PortBase) -> None:
+    def __init__(self, request: Request, elements: Sequence[Segment], port: AnyPort) -> None:
         self._elements = elements
         self._request = request
         self._port = port

@@ -11,7 +11,7 @@ from hba.instruments.verifier.guard import GuardedSrb, GuardPolicy
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.services import REQUEST_COMPLETE
 from hba.miniport.windows import DmaWindows
-from hba.port.base import PortBase
+from hba.port.base import AnyPort
 from hba.port.context import CALLBACK_NAMES, IRQL_NAMES, LEGAL, MISPLACED_RULE, NO_CALLBACK
 from hba.port.request import Request, describe
 from hba.port.watcher import Watcher
@@ -26,7 +26,7 @@ COMPLETES_HERE = LEGAL[REQUEST_COMPLETE] | {NO_CALLBACK}
 class VerifierWatcher(Watcher):
     """What both models have. One adapter's."""
 
-    def __init__(self, port: PortBase, verifier: Verifier) -> None:
+    def __init__(self, port: AnyPort, verifier: Verifier) -> None:
         self.port = port
         self.verifier = verifier
         self.now = port.clock.now

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hba.port.request import ISSUED, QUEUED, Request
+from hba.port.request import ISSUED, QUEUED
 from hba.port.scsiport import freezing, resets
-from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortUnit
+from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
@@ -35,16 +35,16 @@ from hba.srb import (
 if TYPE_CHECKING:
     from hba.port.scsiport.driver import ScsiPort
 
-BYPASS = 2  # Request.stage, see the driver
+BYPASS = 2  # ScsiPortRequest.stage, see the driver
 
 # Requests about other requests: they take no tag and wait for nothing on their unit.
 ABOUT_OTHERS = frozenset({SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_BUS})
 
 
-def control(port: ScsiPort, request: Request) -> None:
+def control(port: ScsiPort, request: ScsiPortRequest) -> None:
     """One function from above. Unknown ones are completed, not dropped (ER-17)."""
     unit = request.unit
-    assert isinstance(unit, ScsiPortUnit)
+    assert unit is not None
     handler = _HANDLERS.get(request.srb.function)
     if handler is None:
         port.answer(request, SRB_STATUS_INVALID_REQUEST)
@@ -52,7 +52,7 @@ def control(port: ScsiPort, request: Request) -> None:
         handler(port, request, unit)
 
 
-def bypass(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
+def bypass(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """Q-07, Q-11: a request with a bypass flag goes straight to the adapter queue. False: it has to queue up."""
     flags = request.srb.srb_flags
     holds = unit.holds
@@ -73,10 +73,10 @@ def bypass(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
     return True
 
 
-def answered_here(port: ScsiPort, request: Request) -> bool:
+def answered_here(port: ScsiPort, request: ScsiPortRequest) -> bool:
     """Functions that pass through the queues but end at the port. Called when their turn has come."""
     srb, unit = request.srb, request.unit
-    assert isinstance(unit, ScsiPortUnit)
+    assert unit is not None
     if srb.function == SRB_FUNCTION_POWER:
         # Q-12. Power goes to the adapter as a whole (hw_adapter_control), not to the unit.
         port.answer(request, SRB_STATUS_SUCCESS)
@@ -92,11 +92,11 @@ def answered_here(port: ScsiPort, request: Request) -> bool:
     return False
 
 
-def live_request(srb: Srb | None) -> Request | None:
+def live_request(srb: Srb | None) -> ScsiPortRequest | None:
     """What the port has for an SRB: of a split transfer the part that is under way."""
     if srb is None:
         return None
-    request: Request | None = srb._port
+    request: ScsiPortRequest | None = srb._port
     while request is not None and request.child is not None:
         request = request.child._port
     return request
@@ -105,12 +105,12 @@ def live_request(srb: Srb | None) -> Request | None:
 # -- release and flush ------------------------------------------------------------------------------------------
 
 
-def _release_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _release_queue(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     freezing.unfreeze(port, unit, f"by #{request.number}")
     port.answer(request, SRB_STATUS_SUCCESS)
 
 
-def _flush_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _flush_queue(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-10: what is queued ends with REQUEST_FLUSHED, and the queue is released. Not for an unfrozen queue."""
     if not unit.holds & FROZEN:
         port.finding("Q-10", f"FLUSH_QUEUE although the queue of {unit.name} is not frozen", request)
@@ -143,7 +143,7 @@ def _flush(port: ScsiPort, unit: ScsiPortUnit) -> None:
 # -- lock -------------------------------------------------------------------------------------------------------
 
 
-def _lock_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _lock_queue(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-11: on request from above nothing but BYPASS_LOCKED_QUEUE requests is started."""
     unit.holds |= LOCKED
     if unit.locked_at is None:
@@ -154,7 +154,7 @@ def _lock_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
     port.answer(request, SRB_STATUS_SUCCESS)
 
 
-def _unlock_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _unlock_queue(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     if unit.holds & LOCKED and not request.srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
         # Q-11: it waits in the queue it was meant to unlock.
         port.finding("Q-11", f"UNLOCK_QUEUE for {unit.name} without BYPASS_LOCKED_QUEUE waits for itself", request)
@@ -163,7 +163,7 @@ def _unlock_queue(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
     _unlock(port, request, unit)
 
 
-def _unlock(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _unlock(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     unit.holds &= ~LOCKED
     unit.locked_at = None
     unit.lock_owner = None
@@ -176,11 +176,11 @@ def _unlock(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
 # -- for the miniport -------------------------------------------------------------------------------------------
 
 
-def _queued(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _queued(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     port.enqueue(request)
 
 
-def _flush_or_shutdown(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _flush_or_shutdown(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-16: only a miniport that caches data sees these."""
     if port.info.caches_data:
         port.enqueue(request)
@@ -188,7 +188,7 @@ def _flush_or_shutdown(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> 
         port.answer(request, SRB_STATUS_SUCCESS)
 
 
-def _abort_command(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _abort_command(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """ER-08. What the miniport does not have yet is aborted here."""
     victim = live_request(request.srb.next_srb)
     if victim is None or victim.state not in (QUEUED, ISSUED):
@@ -202,16 +202,16 @@ def _abort_command(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None
         ahead(port, request)
 
 
-def _abort_of_nothing(port: ScsiPort, request: Request) -> None:
+def _abort_of_nothing(port: ScsiPort, request: ScsiPortRequest) -> None:
     port.count("aborts of completed requests")
     failed = port.options.abort_of_completed == "abort_failed"
     port.answer(request, SRB_STATUS_ABORT_FAILED if failed else SRB_STATUS_SUCCESS)
 
 
-def dequeue(port: ScsiPort, request: Request) -> None:
+def dequeue(port: ScsiPort, request: ScsiPortRequest) -> None:
     """Take a queued request out of wherever it waits."""
     unit = request.unit
-    assert isinstance(unit, ScsiPortUnit)
+    assert unit is not None
     if unit.queue.remove(request):
         return
     if unit.parked is request:
@@ -228,14 +228,14 @@ def dequeue(port: ScsiPort, request: Request) -> None:
     freezing.restart(port, unit)
 
 
-def ahead(port: ScsiPort, request: Request) -> None:
+def ahead(port: ScsiPort, request: ScsiPortRequest) -> None:
     """To the head of the adapter queue, whatever holds the unit."""
     request.stage = BYPASS
     port.adapter_queue.appendleft(request)
     port.dpc_pending = True
 
 
-def _reset_bus(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _reset_bus(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """ER-10: an SRB RESET_BUS goes through hw_start_io. When that is not possible now, hw_reset_bus is called."""
     path = request.srb.path_id
     if port.options.reset_flushes_queue:
@@ -247,7 +247,7 @@ def _reset_bus(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
         ahead(port, request)
 
 
-def _reset_unit(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def _reset_unit(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """SCSI Port knows no reset of a target or unit: it is a bus reset (section 4 of the catalogue; ER-10)."""
     srb = request.srb
     if port.options.reset_flushes_queue:
@@ -257,13 +257,13 @@ def _reset_unit(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
     port.answer(request, SRB_STATUS_SUCCESS if ok else SRB_STATUS_ERROR)
 
 
-def done(port: ScsiPort, request: Request) -> None:
+def done(port: ScsiPort, request: ScsiPortRequest) -> None:
     """The miniport completed an ABORT_COMMAND or RESET_BUS."""
     if request.srb.function == SRB_FUNCTION_RESET_BUS:
         _reset_bus_done(port, request)
 
 
-def _reset_bus_done(port: ScsiPort, request: Request) -> None:
+def _reset_bus_done(port: ScsiPort, request: ScsiPortRequest) -> None:
     """A RESET_BUS came back from hw_start_io. A miniport that does not do it there has hw_reset_bus."""
     srb = request.srb
     if srb.srb_status == SRB_STATUS_SUCCESS:
@@ -273,7 +273,7 @@ def _reset_bus_done(port: ScsiPort, request: Request) -> None:
         srb.srb_status = SRB_STATUS_SUCCESS if ok else SRB_STATUS_ERROR
 
 
-_HANDLERS: dict[int, Callable[[ScsiPort, Request, ScsiPortUnit], None]] = {
+_HANDLERS: dict[int, Callable[[ScsiPort, ScsiPortRequest, ScsiPortUnit], None]] = {
     SRB_FUNCTION_RELEASE_QUEUE: _release_queue,
     SRB_FUNCTION_FLUSH_QUEUE: _flush_queue,
     SRB_FUNCTION_LOCK_QUEUE: _lock_queue,

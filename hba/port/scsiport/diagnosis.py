@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hba.clock import MS, S
-from hba.port.request import Request
 from hba.port.scsiport.status import ntstatus_name
-from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortUnit
+from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
 
 if TYPE_CHECKING:
     from hba.port.scsiport.driver import ScsiPort
@@ -19,7 +18,6 @@ def stuck(port: ScsiPort) -> list[tuple[str, str, str]]:
     limit = port.options.stuck_after * S
     found: list[tuple[str, str, str]] = []
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         waiting = f"{len(unit.queue)} requests wait"
         if unit.holds & FROZEN and now - unit.frozen_at >= limit:
             found.append(
@@ -94,10 +92,10 @@ def unit_snapshot(port: ScsiPort, unit: ScsiPortUnit, now: int) -> dict[str, obj
     }
 
 
-def outcome(request: Request) -> str:
+def outcome(request: ScsiPortRequest) -> str:
     """ER-16: what the I/O manager would see, for the trace."""
     return ntstatus_name(request.srb.srb_status)
 
 
-def _name(request: Request | None) -> str:
+def _name(request: ScsiPortRequest | None) -> str:
     return f"#{request.number}" if request is not None else "-"

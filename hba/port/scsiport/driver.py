@@ -35,7 +35,7 @@ from hba.miniport.services import (
 from hba.port.base import PortBase
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DIRQL, NO_CALLBACK, PASSIVE_LEVEL, START_IO
-from hba.port.request import ISSUED, Request
+from hba.port.request import ISSUED
 from hba.port.scsiport import (
     configuration,
     control,
@@ -55,6 +55,7 @@ from hba.port.scsiport.unit import (
     NOT_READY,
     PENDING_UNTAGGED,
     QUEUE_FULL,
+    ScsiPortRequest,
     ScsiPortUnit,
 )
 from hba.srb import (
@@ -81,19 +82,19 @@ _MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
 FIXED_SENSE = 18
 
 
-class ScsiPort(PortBase):
+class ScsiPort(PortBase[ScsiPortUnit]):
     model = "scsiport"
     options: ScsiPortConfig
 
     def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: ScsiPortConfig) -> None:
         super().__init__(loop, miniport, chip, config)
-        self.adapter_queue: deque[Request] = deque()
+        self.adapter_queue: deque[ScsiPortRequest] = deque()
         # the slot (SP-02, SP-03)
         self.gate = 0  # why nothing is started: BUSY, DISCONNECT, HOLD, NO_TAG; 0 is READY
-        self.busy_with: Request | None = None  # the one that made it BUSY
+        self.busy_with: ScsiPortRequest | None = None  # the one that made it BUSY
         self.busy_age = 0  # ticks it has been BUSY with that one (ER-09)
         self.busy_seen = 0  # number of the one that was busy at the last tick
-        self.disconnect_owner: Request | None = None  # SP-14: holds the bus until it completes
+        self.disconnect_owner: ScsiPortRequest | None = None  # SP-14: holds the bus until it completes
         self.free_tags: list[int] = []
 
         # what the miniport notified, until the DPC (SP-09)
@@ -118,10 +119,10 @@ class ScsiPort(PortBase):
 
     # == down ======================================================================================================
 
-    def enqueue(self, request: Request) -> None:
+    def enqueue(self, request: ScsiPortRequest) -> None:
         """SP-01, Q-01: into the unit's queue, never refused; on to the adapter at once if nothing is in the way."""
         unit = request.unit
-        assert isinstance(unit, ScsiPortUnit)
+        assert unit is not None
         srb = request.srb
         if srb.srb_flags & _BYPASSING and control.bypass(self, request, unit):
             pass
@@ -148,10 +149,10 @@ class ScsiPort(PortBase):
         while queue and not self.gate:
             self._start_packet(queue.popleft())
 
-    def _start_packet(self, request: Request) -> None:
+    def _start_packet(self, request: ScsiPortRequest) -> None:
         """DriverStartIo (SP-04): prepare the SRB, then run hw_start_io."""
         unit = request.unit
-        assert isinstance(unit, ScsiPortUnit)
+        assert unit is not None
         srb = request.srb
         if unit.holds & ~NOT_READY and not self._may_start(request, unit):
             return
@@ -170,7 +171,7 @@ class ScsiPort(PortBase):
             self.gate |= DISCONNECT  # SP-14
         self._start(request, unit, bool(tagged))
 
-    def _start(self, request: Request, unit: ScsiPortUnit, tagged: bool) -> None:
+    def _start(self, request: ScsiPortRequest, unit: ScsiPortUnit, tagged: bool) -> None:
         """hw_start_io, synchronised with the interrupt (SP-04, SP-05). Every request the miniport ever gets comes by
         here."""
         srb = request.srb
@@ -207,7 +208,7 @@ class ScsiPort(PortBase):
         if returned is not True:
             self._start_io_returned(request, returned)
 
-    def _may_start(self, request: Request, unit: ScsiPortUnit) -> bool:
+    def _may_start(self, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
         """Q-07: what reached the adapter queue before its unit was frozen or locked goes back, in its order."""
         if request.stage == control.BYPASS or not unit.holds & (FROZEN | LOCKED | NEED_SENSE):
             return True
@@ -215,7 +216,7 @@ class ScsiPort(PortBase):
         unit.ready = True
         return False
 
-    def _may_start_tagged(self, request: Request, unit: ScsiPortUnit) -> bool:
+    def _may_start_tagged(self, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
         """Q-14: not beside an untagged one. A tag from the pool; without one the adapter waits for a completion."""
         if unit.untagged is not None:
             unit.pending_untagged.append(request)
@@ -228,7 +229,7 @@ class ScsiPort(PortBase):
         self.adapter_queue.appendleft(request)
         return False
 
-    def _may_start_untagged(self, request: Request, unit: ScsiPortUnit) -> bool:
+    def _may_start_untagged(self, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
         """Q-14: alone on its unit. ABORT_COMMAND and bus resets are about other requests: they do not wait for them."""
         if not unit.active or request.srb.function in control.ABOUT_OTHERS:
             return True
@@ -245,14 +246,14 @@ class ScsiPort(PortBase):
         if options.small_sense_only and srb.sense_info_buffer_length > FIXED_SENSE:
             srb.srb_flags |= SRB_FLAGS_DISABLE_AUTOSENSE  # ER-05
 
-    def _check_polled(self, request: Request) -> None:
+    def _check_polled(self, request: ScsiPortRequest) -> None:
         """IN-07."""
         if request.state == ISSUED and not self.timer.armed and self.timer_latched is None:
             self.finding(
                 "IN-07", "hw_start_io of a polled adapter returned with a request outstanding and no timer", request
             )
 
-    def _start_io_returned(self, request: Request, returned: object) -> None:
+    def _start_io_returned(self, request: ScsiPortRequest, returned: object) -> None:
         """SP-06: only TRUE is right. FALSE is what ReactOS takes for a failure: the request fails, and the slot stays
         taken until the port gives up on it; here it is opened, or a guest would hang on the mistake."""
         self.finding("SP-06", f"hw_start_io returned {returned!r} instead of True", request)
@@ -301,7 +302,7 @@ class ScsiPort(PortBase):
         self.next_latched = True
         if not self.overlap:
             self.offence("SP-11", "NextLuRequest without TaggedQueuing or MultipleRequestPerLu")
-        unit: Any = self.units.get(path << 16 | target << 8 | lun)
+        unit = self.units.get(path << 16 | target << 8 | lun)
         if unit is None:
             return
         if unit.untagged is not None and unit.untagged.state == ISSUED:
@@ -377,16 +378,16 @@ class ScsiPort(PortBase):
                     if request.frozen:
                         self._release_queue_of(request)
 
-    def _release_queue_of(self, request: Request) -> None:
+    def _release_queue_of(self, request: ScsiPortRequest) -> None:
         unit = request.unit
-        assert isinstance(unit, ScsiPortUnit)
+        assert unit is not None
         freezing.unfreeze(self, unit, "released by the port's upper edge (auto_release)")
 
-    def _goes_on(self, request: Request) -> bool:
+    def _goes_on(self, request: ScsiPortRequest) -> bool:
         """What the end of a request means for its unit, and for others. True: it goes up later, because it is tried
         again, or its sense data is fetched first."""
         srb, unit = request.srb, request.unit
-        assert isinstance(unit, ScsiPortUnit)
+        assert unit is not None
         if request.tag:
             self.free_tags.append(request.tag)
             request.tag = 0
@@ -462,7 +463,7 @@ class ScsiPort(PortBase):
         # SP-13: without overlap, one at a time.
         return ScsiPortUnit(path, target, lun, self.options.requests_per_unit if self.overlap else 1)
 
-    def control(self, request: Request) -> None:
+    def control(self, request: ScsiPortRequest) -> None:
         control.control(self, request)
 
     def tick(self) -> None:
@@ -471,7 +472,7 @@ class ScsiPort(PortBase):
     def needs_tick(self) -> bool:
         return timeouts.needs_tick(self)
 
-    def drop_queues(self) -> list[Request]:
+    def drop_queues(self) -> list[ScsiPortRequest]:
         return resets.drop_queues(self)
 
     def stuck(self) -> list[tuple[str, str, str]]:
@@ -480,8 +481,8 @@ class ScsiPort(PortBase):
     def adapter_snapshot(self) -> dict[str, object]:
         return diagnosis.adapter_snapshot(self)
 
-    def outcome(self, request: Request) -> str:
+    def outcome(self, request: ScsiPortRequest) -> str:
         return f"{super().outcome(request)} {diagnosis.outcome(request)}"
 
-    def unit_snapshot(self, unit: Any, now: int) -> dict[str, object]:
+    def unit_snapshot(self, unit: ScsiPortUnit, now: int) -> dict[str, object]:
         return {**super().unit_snapshot(unit, now), **diagnosis.unit_snapshot(self, unit, now)}

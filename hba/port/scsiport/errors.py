@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hba.port.request import ISSUED, Request
+from hba.port.request import ISSUED
 from hba.port.scsiport import freezing, sense
-from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, QUEUE_FULL, ScsiPortUnit
+from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, QUEUE_FULL, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_BUSY,
     SCSISTAT_QUEUE_FULL,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BUSY_SCSI_STATUS = (SCSISTAT_BUSY, SCSISTAT_QUEUE_FULL)
 
 
-def handle(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
+def handle(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """A request came back from the miniport with something else than plain SUCCESS. True: it does not go up now."""
     srb = request.srb
     if srb.function != SRB_FUNCTION_EXECUTE_SCSI or request is unit.sense:
@@ -40,7 +40,7 @@ def handle(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
     return False
 
 
-def _busy(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> bool:
+def _busy(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """ER-06: parked on its unit and retried on the tick; after the last retry frozen and failed. Whether the adapter
     takes other requests meanwhile is the miniport's NextRequest, here as always (ER-07)."""
     srb = request.srb
@@ -81,7 +81,7 @@ def retry_untagged(port: ScsiPort, unit: ScsiPortUnit) -> None:
     port.adapter_queue.extendleft(reversed(waiting))
 
 
-def start_io_failed(port: ScsiPort, request: Request) -> None:
+def start_io_failed(port: ScsiPort, request: ScsiPortRequest) -> None:
     """hw_start_io raised or returned FALSE: the request fails, the slot is opened, the port lives on."""
     if request.state == ISSUED and not any(task.owner is request.handed for task in port.chip.active):
         port.take_back(request, SRB_STATUS_INTERNAL_ERROR)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hba.port.request import Request
-from hba.port.scsiport.unit import FROZEN, ScsiPortUnit
+from hba.port.scsiport.unit import FROZEN, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_CHECK_CONDITION,
     SCSISTAT_COMMAND_TERMINATED,
@@ -36,7 +35,7 @@ FREEZING_SRB_STATUS = {
 }
 
 
-def freeze_for(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
+def freeze_for(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-05, and Q-06: NO_QUEUE_FREEZE suppresses it, for this SRB only."""
     srb = request.srb
     if srb.srb_flags & SRB_FLAGS_NO_QUEUE_FREEZE:
@@ -48,7 +47,7 @@ def freeze_for(port: ScsiPort, request: Request, unit: ScsiPortUnit) -> None:
         freeze(port, request, unit, why)
 
 
-def freeze(port: ScsiPort, request: Request, unit: ScsiPortUnit, why: str) -> None:
+def freeze(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit, why: str) -> None:
     """Q-05: nothing but bypassing requests is started on the unit until it is released."""
     request.frozen = True
     unit.holds |= FROZEN

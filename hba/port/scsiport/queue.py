@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from hba.port.request import Request
+if TYPE_CHECKING:
+    from hba.port.scsiport.unit import ScsiPortRequest
 
 
 class SortedQueue:
@@ -14,22 +16,22 @@ class SortedQueue:
     __slots__ = ("_order", "entries", "last_key")
 
     def __init__(self) -> None:
-        self.entries: list[tuple[int, int, Request]] = []  # (key, order of arrival, request), sorted
+        self.entries: list[tuple[int, int, ScsiPortRequest]] = []  # (key, order of arrival, request), sorted
         self._order = 0
         self.last_key = -1  # of the last request started
 
-    def insert(self, request: Request) -> None:
+    def insert(self, request: ScsiPortRequest) -> None:
         self._order += 1  # unique, so requests themselves are never compared
         insort(self.entries, (request.srb.queue_sort_key, self._order, request))
 
-    def pop(self) -> Request:
+    def pop(self) -> ScsiPortRequest:
         """The next in the sweep; raises IndexError when empty."""
         entries = self.entries
         index = bisect_left(entries, (self.last_key + 1,))
         self.last_key, _, request = entries.pop(index if index < len(entries) else 0)
         return request
 
-    def remove(self, request: Request) -> bool:
+    def remove(self, request: ScsiPortRequest) -> bool:
         """Take one out, wherever it is; False when it is not in here."""
         for index, entry in enumerate(self.entries):
             if entry[2] is request:
@@ -37,7 +39,7 @@ class SortedQueue:
                 return True
         return False
 
-    def drain(self) -> list[Request]:
+    def drain(self) -> list[ScsiPortRequest]:
         """All of them, in key order; the queue is empty afterwards."""
         requests = [request for _, _, request in self.entries]
         self.entries.clear()
@@ -46,5 +48,5 @@ class SortedQueue:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ScsiPortRequest]:
         return (request for _, _, request in self.entries)

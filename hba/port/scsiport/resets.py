@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from hba.clock import S, Timer
 from hba.port.context import DIRQL, NO_CALLBACK, RESET_BUS
-from hba.port.request import ISSUED, Request
-from hba.port.scsiport.unit import ScsiPortUnit
+from hba.port.request import ISSUED
+from hba.port.scsiport.unit import ScsiPortRequest, ScsiPortUnit
 from hba.port.units import ALL
 from hba.srb import SRB_STATUS_BUS_RESET
 
@@ -48,12 +48,12 @@ def flush(port: ScsiPort, path: int, target: int | None = None, lun: int | None 
     for unit in list(port.units.values()):
         if unit.path != path or (target is not None and unit.target != target) or (lun is not None and unit.lun != lun):
             continue
-        assert isinstance(unit, ScsiPortUnit)
+        assert unit is not None
         for request in _waiting(port, unit):
             port.answer(request, SRB_STATUS_BUS_RESET)
 
 
-def _waiting(port: ScsiPort, unit: ScsiPortUnit) -> list[Request]:
+def _waiting(port: ScsiPort, unit: ScsiPortUnit) -> list[ScsiPortRequest]:
     """Take out everything of a unit that the miniport does not have."""
     waiting = unit.queue.drain()
     if unit.parked is not None:
@@ -73,11 +73,10 @@ def _waiting(port: ScsiPort, unit: ScsiPortUnit) -> list[Request]:
     return waiting + mine
 
 
-def drop_queues(port: ScsiPort) -> list[Request]:
+def drop_queues(port: ScsiPort) -> list[ScsiPortRequest]:
     """For an adapter reset: forget everything, return what waited."""
-    waiting: list[Request] = []
+    waiting: list[ScsiPortRequest] = []
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         waiting += _waiting(port, unit)
         if unit.need_sense is not None:
             waiting.append(unit.need_sense)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hba.dma import DmaBuffer
-from hba.port.request import Request
 from hba.port.scsiport import control, freezing
-from hba.port.scsiport.unit import NEED_SENSE, ScsiPortUnit
+from hba.port.scsiport.unit import NEED_SENSE, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_CHECK_CONDITION,
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
@@ -43,7 +42,7 @@ def is_needed(srb: Srb) -> bool:
     )
 
 
-def fetch(port: ScsiPort, failed: Request, unit: ScsiPortUnit) -> bool:
+def fetch(port: ScsiPort, failed: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """Start a REQUEST SENSE for `failed`. False: another one is under way, so its sense data is lost."""
     if unit.need_sense is not None:
         failed.srb.srb_status = SRB_STATUS_REQUEST_SENSE_FAILED

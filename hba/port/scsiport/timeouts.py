@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hba.port.request import ISSUED, QUEUED, Request
+from hba.port.request import ISSUED, QUEUED
 from hba.port.scsiport import control, errors, resets
-from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, LOCKED, ScsiPortUnit
+from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
 from hba.srb import SRB_FUNCTION_ABORT_COMMAND, SRB_STATUS_SUCCESS, Srb
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ def needs_tick(port: ScsiPort) -> bool:
     if port.ledger.outstanding or port.busy:
         return True
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         if unit.holds & BUSY_RETRY:
             return True
         # A stopped queue is watched until it was said that it stands still.
@@ -30,7 +29,6 @@ def needs_tick(port: ScsiPort) -> bool:
 
 def tick(port: ScsiPort) -> None:
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         if unit.holds & BUSY_RETRY:
             errors.retry_busy(port, unit)
     if port.hold.active:
@@ -46,7 +44,6 @@ def tick(port: ScsiPort) -> None:
     for expired in _expired(port):
         _no_completion(port, expired)
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         if unit.abort_left > 0:
             unit.abort_left -= 1
             if unit.abort_left == 0:
@@ -58,7 +55,6 @@ def _expired(port: ScsiPort) -> list[ScsiPortUnit]:
     """ER-09: per unit, the oldest request counts. Counting here keeps the clock out of the requests' way."""
     expired = []
     for unit in port.units.values():
-        assert isinstance(unit, ScsiPortUnit)
         oldest = next(iter(unit.active), None)
         number = oldest.number if oldest is not None else 0  # the object may have become another request meanwhile
         unit.age = unit.age + 1 if number == unit.oldest else 1
@@ -105,7 +101,7 @@ def _no_completion(port: ScsiPort, unit: ScsiPortUnit) -> None:
     control.ahead(port, unit.abort)
 
 
-def _abort_done(port: ScsiPort, unit: ScsiPortUnit, victim: Request, number: int, srb: Srb) -> None:
+def _abort_done(port: ScsiPort, unit: ScsiPortUnit, victim: ScsiPortRequest, number: int, srb: Srb) -> None:
     if unit.abort is None or unit.abort.srb is not srb:
         return  # given up already
     unit.abort = None
@@ -127,6 +123,6 @@ def _abort_failed(port: ScsiPort, unit: ScsiPortUnit, why: str) -> None:
     resets.reset_bus(port, unit.path, f"the abort on {unit.name} {why}")
 
 
-def _timeout(port: ScsiPort, request: Request | None) -> int:
+def _timeout(port: ScsiPort, request: ScsiPortRequest | None) -> int:
     value = request.srb.time_out_value if request is not None else 0
     return value or port.options.default_timeout

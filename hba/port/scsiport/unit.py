@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.port.request import Request
+from hba.port.request import RequestOf
 from hba.port.scsiport.queue import SortedQueue
 from hba.port.units import PortUnit
 
@@ -23,6 +23,9 @@ HOLD_NAMES = {
     NEED_SENSE: "waits for sense data",
     PENDING_UNTAGGED: "tagged and untagged requests wait for each other to end",
 }
+
+
+ScsiPortRequest = RequestOf["ScsiPortUnit"]
 
 
 class ScsiPortUnit(PortUnit):
@@ -51,15 +54,15 @@ class ScsiPortUnit(PortUnit):
         self.holds = 0
         self.oldest = 0  # number of the oldest active one when the tick last came by; 0: there was none
         self.age = 0  # ticks it has been outstanding (ER-09)
-        self.untagged: Request | None = None  # active
+        self.untagged: ScsiPortRequest | None = None  # active
         self.frozen_at = 0  # ns, when FROZEN
         self.frozen_by = ""
-        self.parked: Request | None = None  # BUSY_RETRY
+        self.parked: ScsiPortRequest | None = None  # BUSY_RETRY
         self.sense_memory: tuple[memoryview, int] | None = None  # where REQUEST SENSE puts its data
-        self.need_sense: Request | None = None  # the one that failed with CHECK CONDITION (NEED_SENSE)
-        self.sense: Request | None = None  # the port's REQUEST SENSE
-        self.pending_untagged: list[Request] = []  # must not start beside what is active (PENDING_UNTAGGED)
-        self.abort: Request | None = None  # the port's ABORT_COMMAND for a timed-out request
+        self.need_sense: ScsiPortRequest | None = None  # the one that failed with CHECK CONDITION (NEED_SENSE)
+        self.sense: ScsiPortRequest | None = None  # the port's REQUEST SENSE
+        self.pending_untagged: list[ScsiPortRequest] = []  # must not start beside what is active (PENDING_UNTAGGED)
+        self.abort: ScsiPortRequest | None = None  # the port's ABORT_COMMAND for a timed-out request
         self.abort_left = -1  # ticks until that is overdue
 
     @property

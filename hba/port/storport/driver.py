@@ -58,10 +58,10 @@ from hba.port.storport.units import (
     LOCKED,
     REFUSED,
     STARTED,
+    StorRequest,
     StorUnit,
     gate_names,
 )
-from hba.port.units import PortUnit
 from hba.srb import (
     SCSISTAT_BUSY,
     SCSISTAT_QUEUE_FULL,
@@ -99,7 +99,7 @@ RESETS = (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 PASSED_BACK = (SRB_STATUS_SELECTION_TIMEOUT, SRB_STATUS_NO_DEVICE, SRB_STATUS_INVALID_LUN)
 
 
-class StorPort(PortBase):
+class StorPort(PortBase[StorUnit]):
     """One adapter under Storport."""
 
     model = "storport"
@@ -179,14 +179,14 @@ class StorPort(PortBase):
         return unit
 
     def stor_units(self) -> list[StorUnit]:
-        return [unit for unit in self.units.values() if isinstance(unit, StorUnit)]
+        return list(self.units.values())
 
     # == requests from above ======================================================================================
 
-    def enqueue(self, request: Request) -> None:
+    def enqueue(self, request: StorRequest) -> None:
         """ST-01: to the miniport at once, unless something holds its unit or the adapter."""
         unit = request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         if (
             unit.gates | self.gates
             or unit.queue
@@ -198,7 +198,7 @@ class StorPort(PortBase):
         else:
             self.dispatch(request)
 
-    def _enqueue_carefully(self, request: Request, unit: StorUnit) -> None:
+    def _enqueue_carefully(self, request: StorRequest, unit: StorUnit) -> None:
         """QD-01, QD-03, QD-07, RS-09: to the end of the unit's queue, and start what may be started."""
         srb = request.srb
         if self.gates & LINK_DOWN and self.flow.link_lost:
@@ -226,10 +226,10 @@ class StorPort(PortBase):
         else:
             self.wake()
 
-    def control(self, request: Request) -> None:
+    def control(self, request: StorRequest) -> None:
         """Everything but EXECUTE_SCSI."""
         srb, unit = request.srb, request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         function = srb.function
         if function in RESETS or function == SRB_FUNCTION_RESET_BUS:
             self.resets.from_above(request)
@@ -353,9 +353,9 @@ class StorPort(PortBase):
             if unit.queue or unit.built:
                 self.pump(unit)
 
-    def take_queues(self, of: Callable[[StorUnit], bool] | None = None) -> list[Request]:
+    def take_queues(self, of: Callable[[StorUnit], bool] | None = None) -> list[StorRequest]:
         """Remove and return what is queued, oldest first."""
-        taken: list[Request] = []
+        taken: list[StorRequest] = []
         for unit in self.stor_units():
             if of is None or of(unit):
                 taken += unit.queue
@@ -364,10 +364,10 @@ class StorPort(PortBase):
 
     # == to the miniport ==========================================================================================
 
-    def dispatch(self, request: Request) -> None:
+    def dispatch(self, request: StorRequest) -> None:
         """ST-03: BuildIo, then StartIo, once each. Every request the miniport ever gets comes by here."""
         unit, srb = request.unit, request.srb
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         if srb.mdl is not None:
             srb.data_buffer = self.mapper.data_buffer(request)
         if self.extended:
@@ -394,7 +394,7 @@ class StorPort(PortBase):
             else:
                 self._start_io(request)
 
-    def _start_io(self, request: Request) -> None:
+    def _start_io(self, request: StorRequest) -> None:
         """ST-06 to ST-08, ST-11."""
         request.stage = STARTED
         entered = self._start_irql
@@ -410,10 +410,10 @@ class StorPort(PortBase):
             self.leave(START_IO, entered, request)
         self.callback, self.irql = outer, irql
 
-    def _hold_built(self, request: Request) -> None:
+    def _hold_built(self, request: StorRequest) -> None:
         """QD-07: BuildIo itself made the miniport pause; the started half waits. Resets go through."""
         unit = request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         request.stage = BUILT
         if request.state != ISSUED:
             return
@@ -424,17 +424,17 @@ class StorPort(PortBase):
         else:
             unit.built.append(request)
 
-    def _start_built(self, request: Request) -> None:
+    def _start_built(self, request: StorRequest) -> None:
         """The second half of a request that was built earlier."""
         if request.state != ISSUED:
             return
         unit = request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         if next(iter(unit.active)) is request:
             self.ledger.restart_timeout(unit)  # its time starts now (ER-09)
         self._start_io(request)
 
-    def _crashed_with(self, error: Exception, request: Request) -> None:
+    def _crashed_with(self, error: Exception, request: StorRequest) -> None:
         """An exception in BuildIo or StartIo: the request ends, unless the chip has it (then it ends by itself)."""
         self.crashed(error, request)
         if request.state == ISSUED and not any(task.owner is request.handed for task in self.chip.active):
@@ -532,7 +532,7 @@ class StorPort(PortBase):
         more: list[StorUnit] = []  # units with requests that wait
         for request in had:
             unit = request.unit
-            assert isinstance(unit, StorUnit)
+            assert unit is not None
             if (self.gates | unit.gates) & HOLDING:
                 self.flow.completed(unit)
             if request.srb.srb_status != SRB_STATUS_SUCCESS:
@@ -563,14 +563,14 @@ class StorPort(PortBase):
                     ledger.notify(request)  # behind what the reset left over
                 self.resets.let_go(request)
 
-    def _came_back_busy(self, request: Request) -> bool:
+    def _came_back_busy(self, request: StorRequest) -> bool:
         srb = request.srb
         return (
             srb.scsi_status in (SCSISTAT_BUSY, SCSISTAT_QUEUE_FULL)
             or srb.srb_status & SRB_STATUS_MASK in (0x05, SRB_STATUS_LINK_DOWN)
         ) and self.flow.retry(request)
 
-    def _failed(self, request: Request, unit: StorUnit) -> None:
+    def _failed(self, request: StorRequest, unit: StorUnit) -> None:
         """Bookkeeping for what does not end well. Not hot."""
         srb = request.srb
         self.mapper.check_unmapped_completion(request)
@@ -593,7 +593,6 @@ class StorPort(PortBase):
 
     def tick(self) -> None:
         for unit in self.expired_units():
-            assert isinstance(unit, StorUnit)
             self.resets.timed_out(unit)
         if self.gates & CAPPED:
             self.wake()
@@ -601,7 +600,7 @@ class StorPort(PortBase):
     def needs_tick(self) -> bool:
         return self.ledger.outstanding > 0 or any(unit.queue for unit in self.stor_units())
 
-    def drop_queues(self) -> list[Request]:
+    def drop_queues(self) -> list[StorRequest]:
         queued = self.take_queues()
         self.flow.reset()
         queued += self.resets.forget()
@@ -668,9 +667,8 @@ class StorPort(PortBase):
                 found.append((rule, unit.name, f"LU {unit.name}: {waiting} requests wait, {reasons}"))
         return found
 
-    def unit_snapshot(self, unit: PortUnit, now: int) -> dict[str, object]:
+    def unit_snapshot(self, unit: StorUnit, now: int) -> dict[str, object]:
         result = super().unit_snapshot(unit, now)
-        assert isinstance(unit, StorUnit)
         blocked = gate_names(unit.gates | self.gates)
         if len(unit.active) >= unit.depth:
             blocked.append(f"queue depth {unit.depth} reached")

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hba.port.buffers import POISON
-from hba.port.request import ISSUED, Request
+from hba.port.request import ISSUED
+from hba.port.storport.units import StorRequest
 from hba.srb import SRB_FUNCTION_EXECUTE_SCSI, SRB_FUNCTION_STORAGE_REQUEST_BLOCK, Srb
 
 SRB_SIGNATURE = 0x53524258  # "SRBX"
@@ -21,7 +22,7 @@ SIZE = 0x78  # sizeof(STORAGE_REQUEST_BLOCK), 64-bit
 SRB_EX_DATA_TYPE_SCSI_CDB16 = 0x40
 STOR_ADDRESS_TYPE_BTL8 = 0x1
 
-Report = Callable[[str, str, Request], None]
+Report = Callable[[str, str, StorRequest], None]
 
 
 class ScsiCdb16:
@@ -30,7 +31,7 @@ class ScsiCdb16:
     type = SRB_EX_DATA_TYPE_SCSI_CDB16
     length = 0x28
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: StorRequest) -> None:
         self._srb = request.srb
 
     @property
@@ -87,10 +88,10 @@ class StorageRequestBlock(Srb):
     version = STORAGE_REQUEST_BLOCK_VERSION_1
     srb_length = SIZE
 
-    _request: Request
+    _request: StorRequest
     _report: Report
 
-    def __init__(self, request: Request, report: Report) -> None:
+    def __init__(self, request: StorRequest, report: Report) -> None:
         srb = request.srb
         state = self.__dict__
         state["_request"] = request

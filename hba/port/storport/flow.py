@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hba.clock import MS, S, Timer
-from hba.port.request import ISSUED, Request
+from hba.port.request import ISSUED
 from hba.port.storport.units import (
     BUSY,
     FRESH,
@@ -25,6 +25,7 @@ from hba.port.storport.units import (
     REFUSED,
     RETRYING,
     STARTED,
+    StorRequest,
     StorUnit,
 )
 from hba.srb import (
@@ -190,11 +191,11 @@ class Flow:
 
     # -- busy completions (QD-08, QD-09, ST-13) ----------------------------------------------------------------
 
-    def retry(self, request: Request) -> bool:
+    def retry(self, request: StorRequest) -> bool:
         """Whether the port keeps the request to try it again instead of passing the unit's "busy" up."""
         port, srb = self.port, request.srb
         unit = request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         busy = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUSY
         full = not busy and srb.scsi_status == SCSISTAT_QUEUE_FULL
         scsi_busy = not busy and srb.scsi_status == SCSISTAT_BUSY and port.stor_options.scsi_busy == "retry"
@@ -219,10 +220,10 @@ class Flow:
             self._pause_for_retry(unit)
         return True
 
-    def requeue(self, request: Request) -> None:
+    def requeue(self, request: StorRequest) -> None:
         """ST-13: this instance is dropped; a fresh one, extension and all, goes through BuildIo and StartIo again."""
         port, unit = self.port, request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         fresh = port.ledger.again(request)
         port.count("busy retries")
         port.note(fresh, "retry", f"number {fresh.retries}")
@@ -288,5 +289,5 @@ class Flow:
         self.port.open(LOCKED, unit)
 
 
-def _number(request: Request) -> int:
+def _number(request: StorRequest) -> int:
     return request.number

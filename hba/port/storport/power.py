@@ -23,8 +23,7 @@ from hba.miniport.base import (
     SupportedControlTypes,
 )
 from hba.port.context import DISPATCH_LEVEL, PASSIVE_LEVEL, UNIT_CONTROL
-from hba.port.request import Request
-from hba.port.storport.units import StorUnit
+from hba.port.storport.units import StorRequest, StorUnit
 from hba.srb import (
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_POWER,
@@ -76,10 +75,10 @@ class Power:
 
     # -- units -------------------------------------------------------------------------------------------------
 
-    def submitted(self, request: Request) -> None:
+    def submitted(self, request: StorRequest) -> None:
         """A POWER SRB from above."""
         srb, unit = request.srb, request.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         state = srb.internal_status
         if state not in (STOR_POWER_DEVICE_D0, STOR_POWER_DEVICE_D3):
             self.port.answer(request, SRB_STATUS_INVALID_REQUEST)

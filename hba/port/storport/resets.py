@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
 from hba.port.context import RESET_BUS
-from hba.port.request import COMPLETED, ISSUED, QUEUED, Request
-from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorUnit
+from hba.port.request import COMPLETED, ISSUED, QUEUED, RequestOf
+from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorRequest, StorUnit
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_RESET_BUS,
@@ -52,11 +52,11 @@ class Resets:
         self.port = port
         self.recoveries: list[Recovery] = []
         self.hold_timer: Timer | None = None
-        self.owed: list[Request] = []  # outstanding when a reset was detected (ER-14)
+        self.owed: list[StorRequest] = []  # outstanding when a reset was detected (ER-14)
         # who holds which units with RESETTING: (holder, the scope as `covers(unit)`, units)
         self.holders: list[tuple[object, Callable[[StorUnit], bool], list[StorUnit]]] = []
 
-    def forget(self) -> list[Request]:
+    def forget(self) -> list[StorRequest]:
         """The adapter itself is reset or stopped. Returns the aborts from above that waited for a recovery."""
         waiting = [abort for recovery in self.recoveries for abort in recovery.waiting]
         for recovery in self.recoveries:
@@ -119,7 +119,7 @@ class Resets:
             oldest = next(iter(unit.active)).srb
             unit.timeout_left = oldest.time_out_value or self.port.options.default_timeout
 
-    def start_recovery(self, unit: StorUnit, victim: Request) -> Recovery:
+    def start_recovery(self, unit: StorUnit, victim: StorRequest) -> Recovery:
         recovery = Recovery(self, unit, victim)
         self.recoveries.append(recovery)
         recovery.begin()
@@ -127,7 +127,7 @@ class Resets:
 
     # -- from above --------------------------------------------------------------------------------------------
 
-    def from_above(self, request: Request) -> None:
+    def from_above(self, request: StorRequest) -> None:
         """RESET_LOGICAL_UNIT, RESET_DEVICE or RESET_BUS submitted by the adapter."""
         port, srb = self.port, request.srb
         if srb.function == SRB_FUNCTION_RESET_BUS:
@@ -143,7 +143,7 @@ class Resets:
         self.hold_units(request, in_scope)
         port.dispatch(request)
 
-    def check_scope(self, request: Request) -> bool:
+    def check_scope(self, request: StorRequest) -> bool:
         """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
         the port has taken it back."""
         srb = request.srb
@@ -165,7 +165,7 @@ class Resets:
             )
         return taken
 
-    def _leftovers(self, left: list[Request], rule: str, what: str) -> bool:
+    def _leftovers(self, left: list[StorRequest], rule: str, what: str) -> bool:
         """Requests a reset should have completed: a finding each, and no guest may hang on them."""
         port = self.port
         for request in left:
@@ -236,18 +236,18 @@ class Resets:
 
     # -- aborts ------------------------------------------------------------------------------------------------
 
-    def abort(self, request: Request) -> None:
+    def abort(self, request: StorRequest) -> None:
         """ABORT_COMMAND from above: here, in the miniport (ST-14), or by a reset of the unit."""
         port, victim_srb = self.port, request.srb.next_srb
         victim = victim_srb._port if victim_srb is not None else None
         child = getattr(victim, "child", None)
         if child is not None:
             victim = child  # a transfer in pieces: the piece that is under way
-        if not isinstance(victim, Request) or victim.state not in (QUEUED, ISSUED):
+        if not isinstance(victim, RequestOf) or victim.state not in (QUEUED, ISSUED):
             port.answer(request, SRB_STATUS_ABORT_FAILED)  # completed, or on its way up: there is nothing to abort
             return
         unit = victim.unit
-        assert isinstance(unit, StorUnit)
+        assert unit is not None
         if victim in unit.queue:
             unit.queue.remove(victim)
             port.answer(victim, SRB_STATUS_ABORTED)
@@ -284,7 +284,7 @@ def _in_scope(srb: Srb, unit: StorUnit) -> bool:
 class Recovery:
     """One climb of RS-01's ladder. Every step waits for the one before to fail, by status or by time."""
 
-    def __init__(self, resets: Resets, unit: StorUnit, victim: Request) -> None:
+    def __init__(self, resets: Resets, unit: StorUnit, victim: StorRequest) -> None:
         self.resets = resets
         self.port = resets.port
         self.unit = unit
@@ -292,7 +292,7 @@ class Recovery:
         self.step = LOGICAL_UNIT
         self.timer: Timer | None = None
         self.pending: Srb | None = None  # the reset request the miniport has
-        self.waiting: list[Request] = []  # aborts from above that this recovery answers
+        self.waiting: list[StorRequest] = []  # aborts from above that this recovery answers
         self.over = False
 
     def covers(self, unit: StorUnit) -> bool:
@@ -302,7 +302,7 @@ class Recovery:
             return (unit.path, unit.target) == (self.unit.path, self.unit.target)
         return unit is self.unit
 
-    def tell(self, abort: Request) -> None:
+    def tell(self, abort: StorRequest) -> None:
         """Answer this ABORT_COMMAND when the recovery is over."""
         if self.over:
             self._answer(abort)
@@ -378,6 +378,6 @@ class Recovery:
             self._answer(abort)
         self.waiting.clear()
 
-    def _answer(self, abort: Request) -> None:
+    def _answer(self, abort: StorRequest) -> None:
         ended = self.victim.state != ISSUED
         self.port.answer(abort, SRB_STATUS_SUCCESS if ended else SRB_STATUS_ABORT_FAILED)

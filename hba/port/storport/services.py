@@ -194,7 +194,7 @@ class StorPortServicesOf(Library):
     # -- queue control -----------------------------------------------------------------------------------------
 
     def _unit(self, path_id: int, target_id: int, lun: int) -> StorUnit | None:
-        return cast("StorUnit | None", self._port.units.get(path_id << 16 | target_id << 8 | lun))
+        return self._port.units.get(path_id << 16 | target_id << 8 | lun)
 
     def pause(self, timeout: int) -> bool:
         return self._port.flow.pause(timeout)

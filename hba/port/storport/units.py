@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from hba.clock import Timer
-from hba.port.request import Request
+from hba.port.request import RequestOf
 from hba.port.units import PortUnit
 
 # Gates, of a unit and of the adapter. Any in HOLDING holds requests back.
@@ -41,6 +41,9 @@ CHECKED = 4  # a reset whose scope was looked at when it completed (RS-02)
 REFUSED = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
 
 
+StorRequest = RequestOf["StorUnit"]
+
+
 class StorUnit(PortUnit):
     """`queue` is first in, first out; `gates` is 0 when nothing is the matter."""
 
@@ -60,8 +63,8 @@ class StorUnit(PortUnit):
 
     def __init__(self, path: int, target: int, lun: int, depth: int) -> None:
         super().__init__(path, target, lun)
-        self.queue: deque[Request] = deque()
-        self.built: deque[Request] = deque()  # built, held by a gate that closed in between
+        self.queue: deque[StorRequest] = deque()
+        self.built: deque[StorRequest] = deque()  # built, held by a gate that closed in between
         self.depth = depth
         self.gates = FRESH
         self.busy_left = 0  # completions until BUSY opens
