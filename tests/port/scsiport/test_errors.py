@@ -185,7 +185,7 @@ def test_ER_06_bypassing_requests_are_not_sent_again(rig: Make) -> None:
     r = rig()
     srb = r.command(srb_flags=TAGGED_FLAG | SRB_FLAGS_BYPASS_FROZEN_QUEUE)
     r.finish(srb, SRB_STATUS_BUSY)
-    assert srb.srb_status == SRB_STATUS_BUSY
+    assert r.done == [srb] and srb.srb_status == SRB_STATUS_BUSY
 
 
 def test_ER_07_busy_in_start_io(rig: Make) -> None:

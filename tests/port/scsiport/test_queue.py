@@ -243,6 +243,20 @@ def test_Q_10_flush_queue(rig: Make) -> None:
     assert r.started(r.command())
 
 
+def test_Q_10_what_waits_for_the_adapter_is_flushed_too_and_the_unit_goes_on(rig: Make) -> None:
+    r = rig()
+    failing = r.command(lun=1)
+    r.miniport.next = ""
+    r.command(lun=0)  # has the adapter
+    waiting = r.command(lun=1)
+    r.finish(failing, CHECK, scsi_status=SCSISTAT_CHECK_CONDITION)
+    r.submit(SRB_FUNCTION_FLUSH_QUEUE, lun=1)
+    assert waiting.srb_status == SRB_STATUS_REQUEST_FLUSHED
+    later = r.command(lun=1)
+    r.next()
+    assert r.started(later) and not r.started(waiting)
+
+
 def test_Q_10_the_adapters_cache_is_flushed_as_well(rig: Make) -> None:
     r = rig(caches_data=True)
     freeze(r)
