@@ -123,6 +123,7 @@ class StorPort(PortBase[StorUnit]):
         self.service_calls = 0
         self.extended = False
         self.message_signalled = False
+        self.other_lists = bool(options.interleave)  # asking for a scatter/gather list is more than that
         self.flow = Flow(self)
         self.resets = Resets(self)
         self.power = Power(self)
@@ -382,23 +383,32 @@ class StorPort(PortBase[StorUnit]):
             self._crashed_with(error, request)
         if self.unsettled:
             self.leave(BUILD_IO, DISPATCH_LEVEL, request)
-        self.callback, self.irql = outer, irql
+        # ST-05: an SRB that is complete already although TRUE was returned is never started.
+        if built and request.state == ISSUED and not (unit.gates | self.gates) & HOLDING and not self.nested:
+            self._start_io(request, outer, irql)
+        else:
+            self.callback, self.irql = outer, irql
+            self._after_build_io(request, built)
+
+    def _after_build_io(self, request: StorRequest, built: bool) -> None:
+        """BuildIo has returned, and it is not clear that StartIo follows at once."""
+        unit = request.unit
+        assert unit is not None
         if not built:
             request.stage = REFUSED
-        elif request.state == ISSUED:  # ST-05: complete already although TRUE was returned: never started
+        elif request.state == ISSUED:
             if (unit.gates | self.gates) & HOLDING:
                 self._hold_built(request)
-            elif self.nested and self.no_channel_free():
+            elif self.no_channel_free():
                 self._hold_built(request)
                 self.wake()
             else:
-                self._start_io(request)
+                self._start_io(request, self.callback, self.irql)
 
-    def _start_io(self, request: StorRequest) -> None:
-        """ST-06 to ST-08, ST-11."""
+    def _start_io(self, request: StorRequest, outer: int, irql: int) -> None:
+        """ST-06 to ST-08, ST-11. Afterwards the port is back in callback `outer` at `irql`."""
         request.stage = STARTED
         entered = self._start_irql
-        outer, irql = self.callback, self.irql
         self.callback, self.irql = START_IO, entered
         try:
             if not self.edge.hw_start_io(request.handed) and request.state == ISSUED:
@@ -432,7 +442,7 @@ class StorPort(PortBase[StorUnit]):
         assert unit is not None
         if next(iter(unit.active)) is request:
             self.ledger.restart_timeout(unit)  # its time starts now (ER-09)
-        self._start_io(request)
+        self._start_io(request, self.callback, self.irql)
 
     def _crashed_with(self, error: Exception, request: StorRequest) -> None:
         """An exception in BuildIo or StartIo: the request ends, unless the chip has it (then it ends by itself)."""

@@ -53,6 +53,8 @@ class Mapper:
         self.rw_opcodes = frozenset(options.rw_opcodes)
         self.null = options.unmapped == "null"  # MB-07
         self.strict_seed = options.strict_seed
+        # MB-03, MB-05: reads and writes have an address, which is not to be touched
+        self._hides_reads = mode in (STOR_MAP_NO_BUFFERS, STOR_MAP_NON_READ_WRITE_BUFFERS) and not self.null
         poison = options.forbidden_access == "poison"
         rule = "MB-03" if mode == STOR_MAP_NO_BUFFERS else "MB-05"
         why = f"that is not mapped (MapBuffers is {mode})"
@@ -69,16 +71,20 @@ class Mapper:
     def data_buffer(self, request: Request) -> Any:
         """MappedBuffer, OpaqueBuffer or None for a request that has data."""
         srb = request.srb
+        if self._hides_reads and not srb.function and srb.cdb and srb.cdb[0] in self.rw_opcodes:
+            return OpaqueBuffer(request, self.opaque_policy)
+        return self._other_buffer(request)
+
+    def _other_buffer(self, request: Request) -> Any:
+        """The same for what is no read or write, and where these are nothing special."""
+        srb = request.srb
         mode = self.mode
         if mode == STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE:
             return self._map_all(request)
-        if srb.function == SRB_FUNCTION_EXECUTE_SCSI:
-            # MB-03, MB-05
-            mapped = mode == STOR_MAP_NON_READ_WRITE_BUFFERS and not (srb.cdb and srb.cdb[0] in self.rw_opcodes)
-        elif srb.function in ALWAYS_USABLE and not self.strict_seed:
+        if srb.function in ALWAYS_USABLE and not self.strict_seed:
             mapped = True  # MB-09; MB-03: the documents differ about IO_CONTROL and WMI
         else:
-            mapped = mode == STOR_MAP_NON_READ_WRITE_BUFFERS
+            mapped = mode == STOR_MAP_NON_READ_WRITE_BUFFERS and not self.is_read_write(request)  # MB-03, MB-05
         if mapped:
             return self.mapped(request)
         return None if self.null else OpaqueBuffer(request, self.opaque_policy)

@@ -100,5 +100,6 @@ class PerfOptions:
         self.flags = flags
         self.channels = channels
         self.no_sgl = bool(flags & STOR_PERF_NO_SGL)
+        port.other_lists = self.no_sgl or bool(port.stor_options.interleave)
         port.locks.table.set_channels(channels)
         return STOR_STATUS_SUCCESS

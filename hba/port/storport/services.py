@@ -22,7 +22,8 @@ from hba.miniport.services import (
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.library import Library
-from hba.port.storport.units import StorUnit
+from hba.port.request import ISSUED
+from hba.port.storport.units import StorRequest, StorUnit
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
@@ -154,14 +155,18 @@ class StorPortServicesOf(Library):
 
     def get_scatter_gather_list(self, srb: Any) -> Sequence[Segment] | None:
         port = self._port
-        if port.stor_options.interleave:
+        if port.other_lists:
             port.other_processors()
-        if port.perf.no_sgl:
-            return None  # MB-18
-        request = self.request_of(srb, "MB-11")
-        if request is None or request.srb.mdl is None:
+            if port.perf.no_sgl:
+                return None  # MB-18
+        request: StorRequest | None = srb._port
+        if request is None or request.state != ISSUED:
+            port.stranger(srb, "MB-11")
             return None
-        segments: Sequence[Segment] = request.srb.mdl.segments
+        mdl = request.srb.mdl
+        if mdl is None:
+            return None
+        segments: Sequence[Segment] = mdl.segments
         for watcher in port.watchers:
             segments = watcher.lend(request, segments)
         return segments
