@@ -221,8 +221,8 @@ class PvscsiAdapter(Adapter):
             self.port.reset_adapter()
         finally:
             self._batching = False
-            if self._done:
-                self._flush()
+            if self._done and self.rings is not None and self.rings.shared:
+                self._flush()  # else it would be written after the driver was told that the reset is over
         self.messages.forget("reset the adapter")
         self.forget_rings()
         self._status.value = 0

@@ -198,7 +198,12 @@ class CommandRegisters:
     def _config(self, descriptor: bytes) -> int:
         where, address, number, _pad = CONFIG.unpack(descriptor)
         adapter = self.adapter
-        adapter.memory.write(where, config_page(number, address, adapter.options, adapter.bus))
+        page = config_page(number, address, adapter.options, adapter.bus)
+        if adapter.memory.view(where, len(page), True) is None:
+            # By message it could be written only after this register write has been answered. The driver would find
+            # nothing then, give the page back, and the answer would come into memory that is something else by now.
+            return STATUS_FAILED
+        adapter.memory.write(where, page)
         return STATUS_OK
 
     def _threshold(self, descriptor: bytes) -> int:

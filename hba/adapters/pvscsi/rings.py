@@ -52,6 +52,11 @@ class IndexPage:
         # Native 32-bit items: an explicit byte order would read byte by byte and could see half an update.
         self._words = view.cast("I") if view is not None else None
 
+    @property
+    def shared(self) -> bool:
+        """It is reached without a message to the client."""
+        return self._words is not None
+
     def load(self, offset: int) -> int:
         words = self._words
         if words is not None:
@@ -145,6 +150,11 @@ class Rings:
             self.state.store(offset, 0)
         self.state.store(REQ_NUM_ENTRIES_LOG2, self.requests.log2)
         self.state.store(CMP_NUM_ENTRIES_LOG2, self.completions.log2)
+
+    @property
+    def shared(self) -> bool:
+        """All of the request and completion rings can be written without a message to the client."""
+        return self.state.shared and bool(self.completions.slots)
 
     def setup_messages(self, pages: list[int]) -> None:
         """Raises `DmaFault`."""
