@@ -94,6 +94,7 @@ def test_serve_show_and_stop(place: Place, port: str) -> None:
     server = place.serve(place.config(ADAPTER + f'port = "{port}"\n' + MEMORY))
     listening = event(server)
     assert listening == {
+        "schema_version": 1,
         "event": "listening",
         "adapter": "pvscsi0",
         "socket": str(place.runtime / "pvscsi0.sock"),
@@ -118,7 +119,7 @@ def test_what_was_added_can_be_seen_and_goes_again(place: Place) -> None:
     assert place.json("lun", "add", "3", "--file", "new.img", "--size", "2M")["storage"]["path"] == str(image)
     assert image.stat().st_size == 2 << 20
     assert place.run("lun", "remove", "3").returncode == 0
-    assert place.json("lun", "ls") == []
+    assert place.json("lun", "ls")["units"] == []
     assert end(server) == 0
 
 
