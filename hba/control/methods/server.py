@@ -10,7 +10,7 @@ from hba.control.schema import schema_of
 from hba.terminal.suggest import did_you_mean
 
 
-class Which(msgspec.Struct, forbid_unknown_fields=True):
+class MethodName(msgspec.Struct, forbid_unknown_fields=True):
     """A method by its name."""
 
     method: str
@@ -24,7 +24,7 @@ def methods(call: Call, params: NoParams) -> object:
     return [method.describe() for method in call.connection.server.methods.values()]
 
 
-def schema(call: Call, params: Which) -> object:
+def schema(call: Call, params: MethodName) -> object:
     """One at a time: all of them together would hold up the guest."""
     known = call.connection.server.methods
     method = known.get(params.method)
@@ -49,7 +49,7 @@ METHODS = (
         "Every method with its documentation and the JSON schema of its parameters.",
         result=list[MethodEntry],
     ),
-    Method("schema", schema, "The JSON schemas of a method's parameters and of its result.", Which, MethodSchema),
+    Method("schema", schema, "The JSON schemas of a method's parameters and of its result.", MethodName, MethodSchema),
     Method(
         "server.stop",
         stop,
