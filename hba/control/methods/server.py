@@ -13,7 +13,7 @@ from hba.terminal.suggest import did_you_mean
 class MethodName(msgspec.Struct, forbid_unknown_fields=True):
     """A method by its name."""
 
-    method: str
+    name: str
 
 
 def ping(call: Call, params: NoParams) -> object:
@@ -27,10 +27,10 @@ def methods(call: Call, params: NoParams) -> object:
 def schema(call: Call, params: MethodName) -> object:
     """One at a time: all of them together would hold up the guest."""
     known = call.connection.server.methods
-    method = known.get(params.method)
+    method = known.get(params.name)
     if method is None:
         raise Refused(
-            f"there is no method {params.method[:100]!r}{did_you_mean(params.method, known)}",
+            f"there is no method {params.name[:100]!r}{did_you_mean(params.name, known)}",
             'call "methods" for the list',
         )
     return {"params": msgspec.json.schema(method.params), "result": schema_of(method.result)}
