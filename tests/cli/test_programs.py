@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from hba.cli.results import OUTPUTS
 from hba.peer import is_stopped
+from tests.contract.checker import Checker
 
 HBA = (sys.executable, "-m", "hba")
 PATIENCE = 60  # seconds; only a defect takes that long
@@ -80,6 +82,7 @@ def event(server: subprocess.Popen[str]) -> dict[str, Any]:
     assert server.stdout is not None
     line = server.stdout.readline()
     assert line, server.stderr.read() if server.stderr else ""
+    Checker().output(json.loads(line), OUTPUTS["hba serve"].kind)
     value: dict[str, Any] = json.loads(line)
     return value
 
@@ -339,6 +342,7 @@ def test_what_a_back_end_says_of_itself(place: Place) -> None:
 def test_doctor_says_what_to_do(place: Place) -> None:
     answer = place.run("doctor", "--json")
     report = json.loads(answer.stdout)
+    Checker().output(json.loads(answer.stdout), OUTPUTS["hba doctor"].kind)
     assert answer.returncode == (0 if report["good"] else 1)
     assert {item["state"] for item in report["checks"]} <= {"good", "limited", "missing"}
     assert all(item["next_step"] for item in report["checks"] if item["state"] == "missing")

@@ -47,9 +47,15 @@ class Checker:
         for item in items:
             self._see(item)
 
-    def unseen(self, kinds: Iterable[Any]) -> set[str]:
-        """The results that can be reached from `kinds`, and their fields that need not be there, never met so far."""
-        return names_of(kinds) - self._seen
+    def unseen(self, kinds: Iterable[Any], module: str = "hba") -> set[str]:
+        """The results of `module` that can be reached from `kinds`, and their fields that need not be there, which were
+        never met so far.
+        """
+        return names_of(kinds, module) - self._seen
+
+
+def _optional(field: msgspec.structs.FieldInfo) -> bool:
+    return UnsetType in getattr(field.type, "__args__", ())
 
 
 def _place(kind: type[Struct], field: msgspec.structs.FieldInfo) -> str:
@@ -57,19 +63,19 @@ def _place(kind: type[Struct], field: msgspec.structs.FieldInfo) -> str:
     return f"{first.__name__}.{field.encode_name}"
 
 
-def names_of(kinds: Iterable[Any]) -> set[str]:
+def names_of(kinds: Iterable[Any], module: str) -> set[str]:
     names: set[str] = set()
+    known: set[type[Struct]] = set()
     waiting: list[Any] = list(inspect.multi_type_info(kinds))
     while waiting:
         info = waiting.pop()
         if isinstance(info, inspect.StructType):
-            name = info.cls.__name__
-            if name in names or not issubclass(info.cls, Result):
+            if info.cls in known or not issubclass(info.cls, Result):
                 continue
-            names.add(name)
-            for field in msgspec.structs.fields(info.cls):
-                if UnsetType in getattr(field.type, "__args__", ()):
-                    names.add(_place(info.cls, field))
+            known.add(info.cls)
+            if info.cls.__module__.startswith(module):
+                names.add(info.cls.__name__)
+                names |= {_place(info.cls, field) for field in msgspec.structs.fields(info.cls) if _optional(field)}
             waiting += [field.type for field in info.fields]
         else:
             for part in ("types", "item_types"):

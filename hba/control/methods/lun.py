@@ -64,6 +64,8 @@ class Resize(Address, kw_only=True):
 
 
 class ReadOnly(Address):
+    """Write-protect it, or no longer."""
+
     read_only: bool = True
 
 
