@@ -345,6 +345,15 @@ def test_explain_one_and_all(shell: Shell) -> None:
     assert "did you mean" in shell.err
 
 
+def test_check_prints_the_schema_of_configurations(shell: Shell) -> None:
+    assert shell("check", "--schema") == 0
+    assert json.loads(shell.out)["required"] == ["adapter"]
+    assert shell("check", "--schema", "x.toml") == 2
+    assert "it takes no CONFIG" in shell.err
+    assert shell("check") == 2
+    assert "missing argument 'CONFIG'" in shell.err
+
+
 def test_check(shell: Shell, tmp_path: Path) -> None:
     good = tmp_path / "good.toml"
     good.write_text('[[adapter]]\ntype = "pvscsi"\n')
