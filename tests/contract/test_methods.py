@@ -188,10 +188,10 @@ def of_a_guest(ask: Asking, parts: Parts, folder: Path) -> None:
         driver._command(CMD_SETUP_MSG_RING, SETUP_MSG_RING.pack(1, 0, page, *[0] * 15))
         driver.prepare([(False, 0, 4096)], 512)
         driver._submit(3)
-        busy = False
+        busy: list[Any] = []
         while not busy:  # one is under way and others wait for it
-            (unit,) = (unit for unit in ask("show.queues")["port"]["units"] if unit["address"].startswith("0:8"))
-            busy = bool(unit["outstanding"]) and bool(unit["queued"])
+            units = ask("show.queues")["port"]["units"]
+            busy = [unit for unit in units if unit["outstanding"] and unit["queued"]]
         everything_but_units = [name for name in KINDS if name.startswith("show.") and name not in _WITH_UNITS]
         for method in everything_but_units:
             ask(method)
