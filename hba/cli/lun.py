@@ -10,7 +10,7 @@ import click
 import tomli
 
 from hba.cli import output
-from hba.cli.adapters import adapter_option, connect, understood
+from hba.cli.adapters import adapter_option, connect, object_of, understood
 from hba.cli.views import luns
 from hba.control.client import CallRefused, ControlClient
 from hba.errors import ControlError
@@ -107,7 +107,7 @@ def ls(adapter: str | None, as_json: bool) -> None:
     with connect(adapter) as client:
         value = client.call("lun.ls")
     if as_json:
-        output.print_json(value)
+        output.print_json({"units": value})
         return
     with understood(client):
         luns.brief(value)
@@ -161,7 +161,7 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
     with connect(adapter, CLOSING) as client:
         value = client.call("lun.remove", target=unit[0], lun=unit[1])
     if as_json:
-        output.print_json(value)
+        output.print_json(object_of(client, value))
         return
     with understood(client):
         luns.announcement(value)
@@ -230,7 +230,7 @@ def _change(client: ControlClient, as_json: bool, method: str, **params: Any) ->
     except CallRefused as error:
         raise ControlError(_in_options(str(error))) from error
     if as_json:
-        output.print_json(unit)
+        output.print_json(object_of(client, unit))
         return
     with understood(client):
         luns.brief([unit])

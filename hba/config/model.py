@@ -53,7 +53,7 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     name: Name = ""  # filled in by `load`: type and number
     socket: str = ""  # filled in by `load`: in the runtime folder
     port: Literal["scsiport", "storport"] = "storport"
-    miniport: str = "dma"  # or "module:Class"
+    miniport: Annotated[str, Meta(extra_json_schema={"pattern": "^(dma|.+:.+)$"})] = "dma"  # or "module:Class"
     miniport_options: dict[str, Any] = {}
     engine: Literal["native"] = "native"
     pci: PciOptions = PciOptions()

@@ -20,6 +20,7 @@ Vendor = Annotated[str, Meta(max_length=8, pattern=_Ascii)]
 Product = Annotated[str, Meta(max_length=16, pattern=_Ascii)]
 Revision = Annotated[str, Meta(max_length=4, pattern=_Ascii)]
 Serial = Annotated[str, Meta(max_length=32, pattern=_Ascii)]
+Naa = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-fA-F]{16})?$"})]  # checked below
 
 
 class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -35,7 +36,9 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     product: Product = ""
     revision: Revision = ""
     serial: Serial = ""
-    naa: str = ""  # 16 hex digits of the NAA designator; empty: derived
+    naa: Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-fA-F]{16})?$"})] = (
+        ""  # 16 hex digits of the NAA designator; empty: derived
+    )
 
     # disks
     block_size: Annotated[int, Meta(ge=512, le=4096)] = 512  # bytes: 512 or 4096

@@ -627,15 +627,17 @@ class PvscsiAdapter(Adapter):
 
     def snapshot(self) -> dict[str, object]:
         rings: dict[str, object] | None = None
+        unreachable = ""
         if self.rings is not None:
             try:
                 rings = self.rings.describe()
             except DmaFault as fault:
-                rings = {"unreachable": str(fault)}
+                unreachable = str(fault)
         return {
             "type": self.type,
             "registers": self.registers.decode(),
             "rings": rings,
+            "rings_unreachable": unreachable,
             "ring_fault": self.fault,
             "request_call_threshold": self.commands.threshold_enabled,
             "last_command": self.commands.last,

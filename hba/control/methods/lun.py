@@ -10,6 +10,7 @@ import msgspec
 from hba.config.check import FAILED, Checker, dotted
 from hba.control.method import Call, Later, Method, NoParams, Refused
 from hba.control.methods.show import luns
+from hba.control.results.units import EjectedUnit, Removed, Unit
 from hba.errors import HbaError, StorageError
 from hba.scsi.config import LunConfig
 from hba.scsi.medium import Ended
@@ -63,6 +64,8 @@ class Resize(Address, kw_only=True):
 
 
 class ReadOnly(Address):
+    """Write-protect it, or no longer."""
+
     read_only: bool = True
 
 
@@ -234,7 +237,7 @@ def eject(call: Call, params: Eject) -> object:
         try:
             return _told(call, params, "ejected")
         except Refused:  # the unit was removed meanwhile
-            return {"target": params.target, "lun": params.lun}
+            return {"type": "removed", "target": params.target, "lun": params.lun}
 
     return _flushed(medium, f"the medium of {params.target}:{params.lun} is out", close)
 
@@ -270,11 +273,13 @@ def read_only(call: Call, params: ReadOnly) -> object:
 
 
 METHODS = (
-    Method("lun.ls", ls, "Logical units with their storage."),
-    Method("lun.add", add, "Add a unit; the guest is told as the adapter can.", NewUnit),
-    Method("lun.remove", remove, "Remove a unit; its requests end, its storage is flushed and closed.", Address),
-    Method("lun.eject", eject, "Take the medium out of a removable unit and close its storage.", Eject),
-    Method("lun.insert", insert, "Put a medium into a removable unit that has none.", Insert),
-    Method("lun.resize", resize, "Give the medium another size; the guest is told by a unit attention.", Resize),
-    Method("lun.read_only", read_only, "Write-protect a unit, or no longer.", ReadOnly),
+    Method("lun.ls", ls, "Logical units with their storage.", result=list[Unit]),
+    Method("lun.add", add, "Add a unit; the guest is told as the adapter can.", NewUnit, Unit),
+    Method(
+        "lun.remove", remove, "Remove a unit; its requests end, its storage is flushed and closed.", Address, Removed
+    ),
+    Method("lun.eject", eject, "Take the medium out of a removable unit and close its storage.", Eject, EjectedUnit),
+    Method("lun.insert", insert, "Put a medium into a removable unit that has none.", Insert, Unit),
+    Method("lun.resize", resize, "Give the medium another size; the guest is told by a unit attention.", Resize, Unit),
+    Method("lun.read_only", read_only, "Write-protect a unit, or no longer.", ReadOnly, Unit),
 )

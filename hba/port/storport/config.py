@@ -38,7 +38,7 @@ Microseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000_000)]
 
 
 class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """See the module's text."""
+    """[adapter.storport]: what Windows keeps in the registry, and what its documents leave open."""
 
     # -- buffers ----------------------------------------------------------------------------------------------
     # HW_INITIALIZATION_DATA.MapBuffers, by name or number.
