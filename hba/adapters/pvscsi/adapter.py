@@ -47,6 +47,7 @@ from hba.adapters.pvscsi.structures import (
     REQUEST,
 )
 from hba.adapters.pvscsi.watch import GuestWatch
+from hba.adapters.traffic import Run, Traffic
 from hba.clock import MS, Timer
 from hba.dma import DmaBuffer
 from hba.errors import DmaFault
@@ -161,6 +162,8 @@ class PvscsiAdapter(Adapter):
         self._turn_requests = self._turn_bytes = self._turn_pieces = 0  # what this turn has left
         self._done: list[int] = []  # the fields of the completions to post at the end of the batch
         self._post = self._done.extend
+        self.traffic = Traffic(loop.clock, lambda target, lun: lun in bus.units.get(target, ()))
+        self._answered: list[Run] = []  # of the requests in `_done` that reached a unit
         self._completion = self._complete  # the same object for every SRB
         port.complete_together(self._completion, self._complete_all)
         self._backlog: deque[Done] = deque()  # completions that wait for a free slot
@@ -237,6 +240,7 @@ class PvscsiAdapter(Adapter):
         self.fault = ""
         self.outstanding -= len(self._done) // COMPLETION_FIELDS
         self._done.clear()
+        self.traffic.answered(self._answered)  # as far as there is still somebody to answer
         self._backlog.clear()
         if self._retry is not None:
             self._retry.cancel()
@@ -372,7 +376,7 @@ class PvscsiAdapter(Adapter):
         """The next `count` request descriptors become SRBs, each as it is asked for; fewer when they are large, and
         when the DMA maps or the rings change meanwhile. One loop: every request of the guest goes through it."""
         memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._completion
-        plain_flags = _PLAIN.get
+        plain_flags, taking, unit = _PLAIN.get, self.traffic.taking, -1
         generation = memory.generation
         low, high, window = memory.window()
         first, taken, room = rings.request_cons, 0, BATCH_BYTES
@@ -390,6 +394,10 @@ class PvscsiAdapter(Adapter):
                     if bus or lun & _NO_LUN_BYTES:
                         self._refuse(context, BTSTAT_SELTIMEO)
                         continue
+                    if lun | target != unit:
+                        unit = lun | target
+                        run = taking(target, lun >> 8)
+                        flow = run[0]
                     srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, complete)
                     if cdb_length == 16:
                         srb.cdb = cdb
@@ -400,7 +408,7 @@ class PvscsiAdapter(Adapter):
                         self._refuse(context, BTSTAT_INVPARAM)
                         continue
                     srb.cdb_length = cdb_length
-                    srb.context = (context, sense_address, sense_length)
+                    srb.context = (context, sense_address, sense_length, run)
                     srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
                     if tag != SRB_SIMPLE and tag in (SRB_HEAD, SRB_ORDERED):
                         srb.queue_action = tag
@@ -424,6 +432,7 @@ class PvscsiAdapter(Adapter):
                         rings.request_cons = (first + taken) & MASK32
                         watch.request(srb, found is not None, descriptor)
                     in_flight[context] = srb
+                    flow.taken += 1
                     yield srb
                     if rings.generation != memory.generation:
                         return
@@ -494,7 +503,8 @@ class PvscsiAdapter(Adapter):
 
     def _complete(self, srb: Srb) -> None:
         """The port is done with an SRB: its completion is posted with the batch, or soon."""
-        context, sense_address, sense_length = srb.context
+        context, sense_address, sense_length, run = srb.context
+        self._answered.append(run)
         if (latest := self.in_flight.pop(context, srb)) is not srb:
             self.in_flight[context] = latest
         if self._many:
@@ -512,11 +522,12 @@ class PvscsiAdapter(Adapter):
 
     def _complete_all(self, srbs: Sequence[Srb]) -> None:
         """`_complete` for several."""
-        in_flight, post = self.in_flight, self._post
+        in_flight, post, answered = self.in_flight, self._post, self._answered.append
         if self.watch is not None:
             self.watch.completed(srbs)
         for srb in srbs:
-            context, sense_address, sense_length = srb.context
+            context, sense_address, sense_length, run = srb.context
+            answered(run)
             if (latest := in_flight.pop(context, srb)) is not srb:
                 in_flight[context] = latest
             if self._many:
@@ -574,6 +585,7 @@ class PvscsiAdapter(Adapter):
         self.outstanding -= len(done) // COMPLETION_FIELDS
         rings = self.rings
         if rings is None:
+            self.traffic.answered(self._answered)
             return  # reset while they were on their way: the guest has forgotten them
         posted = 0
         try:
@@ -591,6 +603,7 @@ class PvscsiAdapter(Adapter):
             self._retry_backlog()
         if posted:
             self.raise_cause(INTR_CMPL_0)
+        self.traffic.answered(self._answered)
 
     def _retry_backlog(self) -> None:
         """The completion ring is full, its memory not mapped or only reachable by message: post what can be posted."""
@@ -640,6 +653,7 @@ class PvscsiAdapter(Adapter):
             "request_call_threshold": self.commands.threshold_enabled,
             "last_command": self.commands.last,
             "messages": self.messages.describe(),
+            "traffic": self.traffic.snapshot(),
             "counters": {
                 "requests": self.requests,
                 "completions": self.completions,

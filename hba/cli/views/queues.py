@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.cli.output import hexadecimal, line, pairs, table
+from hba.cli.output import duration, hexadecimal, line, pairs, table
 
 
 def view(value: dict[str, Any]) -> None:
     adapter = dict(value.get("adapter") or {})
     rings(adapter.pop("rings", None))
     messages(adapter.pop("messages", None) or {})
+    seen = adapter.pop("traffic", None) or []
     pairs([(key.replace("_", " "), item) for key, item in adapter.items() if key != "type"])
     port(value.get("port") or {})
+    traffic(seen)
 
 
 def rings(value: Any) -> None:
@@ -49,6 +51,27 @@ def messages(value: dict[str, Any]) -> None:
         line(f"{value['waiting']} messages wait for the message ring: {', '.join(value['next'])}{more}")
     if value.get("stuck"):
         line(f"stuck: {value['stuck']}")
+
+
+def traffic(units: list[dict[str, Any]]) -> None:
+    """What the guest sees of each unit, from a request's being taken from the ring to its answer."""
+    if units:
+        line("requests, from the ring and back to it (50 % and 99 %: in at most that time):")
+    table(
+        ("unit", "requests", "per second", "outstanding", "highest", "mean", "50 %", "99 %", "longest"),
+        [
+            (
+                unit["unit"],
+                unit["requests"],
+                f"{unit['per_second']:.1f}",
+                unit["outstanding"],
+                unit["highest"],
+                *(duration((unit["latency"] or {}).get(key)) for key in ("mean", "p50", "p99", "max")),
+            )
+            for unit in units
+        ],
+        4,
+    )
 
 
 def _waiting(ring: dict[str, Any]) -> object:
