@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypedDict
 
 from hba.clock import Clock, S
+from hba.scsi.address import unit_name
 
 RECENT = 5  # s that "per second" is over, and the second that has begun
 BUCKETS = 64  # by the bits of a latency in ns, bucket n: below 2**n, and not in the one before; 292 years are enough
@@ -132,7 +133,7 @@ def _described(key: int, flow: Flow, now: int) -> UnitTraffic:
     outstanding = flow.taken - flow.answered
     span = min(now - flow.first, RECENT * S + now % S)
     return {
-        "unit": f"0:{key >> 8}:{key & 0xFF}",
+        "unit": unit_name(key >> 8, key & 0xFF),
         "requests": flow.answered,
         "per_second": round((flow.answered - flow.marks[0]) * S / span, 1) if span else 0.0,
         "outstanding": outstanding,

@@ -30,6 +30,7 @@ from hba.adapters.pvscsi.structures import (
     SETUP_RINGS,
 )
 from hba.errors import GuestError, SocketError
+from hba.scsi.address import unit_name
 from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
 
 CONFIG = 7  # region index of config space (vfio-pci)
@@ -136,7 +137,7 @@ class BenchDriver:
         for _ in range(8):
             if self.command(bytes(6)) == 0:
                 return
-        raise GuestError(f"unit {self._target}:{self._lun} does not become ready")
+        raise GuestError(f"unit {unit_name(self._target, self._lun)} does not become ready")
 
     # -- single commands ----------------------------------------------------------------------------------------
 

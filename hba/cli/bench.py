@@ -16,6 +16,7 @@ from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
 from hba.errors import ControlError
+from hba.scsi.address import unit_name
 from hba.terminal import screen
 from hba.terminal.files import is_file
 from hba.visible import visible
@@ -38,7 +39,7 @@ class _Summary(msgspec.Struct):
 @click.option("--port", type=click.Choice(["storport", "scsiport"]), default="storport", show_default=True)
 @click.option("--verifier", type=click.Choice(["off", "report"]), default="off", show_default=True)
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="MiB of the temporary disk.")
-@click.option("--unit", type=ADDRESS, default="0:0", show_default=True, help="TARGET:LUN to measure.")
+@click.option("--unit", type=ADDRESS, default="0:0:0", show_default=True, help="The unit to measure.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Of each side and case."
 )
@@ -151,7 +152,7 @@ def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
             if (found["target"], found["lun"]) == unit:
                 store = storage(found)
                 return Path(store["path"]) if store.get("kind") == "file" else None
-    raise ControlError(f"the adapter has no unit {unit[0]}:{unit[1]}; `hba lun ls` shows those it has")
+    raise ControlError(f"the adapter has no unit {unit_name(*unit)}; `hba lun ls` shows those it has")
 
 
 def _progress(text: str) -> None:

@@ -24,6 +24,7 @@ from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
 from hba.port.make import make_port
+from hba.scsi.address import placed, unit_name
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
@@ -76,7 +77,7 @@ class Assembled:
         self.parts.opener.close()
         bus.close()
         self._workers.shutdown()
-        lost = [f"{target}:{lun}" for target, lun in (unit.address for unit in units if unit.unstable)]
+        lost = [unit_name(*unit.address) for unit in units if unit.unstable]
         if lost:
             raise StorageError(
                 f"what was written last to {', '.join(lost)} may be lost: the storage could not be flushed, for the "
@@ -125,7 +126,7 @@ class Assembler:
 
         try:
             for number, lun in enumerate(config.lun):
-                unit = f"lun {lun.target}:{lun.lun}: "
+                unit = f"lun {unit_name(lun.target, lun.lun)}: "
                 with self._placed(config, "lun", number, "storage", what=unit):
                     # Before anybody is served, so here it may wait.
                     store = None if lun.storage is None else open_store(lun.storage)
@@ -235,15 +236,15 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
         adapter.hot_plug(change, target, lun, known)
         why = adapter.announcement(target, lun)["why"]
         untold = {"untold": why} if why else {}
-        events.publish("hotplug", {"change": change, "target": target, "lun": lun, **untold})
+        events.publish("hotplug", {"change": change, **placed(target, lun), **untold})
 
     def not_heard(what: str) -> None:
         events.publish("hotplug", {"change": "untold", "message": what})
         log.warning("%s", what)
 
     def storage(event: str, target: int, lun: int) -> None:
-        events.publish("storage", {"event": event, "target": target, "lun": lun})
-        log.warning("storage of unit %d:%d: %s", target, lun, event)
+        events.publish("storage", {"event": event, **placed(target, lun)})
+        log.warning("storage of unit %s: %s", unit_name(target, lun), event)
         if event in ("gone", "back"):
             # Later: a back end that reports is in the middle of its own work.
             parts.loop.call_soon(lambda: _follow_store(parts.bus, event, target, lun))

@@ -86,7 +86,13 @@ def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
             answer = client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
             untold = answer["announcement"]["why"]
             assert "no message ring" in untold
-            assert next(client.events())["data"] == {"change": "added", "target": 5, "lun": 0, "untold": untold}
+            assert next(client.events())["data"] == {
+                "change": "added",
+                "unit": "0:5:0",
+                "target": 5,
+                "lun": 0,
+                "untold": untold,
+            }
         with BenchDriver(server.socket, 1 << 20, target=5) as driver:
             assert driver.capacity()[0] == (4 << 20) // 512
             client.call("lun.remove", target=5)
@@ -227,3 +233,18 @@ def test_what_a_guest_left_behind_is_not_used_in_the_memory_of_the_next(server: 
             second.region_read(0, 8, 4)
             client.call("ping")
             assert not any(ram.view)
+
+
+def test_what_a_guest_did_is_seen_though_nothing_is_outstanding(server: OwnServer, port: str) -> None:
+    use(server, 200)
+    with ControlClient(server.control) as client:
+        queues = client.call("show.queues")
+        (unit,) = queues["adapter"]["traffic"]
+        luns = client.call("show.luns")
+    assert unit["unit"] == luns[0]["unit"] == queues["port"]["units"][0]["address"] == "0:0:0"
+    assert unit["requests"] >= 200 and unit["outstanding"] == 0 and unit["highest"] > 1
+    latency = unit["latency"]
+    assert 0 < latency["mean"] <= latency["max"] and 0 < latency["p50"] <= latency["p99"] <= latency["max"]
+    assert sum(latency["histogram"].values()) == unit["requests"]
+    mapped = "STOR_MAP_NON_READ_WRITE_BUFFERS" if port == "storport" else False
+    assert queues["port"]["adapter"]["map_buffers"] == mapped

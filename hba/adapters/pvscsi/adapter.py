@@ -346,6 +346,8 @@ class PvscsiAdapter(Adapter):
         if pending > ring.entries:
             self._stop_ring(f"reqProdIdx is {pending} ahead of reqConsIdx; the ring has {ring.entries} entries")
             return 0
+        if pending > rings.most_pending:
+            rings.most_pending = pending
         # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
         room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
         return min(pending, max(0, room))  # what is left is looked at when a completion has made room

@@ -28,13 +28,14 @@ def rings(value: Any) -> None:
             ring.get("prod"),
             ring.get("cons"),
             _waiting(ring),
+            ring.get("most_pending"),
             ", ".join(hexadecimal(page) for page in ring.get("pages", [])[:4])
             + (" ..." if len(ring.get("pages", [])) > 4 else ""),
         )
         for name, ring in value.items()
         if isinstance(ring, dict) and "entries" in ring
     ]
-    table(("ring", "entries", "producer", "consumer", "waiting", "pages"), rows)
+    table(("ring", "entries", "producer", "consumer", "waiting", "most", "pages"), rows)
     pairs(
         [
             (name.replace("_", " "), hexadecimal(item) if isinstance(item, int) else item)
@@ -160,7 +161,7 @@ def _listed(value: Any) -> list[dict[str, Any]]:
 
 def what(request: dict[str, Any]) -> str:
     if request.get("function"):
-        return f"function {hexadecimal(request['function'], 2)}"
+        return str(request.get("command") or f"function {hexadecimal(request['function'], 2)}")
     cdb = str(request.get("cdb", ""))
     name = request.get("command") or (f"operation {cdb[:2].upper()}h" if cdb else "no CDB")
     return f"{name} {cdb}".rstrip()

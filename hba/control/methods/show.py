@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+from typing import cast
 
 from hba import __version__
 from hba.config.model import to_plain
 from hba.control.method import Call, Method, NoParams
 from hba.control.methods.verifier import report
 from hba.control.parts import Parts
+from hba.scsi.address import placed
 from hba.scsi.names import command_name
 from hba.scsi.unit import UNKNOWN_TYPE
+from hba.srb import FUNCTION_NAMES, SRB_FUNCTION_EXECUTE_SCSI
 
 
 def summary(parts: Parts) -> dict[str, object]:
@@ -47,10 +50,7 @@ def process() -> dict[str, object]:
 
 
 def luns(parts: Parts) -> list[dict[str, object]]:
-    return [
-        {"target": unit.address[0], "lun": unit.address[1], **unit.describe()}
-        for unit in sorted(parts.bus, key=lambda unit: unit.address)
-    ]
+    return [{**placed(*unit.address), **unit.describe()} for unit in sorted(parts.bus, key=lambda unit: unit.address)]
 
 
 def regs(parts: Parts) -> object:
@@ -74,7 +74,12 @@ def queues(parts: Parts) -> object:
         device_type = _type_at(parts, str(unit["address"]))
         for key in ("outstanding", "queue", "queued"):
             for request in _dicts(unit.get(key)):
-                request["command"] = command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                function = request.get("function", SRB_FUNCTION_EXECUTE_SCSI)
+                request["command"] = (
+                    command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                    if function == SRB_FUNCTION_EXECUTE_SCSI
+                    else FUNCTION_NAMES.get(cast(int, function), "")
+                )
     return {"adapter": rest, "port": port}
 
 
