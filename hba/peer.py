@@ -19,6 +19,15 @@ def peer_pid(sock: socket.socket) -> int:
         return 0
 
 
+def called(pid: int) -> str:
+    """`pid 4711 (qemu-system-x86)`; the number alone where the name cannot be had (proc(5), /proc/pid/comm)."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", errors="replace").strip()
+    except OSError:
+        name = ""
+    return f"pid {pid} ({name})" if name else f"pid {pid}"
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a signal (SIGSTOP, Ctrl-Z) or a debugger holds the process (proc(5), /proc/pid/stat)."""
     try:

@@ -32,6 +32,7 @@ class _Summary(msgspec.Struct):
     socket: str | None
     pid: int
     connected: bool
+    client: str | None = None
 
 
 @click.command("bench")
@@ -83,7 +84,10 @@ def command(
         with understood(client):
             summary = msgspec.convert(answer, _Summary)
         if summary.connected:
-            raise ControlError(f"adapter {summary.name} has a client; a benchmark needs it alone")
+            who = f", {summary.client}" if summary.client else ""
+            raise ControlError(
+                f"adapter {summary.name} has a client{who}; a benchmark needs it alone: end that one first"
+            )
         if summary.socket is None:
             raise ControlError(f"adapter {summary.name} serves a descriptor without a name: a benchmark cannot connect")
         result = measure.measure(

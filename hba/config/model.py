@@ -89,8 +89,8 @@ def _is_reference(text: str) -> bool:
 
 
 def to_plain(config: AdapterConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, for `hba show config`: options of port models and unit types not in use are left
-    out."""
+    """The configuration as JSON has it, for `hba show config`, without options of port models and unit types that are
+    not in use."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     plain["lun"] = [in_force(unit) for unit in plain["lun"]]
     return {key: value for key, value in plain.items() if key not in PORT_MODELS or key == config.port}

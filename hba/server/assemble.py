@@ -160,7 +160,7 @@ class Assembler:
             opener=opener,
             stop=loop.stop,
         )
-        _connect_events(parts, adapter)
+        _connect_events(parts, adapter, engine)
         return Assembled(parts, adapter, engine, workers)
 
     @contextmanager
@@ -223,7 +223,7 @@ _ADAPTERS: dict[str, MakeAdapter] = {"pvscsi": _pvscsi}
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
-def _connect_events(parts: Parts, adapter: Adapter) -> None:
+def _connect_events(parts: Parts, adapter: Adapter, engine: NativeEngine) -> None:
     """What happens in the layers, to those who subscribed on the control socket."""
     events = parts.events
     if parts.verifier is not None:
@@ -267,6 +267,10 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
             # Whatever still refers to the guest's memory in a cycle would keep all of it mapped.
             parts.loop.call_soon(_collect)
 
+    def refused(why: str) -> None:
+        events.publish("client", {"event": "refused", "message": why})
+
+    engine.on_refused = refused
     parts.bus.on_change = changed
     adapter.on_untold = not_heard
     parts.bus.on_storage = storage

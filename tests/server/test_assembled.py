@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE
 from hba.bench import own_server
 from hba.bench.driver import BASE, MASK, BenchDriver
 from hba.bench.own_server import OwnServer
+from hba.cli import machine
 from hba.control.client import ControlClient
 from hba.control.protocol import encode
-from hba.errors import GuestError, StorageError
+from hba.errors import GuestError, SocketError, StorageError
 from hba.storage import libnbd
 from hba.vfio_user.client import GuestRam, VfioUserClient
 
@@ -248,3 +250,21 @@ def test_what_a_guest_did_is_seen_though_nothing_is_outstanding(server: OwnServe
     assert sum(latency["histogram"].values()) == unit["requests"]
     mapped = "STOR_MAP_NON_READ_WRITE_BUFFERS" if port == "storport" else False
     assert queues["port"]["adapter"]["map_buffers"] == mapped
+
+
+def test_a_second_client_is_told_and_so_is_everybody_else(server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with BenchDriver(server.socket, 1 << 20):
+            assert next(client.events())["data"] == {"event": "connected"}
+            mine = f"pid {os.getpid()} ("
+            assert client.call("show.summary")["client"].startswith(mine)
+            monkeypatch.setenv("HBA_RUNTIME_DIR", str(server.control.parent))
+            (check,) = [check for check in machine.examine() if check.name == "adapter"]
+            assert f"(pid {server.pid}): its socket is in use by {mine}" in check.found
+            with pytest.raises(SocketError, match=r"busy with another client.*Device or resource busy.*`hba ls` says"):
+                BenchDriver(server.socket, 1 << 20)
+            data = next(client.events())["data"]
+        assert data["event"] == "refused" and data["message"].count(mine) == 2
+        left(client)
+        assert client.call("show.summary")["client"] is None

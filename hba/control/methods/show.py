@@ -20,6 +20,7 @@ from hba.srb import FUNCTION_NAMES, SRB_FUNCTION_EXECUTE_SCSI
 def summary(parts: Parts) -> dict[str, object]:
     """One line's worth, for `hba ls`."""
     config = parts.config
+    engine = parts.engine.snapshot()
     return {
         "name": parts.name,
         "type": config.type,
@@ -28,7 +29,8 @@ def summary(parts: Parts) -> dict[str, object]:
         "pid": os.getpid(),
         "version": __version__,
         "socket": config.socket or None,
-        "connected": parts.engine.snapshot().get("state") == "connected",
+        "connected": engine.get("state") == "connected",
+        "client": engine.get("client"),
         "luns": sum(1 for _ in parts.bus),
         "violations": parts.verifier.violations if parts.verifier is not None else None,
     }
