@@ -183,10 +183,14 @@ def _has_libraries(folder: Path) -> bool:
 
 def main() -> None:
     """Print how to start the QEMU the lab uses (for scripts and for people)."""
+    from hba.lab import interruption
     from hba.lab.progress import Progress
 
+    interruption.listen()
     try:
         qemu = find(Cache(Progress()))
+    except interruption.Interrupted as interrupted:
+        sys.exit(interruption.told(interrupted))
     except HbaError as error:
         tell(str(error), error.exit_code)
         sys.exit(error.exit_code)
