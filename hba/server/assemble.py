@@ -22,6 +22,7 @@ from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
+from hba.pci.unreachable import SHARE
 from hba.port.driver import PortDriver
 from hba.port.make import make_port
 from hba.scsi.address import placed, unit_name
@@ -45,9 +46,10 @@ log = logging.getLogger(__name__)
 
 NOT_SHARED = (
     "the client shares none of the guest's memory (share=off, or no file behind it), so every DMA is a message to it, "
-    "which is slow; for QEMU: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
+    "which is slow; for QEMU: " + SHARE
 )
 
+MAX_TOLD = 16  # different reasons why one client's memory cannot be reached
 MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 
 
@@ -261,16 +263,28 @@ def _connect_events(parts: Parts, adapter: Adapter, engine: NativeEngine) -> Non
     def client(connected: bool) -> None:
         nonlocal told_of_memory
         told_of_memory = False
+        told_unreachable.clear()
         events.publish("client", {"event": "connected" if connected else "left"})
         if not connected:
             parts.bus.power_cycle()
             # Whatever still refers to the guest's memory in a cycle would keep all of it mapped.
             parts.loop.call_soon(_collect)
 
+    told_unreachable: set[str] = set()  # of this client: a driver may try again and again
+
+    def unreachable(why: str) -> None:
+        if why in told_unreachable or len(told_unreachable) >= MAX_TOLD:
+            return
+        told_unreachable.add(why)
+        message = f"the guest's memory cannot be reached, {why}"
+        events.publish("client", {"event": "unreachable", "message": message})
+        log.warning("%s", message)
+
     def refused(why: str) -> None:
         events.publish("client", {"event": "refused", "message": why})
 
     engine.on_refused = refused
+    adapter.on_unreachable = unreachable
     parts.bus.on_change = changed
     adapter.on_untold = not_heard
     parts.bus.on_storage = storage

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE
+from hba.adapters.pvscsi.registers import CMD_SETUP_RINGS
+from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE, SETUP_RINGS
 from hba.bench import own_server
-from hba.bench.driver import BASE, MASK, BenchDriver
+from hba.bench.driver import BASE, COMMAND, CONFIG, MASK, BenchDriver
 from hba.bench.own_server import OwnServer
 from hba.cli import machine
 from hba.control.client import ControlClient
@@ -268,3 +270,25 @@ def test_a_second_client_is_told_and_so_is_everybody_else(server: OwnServer, mon
         assert data["event"] == "refused" and data["message"].count(mine) == 2
         left(client)
         assert client.call("show.summary")["client"] is None
+
+
+def test_rings_in_memory_that_was_never_given_are_told_of_with_the_cause(server: OwnServer) -> None:
+    words = struct.pack("<III", 1, 1, 5) + bytes(SETUP_RINGS.size - 12)
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with VfioUserClient.connect(server.socket) as guest:
+            guest.version()
+            guest.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))
+            for _ in range(3):
+                guest.region_write(0, COMMAND, CMD_SETUP_RINGS.to_bytes(4, "little"))
+                for at in range(0, len(words), 4):
+                    guest.region_write(0, COMMAND + 4, words[at : at + 4])
+            unreachable = client.call("show.queues")["adapter"]["unreachable"]
+        assert "the client has given no memory at all; for QEMU: -object memory-backend-memfd" in unreachable
+        heard = []
+        for event in client.events():
+            heard.append(event["data"])
+            if heard[-1] == {"event": "left"}:
+                break
+    assert [data["event"] for data in heard] == ["connected", "unreachable", "left"]
+    assert unreachable in heard[1]["message"]

@@ -57,6 +57,7 @@ from hba.pci.config_space import Identity
 from hba.pci.function import PciFunction
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RegisterBlock
+from hba.pci.unreachable import explain
 from hba.port.driver import PortDriver
 from hba.scsi.bus import ScsiBus
 from hba.srb import (
@@ -116,6 +117,7 @@ class PvscsiAdapter(Adapter):
 
     `rings`        what SETUP_RINGS set up, None before it and after ADAPTER_RESET.
     `outstanding`  requests taken from the ring whose completion is not on the ring yet.
+    `unreachable`  which memory of its rings the guest gave that cannot be reached, and why (cleared likewise).
     `fault`        why the device stopped looking at the request ring (until the next ADAPTER_RESET or SETUP_RINGS).
     """
 
@@ -157,6 +159,7 @@ class PvscsiAdapter(Adapter):
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
         self.fault = ""
+        self.unreachable = ""
         self._many: dict[Srb, int] = {}  # requests with many pieces of memory, and how many
         self.pieces = 0  # all of these
         self._turn_requests = self._turn_bytes = self._turn_pieces = 0  # what this turn has left
@@ -237,7 +240,7 @@ class PvscsiAdapter(Adapter):
         if self.rings is not None:
             self.rings.generation = -1  # whoever still works with them stops
         self.rings = None
-        self.fault = ""
+        self.fault = self.unreachable = ""
         self.outstanding -= len(self._done) // COMPLETION_FIELDS
         self._done.clear()
         self.traffic.answered(self._answered)  # as far as there is still somebody to answer
@@ -300,7 +303,7 @@ class PvscsiAdapter(Adapter):
         rings = self.rings
         if rings is None or self.fault or self._batching or not self.memory.enabled:
             return
-        if rings.generation != self.memory.generation and not self._rebind(rings):
+        if rings.generation != self.memory.generation and not self._rebind(rings, told=True):
             return
         state = rings.state
         self._batching = True
@@ -333,7 +336,7 @@ class PvscsiAdapter(Adapter):
             if state.load(REQ_PROD_IDX) != rings.request_cons and not self._full:
                 self._kick_again()
         except DmaFault as fault:
-            self._stop_ring(str(fault))
+            self._stop_ring(str(fault), fault)
         finally:
             self._batching = False
             if self._done:
@@ -361,16 +364,29 @@ class PvscsiAdapter(Adapter):
         """Whether the memory the rings are in may be used now."""
         return self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings))
 
-    def _rebind(self, rings: Rings) -> bool:
-        """Follow a change of the DMA maps; False while a page of the rings is not mapped."""
+    def _rebind(self, rings: Rings, told: bool = False) -> bool:
+        """Follow a change of the DMA maps; False while a page of the rings is not mapped. `told`: that is told."""
         try:
             rings.rebind()
-        except DmaFault:
+        except DmaFault as fault:
+            if told:
+                self.cannot_reach("its rings", fault)
             return False
+        self.unreachable = ""
         return True
 
-    def _stop_ring(self, why: str) -> None:
+    def cannot_reach(self, what: str, fault: DmaFault) -> None:
+        """The guest waits for something that cannot be done: say why, once for each reason."""
+        why = f"{what}: {explain(self.memory, fault)}"
+        if why != self.unreachable:
+            self.unreachable = why
+            if self.on_unreachable is not None:
+                self.on_unreachable(why)
+
+    def _stop_ring(self, why: str, fault: DmaFault | None = None) -> None:
         self.fault = why
+        if fault is not None:
+            self.cannot_reach("its rings", fault)
         if self.watch is not None:
             self.watch.ring_stopped(why)
 
@@ -594,7 +610,7 @@ class PvscsiAdapter(Adapter):
             if not self._backlog and self.reachable(rings):
                 posted = rings.post_completions(done)
         except DmaFault as fault:
-            self._stop_ring(str(fault))  # what has been done waits in the backlog
+            self._stop_ring(str(fault), fault)  # what has been done waits in the backlog
         self.completions += posted
         fields = posted * COMPLETION_FIELDS
         self.bytes += sum(done[1:fields:COMPLETION_FIELDS])
@@ -624,7 +640,7 @@ class PvscsiAdapter(Adapter):
                     self.bytes += item[1]
                     posted += 1
         except DmaFault as fault:
-            self._stop_ring(str(fault))
+            self._stop_ring(str(fault), fault)
         if posted:
             self.raise_cause(INTR_CMPL_0)
         if self._backlog and self.memory.enabled:  # else it is tried when that is back
@@ -652,6 +668,7 @@ class PvscsiAdapter(Adapter):
             "registers": self.registers.decode(),
             "rings": rings,
             "ring_fault": self.fault,
+            "unreachable": self.unreachable,
             "request_call_threshold": self.commands.threshold_enabled,
             "last_command": self.commands.last,
             "messages": self.messages.describe(),
