@@ -15,7 +15,7 @@ from hba.cli.adapters import connect, understood
 from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
-from hba.errors import ControlError
+from hba.errors import EXIT_OK, ControlError
 from hba.scsi.address import unit_name
 from hba.terminal import screen
 from hba.terminal.files import is_file
@@ -57,19 +57,42 @@ def command(
     writes: bool,
     ports: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
 
     Without an argument, an adapter is started with a temporary disk (--port, --verifier, --size are for that one), and
     the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no client.
     """
+    from hba.lab import interruption
+
+    if ports and what is not None:
+        raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
+    with interruption.listening():
+        try:
+            if ports:
+                _ports(as_json)
+            else:
+                _adapter(what, port, verifier, size, unit, seconds, writes, as_json)
+        except interruption.Interrupted as interrupted:
+            if screen.animated(sys.stderr):
+                click.echo("\r\033[K", nl=False, err=True)
+            interrupted.add_note("measuring")
+            return interruption.told(interrupted)
+    return EXIT_OK
+
+
+def _adapter(
+    what: str | None,
+    port: str,
+    verifier: str,
+    size: int,
+    unit: tuple[int, int],
+    seconds: float,
+    writes: bool,
+    as_json: bool,
+) -> None:
     from hba.bench import measure, own_server
 
-    if ports:
-        if what is not None:
-            raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
-        _ports(as_json)
-        return
     started: Any = None
     with ExitStack() as stack:
         if what is None or is_file(what):

@@ -7,6 +7,7 @@ import shutil
 import sys
 
 from hba.cli.adapters import running, understood
+from hba.control.client import NobodyThere
 from hba.errors import ControlError, HbaError, StorageError
 from hba.lab.cache import default_root
 from hba.lab.doctor import GOOD, LIMITED, MISSING, Check
@@ -14,7 +15,7 @@ from hba.runtime import ensure_runtime_dir
 from hba.storage import libnbd
 from hba.visible import visible
 
-SILENT = "`hba ls` shows what there is, and with --clean removes the sockets of those that have ended"
+CLEAN = "`hba ls --clean` removes the sockets of adapters that have ended"
 SPACE_NEEDED = 3 << 30  # bytes: a private QEMU, a guest image, kernels, and room to make them
 
 
@@ -51,7 +52,8 @@ def _adapters() -> list[Check]:
                 found.append(Check("adapter", GOOD, visible(f"{name}: its socket is {taken}")))
             except ControlError as error:
                 silent.append((client.path, error))
-    found += [Check("adapter", LIMITED, visible(str(error)), SILENT) for _, error in silent]
+    for _, error in silent:
+        found.append(Check("adapter", LIMITED, visible(str(error)), CLEAN if isinstance(error, NobodyThere) else ""))
     return found
 
 

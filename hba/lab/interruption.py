@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -26,6 +28,18 @@ def listen() -> None:
     """From here on, signals that end us are `Interrupted`."""
     for number in ENDING:
         signal.signal(number, _interrupt)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """The same for a while, in the main thread."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    listen()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:

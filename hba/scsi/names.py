@@ -30,6 +30,18 @@ _CONDITIONS = {
 }
 
 
+# Types of persistent reservations (SPC-4, "Persistent reservation types").
+RESERVATIONS = {
+    0: "none",
+    1: "write exclusive",
+    3: "exclusive access",
+    5: "write exclusive, registrants only",
+    6: "exclusive access, registrants only",
+    7: "write exclusive, all registrants",
+    8: "exclusive access, all registrants",
+}
+
+
 def condition_name(condition: int) -> str:
     """What sense data say, as 0x062901; empty for what no unit here says."""
     return _CONDITIONS.get(condition, "")

@@ -146,7 +146,10 @@ def test_what_requests_did(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_conditions_of_units_have_names(capsys: pytest.CaptureFixture[str]) -> None:
     luns.view([{"unit": "0:0:0", "target": 0, "lun": 0, "unit_attentions": {"7": ["062901", "06FFFF"]}}])
-    assert "initiator 7  POWER ON OCCURRED (062901), 06FFFF" in capsys.readouterr().out
+    luns.view([{"target": 0, "lun": 0, "reservations": {"type": 5, "holder": 7}}])
+    said = capsys.readouterr().out
+    assert "write exclusive, registrants only" in said
+    assert "initiator 7  POWER ON OCCURRED (062901), 06FFFF" in said
 
 
 def test_no_rings_and_nothing_known(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hba.cli.output import generic, say, size, table
 from hba.scsi.address import unit_name
-from hba.scsi.names import condition_name
+from hba.scsi.names import RESERVATIONS, condition_name
 
 STORAGE = ("storage", "backend", "medium")  # where a unit keeps what its back end says
 
@@ -20,6 +20,9 @@ def view(value: list[dict[str, Any]]) -> None:
                 f"initiator {initiator}": [_named(condition) for condition in pending]
                 for initiator, pending in rest["unit_attentions"].items()
             }
+        if isinstance(rest.get("reservations"), dict):
+            held = rest["reservations"]
+            rest["reservations"] = {**held, "type": RESERVATIONS.get(held.get("type"), held.get("type"))}
         generic({f"{unit_name(unit['target'], unit['lun'])}": rest})
 
 
