@@ -52,8 +52,8 @@ def _adapters() -> list[Check]:
                 found.append(Check("adapter", GOOD, visible(f"{name}: its socket is {taken}")))
             except ControlError as error:
                 silent.append((client.path, error))
-    for _, error in silent:
-        found.append(Check("adapter", LIMITED, visible(str(error)), CLEAN if isinstance(error, NobodyThere) else ""))
+    for _, why in silent:
+        found.append(Check("adapter", LIMITED, visible(str(why)), CLEAN if isinstance(why, NobodyThere) else ""))
     return found
 
 
