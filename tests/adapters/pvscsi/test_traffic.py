@@ -75,3 +75,20 @@ def test_a_request_that_is_refused_is_not_counted(driver: Driver) -> None:
     driver.kick()
     assert driver.adapter.bad_requests == 1
     assert seen(driver)["0:0:0"]["requests"] == 0
+
+
+def test_an_answer_that_a_reset_overtakes_is_no_longer_outstanding(driver: Driver) -> None:
+    driver.put()
+    driver.kick()
+    driver.port.complete(driver.port.srbs[0])
+    driver.adapter.forget_rings()
+    assert seen(driver)["0:0:0"]["outstanding"] == 0
+
+
+def test_the_most_that_was_on_the_ring_is_kept(driver: Driver) -> None:
+    for count in (3, 20, 1):
+        for context in range(count):
+            driver.put(context=context)
+        driver.kick()
+    rings = cast(dict[str, Any], driver.adapter.snapshot()["rings"])
+    assert (rings["request"]["pending"], rings["request"]["most_pending"]) == (0, 20)
