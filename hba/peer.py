@@ -6,6 +6,8 @@ import socket
 import struct
 from pathlib import Path
 
+from hba.visible import visible
+
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -25,7 +27,7 @@ def called(pid: int) -> str:
         name = Path(f"/proc/{pid}/comm").read_text("utf-8", errors="replace").strip()
     except OSError:
         name = ""
-    return f"pid {pid} ({name})" if name else f"pid {pid}"
+    return f"pid {pid} ({visible(name)})" if name else f"pid {pid}"
 
 
 def is_stopped(pid: int) -> bool:

@@ -76,6 +76,7 @@ def test_every_subject_can_be_shown_and_all_has_each(client: ControlClient) -> N
         "version": everything["summary"]["version"],
         "socket": "/run/fake0.sock",
         "connected": True,
+        "client": None,
         "luns": 0,
         "violations": 0,
     }
