@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from hba.config.model import AdapterConfig
-from hba.control.results.base import Bytes, Count, Result
+from hba.control.results.base import Bytes, Count, Rate, Result
 from hba.control.results.config import ConfigShown
 from hba.control.results.events import ClientEvent, HotplugEvent, StorageEvent
 from hba.control.results.pci import Interrupts, MappedRange, Regs
@@ -21,7 +21,6 @@ from hba.control.results.units import EjectedUnit, Removed, Unit
 from hba.control.results.verifier import Findings, FindingShown
 from hba.rules.rule import Rule
 
-Rate = Annotated[float, Meta(ge=0)]
 Microseconds = Annotated[float, Meta(ge=0, description="microseconds")]
 
 
@@ -209,7 +208,7 @@ class HotplugEventLine(EventShown, tag_field="event", tag="hotplug"):
 
 
 class ClientEventLine(EventShown, tag_field="event", tag="client"):
-    """A client came or left."""
+    """A client came, left or was refused, or there is something to know of it."""
 
     data: ClientEvent
 

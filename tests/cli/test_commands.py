@@ -237,7 +237,7 @@ def test_units_come_change_and_go(shell: Shell, parts: Parts) -> None:
     added = shell.json("lun", "add", "1:2", "--memory", "--size", "1M", "--removable", "--set", 'serial = "S1"')
     assert (added["target"], added["lun"], added["storage"]["size"]) == (1, 2, 1 << 20)
     assert shell("lun", "ls") == 0
-    assert "1:2" in shell.out
+    assert "0:1:2" in shell.out
     assert "1.0 MiB" in shell.out
     assert shell.json("lun", "resize", "1:2", "3M")["storage"]["size"] == 3 << 20
     assert shell.json("lun", "read-only", "1:2")["read_only"] is True
@@ -252,8 +252,8 @@ def test_units_come_change_and_go(shell: Shell, parts: Parts) -> None:
     ("told", "said"),
     [
         ({"state": "posted", "why": ""}, ""),
-        ({"state": "waiting", "why": "the ring is full"}, "unit 3:0: the guest was not told yet: the ring is full"),
-        ({"state": "none", "why": "no message ring"}, "unit 3:0: the guest was not told: no message ring"),
+        ({"state": "waiting", "why": "the ring is full"}, "unit 0:3:0: the guest was not told yet: the ring is full"),
+        ({"state": "none", "why": "no message ring"}, "unit 0:3:0: the guest was not told: no message ring"),
     ],
 )
 def test_whether_the_guest_was_told_is_said(shell: Shell, parts: Parts, told: dict[str, str], said: str) -> None:
@@ -263,7 +263,9 @@ def test_whether_the_guest_was_told_is_said(shell: Shell, parts: Parts, told: di
         assert shell("lun", *words) == 0
         assert [line for line in shell.out.splitlines() if "guest" in line] == ([said] if said else [])
     assert shell.json("lun", "add", "3", "--memory", "--size", "1M")["announcement"] == told
-    assert shell.json("lun", "remove", "3") == {"target": 3, "lun": 0, "announcement": told}
+    assert shell.json("lun", "remove", "3") == {
+        "unit": "0:3:0", "target": 3, "lun": 0, "announcement": told,
+    }  # fmt: skip
 
 
 def test_a_file_is_given_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ def test_wrong_words_about_units(shell: Shell, parts: Parts, words: tuple[str, .
 
 def test_refusals_of_the_adapter(shell: Shell, parts: Parts) -> None:
     assert shell("lun", "remove", "9") == 9
-    assert shell.err == "error: there is no unit at 9:0; units: none\n"
+    assert shell.err == "error: there is no unit at 0:9:0; units: none\n"
     assert shell("lun", "add", "0", "--set", "blok_size = 1", "--memory", "--size", "1M") == 9
     assert 'did you mean "block_size"?' in shell.err
 

@@ -347,3 +347,18 @@ def test_doctor_says_what_to_do(place: Place) -> None:
     assert {item["state"] for item in report["checks"]} <= {"good", "limited", "missing"}
     assert all(item["next_step"] for item in report["checks"] if item["state"] == "missing")
     assert {"python", "KVM", "libnbd", "disk space"} <= {item["name"] for item in report["checks"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "hba", "bench", "--size", "16", "--seconds", "600"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        while not list(tmp_path.glob("*/disk.img")):
+            assert process.poll() is None
+            os.sched_yield()
+        process.send_signal(number)
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and out == b""
+    assert said.decode() == f"interrupted by {number.name} while measuring; everything is cleaned up\n"
+    assert list(tmp_path.iterdir()) == []

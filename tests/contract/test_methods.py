@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET, CMD_SETUP_MSG_RING
-from hba.adapters.pvscsi.structures import SETUP_MSG_RING
+from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET, CMD_SETUP_MSG_RING, CMD_SETUP_RINGS
+from hba.adapters.pvscsi.structures import SETUP_MSG_RING, SETUP_RINGS
 from hba.bench.driver import BASE, BenchDriver
 from hba.contract import SCHEMA_VERSION
 from hba.control.client import CallRefused, ControlClient
@@ -20,7 +20,7 @@ from hba.control.parts import Parts
 from hba.control.protocol import encode
 from hba.control.results import lines
 from hba.control.results.events import TOPIC_DATA
-from hba.errors import StorageError
+from hba.errors import GuestError, StorageError
 from hba.scsi.build import build_unit
 from hba.scsi.config import LunConfig
 from hba.storage import libnbd
@@ -29,7 +29,7 @@ from hba.storage.memory import MemoryBackend
 from hba.storage.opener import Store
 from hba.storage.sg import ScsiPassThrough
 from hba.storage.workers import WorkerPool
-from hba.vfio_user.client import GuestRam, VfioUserClient
+from hba.vfio_user.client import GuestRam, ReplyError, VfioUserClient
 from tests.contract.adapter import CAUSES, NAME, Coarse, Device, config, running, within
 from tests.contract.checker import Checker
 from tests.storage.fake_nbd import FakeNbd
@@ -192,6 +192,8 @@ def of_a_guest(ask: Asking, parts: Parts, folder: Path) -> None:
         while not busy:  # one is under way and others wait for it
             units = ask("show.queues")["port"]["units"]
             busy = [unit for unit in units if unit["outstanding"] and unit["queued"]]
+        assert ask("show.summary")["client"] == ask("show.counters")["vfio_user"]["client"] is not None
+        a_second_client(ask, socket)
         everything_but_units = [name for name in KINDS if name.startswith("show.") and name not in _WITH_UNITS]
         for method in everything_but_units:
             ask(method)
@@ -202,12 +204,27 @@ def of_a_guest(ask: Asking, parts: Parts, folder: Path) -> None:
         ask("lun.add", unit={"target": 7, "storage": MEMORY})
         driver._command(CMD_ADAPTER_RESET, b"")
         ask.events(lambda event: event["data"].get("change") == "untold")
+        rings_out_of_reach(ask, driver)
     with VfioUserClient.connect(socket) as second, GuestRam(SIZE, BASE) as ram:
         second.version()
         second.map_ram(ram, shared=False)
         second.region_write(7, 0x04, b"\x06\x00")
         ask.events(lambda event: event["data"].get("event") == "note")
         ask("show.dma")
+
+
+def a_second_client(ask: Asking, socket: Path) -> None:
+    with VfioUserClient.connect(socket) as second, pytest.raises(ReplyError):
+        second.version()
+    ask.events(lambda event: event["data"].get("event") == "refused")
+
+
+def rings_out_of_reach(ask: Asking, driver: BenchDriver) -> None:
+    nowhere = [1, 1, *[1] * (1 + 32 + 32)]
+    with pytest.raises(GuestError):
+        driver._command(CMD_SETUP_RINGS, SETUP_RINGS.pack(*nowhere))
+    ask.events(lambda event: event["data"].get("event") == "unreachable")
+    assert ask("show.queues")["adapter"]["unreachable"]
 
 
 _WITH_UNITS = ("show.luns", "show.all")

@@ -121,6 +121,7 @@ class CommandRegisters:
         except DmaFault as fault:
             status = STATUS_FAILED
             self.last = f"{name}: {fault}"
+            self.adapter.cannot_reach(f"what {name} gave", fault)
             if self.adapter.watch is not None:
                 self.adapter.watch.command_failed(name, fault)
         self._status.value = status
@@ -143,7 +144,7 @@ class CommandRegisters:
         adapter.rings = Rings(
             adapter.memory, state, list(fields[3 : 3 + requests]), list(fields[35 : 35 + completions])
         )
-        adapter.fault = ""
+        adapter.fault = adapter.unreachable = ""
         if adapter.watch is not None:
             adapter.watch.rings_set_up(adapter.rings)
         return STATUS_OK

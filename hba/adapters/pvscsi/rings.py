@@ -146,6 +146,7 @@ class Rings:
         self.request_cons = 0
         self.completion_prod = 0
         self.message_prod = 0
+        self.most_pending = 0  # requests on the ring when it was looked at
         for offset in (REQ_CONS_IDX, CMP_PROD_IDX, REQ_CALL_THRESHOLD, MSG_PROD_IDX, MSG_NUM_ENTRIES_LOG2):
             self.state.store(offset, 0)
         self.state.store(REQ_NUM_ENTRIES_LOG2, self.requests.log2)
@@ -235,6 +236,7 @@ class Rings:
                 "prod": load(REQ_PROD_IDX),
                 "cons": self.request_cons,
                 "pending": (load(REQ_PROD_IDX) - self.request_cons) & MASK32,
+                "most_pending": self.most_pending,
                 "pages": self.requests.addresses,
             },
             "completion": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from hba import __version__
 from hba.config.model import to_plain
@@ -17,13 +17,16 @@ from hba.control.results.pci import Interrupts, MappedRange, Regs
 from hba.control.results.show import Counters, Everything, Queues, Summary
 from hba.control.results.units import Unit
 from hba.control.results.verifier import Findings
+from hba.scsi.address import placed
 from hba.scsi.names import command_name
 from hba.scsi.unit import UNKNOWN_TYPE
+from hba.srb import FUNCTION_NAMES, SRB_FUNCTION_EXECUTE_SCSI
 
 
 def summary(parts: Parts) -> dict[str, object]:
     """One line's worth, for `hba ls`."""
     config = parts.config
+    engine = parts.engine.snapshot()
     return {
         "name": parts.name,
         "type": config.type,
@@ -32,7 +35,8 @@ def summary(parts: Parts) -> dict[str, object]:
         "pid": os.getpid(),
         "version": __version__,
         "socket": config.socket or None,
-        "connected": parts.engine.snapshot().get("state") == "connected",
+        "connected": engine.get("state") == "connected",
+        "client": engine.get("client"),
         "luns": sum(1 for _ in parts.bus),
         "violations": parts.verifier.violations if parts.verifier is not None else None,
     }
@@ -54,10 +58,7 @@ def process() -> dict[str, object]:
 
 
 def luns(parts: Parts) -> list[dict[str, object]]:
-    return [
-        {"target": unit.address[0], "lun": unit.address[1], **unit.describe()}
-        for unit in sorted(parts.bus, key=lambda unit: unit.address)
-    ]
+    return [{**placed(*unit.address), **unit.describe()} for unit in sorted(parts.bus, key=lambda unit: unit.address)]
 
 
 def regs(parts: Parts) -> object:
@@ -81,7 +82,12 @@ def queues(parts: Parts) -> object:
         device_type = _type_at(parts, str(unit["address"]))
         for key in ("outstanding", "queue", "queued"):
             for request in _dicts(unit.get(key)):
-                request["command"] = command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                function = request.get("function", SRB_FUNCTION_EXECUTE_SCSI)
+                request["command"] = (
+                    command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                    if function == SRB_FUNCTION_EXECUTE_SCSI
+                    else FUNCTION_NAMES.get(cast(int, function), "")
+                )
     return {"adapter": rest, "port": port}
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Count, Result
+from hba.control.results.base import Count, Result, UnitName
 from hba.control.results.trace import TraceStep
 from hba.control.results.verifier import FindingShown
 
@@ -22,6 +22,7 @@ class HotplugEvent(Result, kw_only=True):
     is about the guest, which misses messages: `message` then, and no address."""
 
     change: Literal["added", "removed", "ejected", "inserted", "resized", "read-only", "writable", "untold"]
+    unit: UnitName | UnsetType = UNSET
     target: Count | UnsetType = UNSET
     lun: Count | UnsetType = UNSET
     untold: str | UnsetType = UNSET
@@ -32,14 +33,16 @@ class StorageEvent(Result):
     """What a store said by itself: "resized", "gone", "back", or "error: " and why it does not do what it should."""
 
     event: str
+    unit: UnitName
     target: Count
     lun: Count
 
 
 class ClientEvent(Result, kw_only=True):
-    """A vfio-user client came or left; a note has a `message`."""
+    """A vfio-user client came or left, a second one was refused, or the client's memory cannot be reached. `message`:
+    of a note and of the last two, what there is to know and to do."""
 
-    event: Literal["connected", "left", "note"]
+    event: Literal["connected", "left", "note", "refused", "unreachable"]
     message: str | UnsetType = UNSET
 
 

@@ -8,8 +8,8 @@ from hba.control.results.base import Bytes, Count, CountByName, HexText, Millise
 
 
 class PortRequest(Result):
-    """An SRB in the port. `where`: how far it is; `function`: of the SRB; `command`: the CDB's name; `age_ms`: since it
-    was given to the miniport, null before."""
+    """An SRB in the port. `where`: how far it is; `function`: of the SRB; `command`: the name of the CDB, or of another
+    function than EXECUTE_SCSI; `age_ms`: since it was given to the miniport, null before."""
 
     number: Count
     where: str
@@ -128,15 +128,16 @@ class StorPortUnit(PortUnit):
 
 
 class StorPortAdapter(Result):
-    """The adapter under Storport. `held_by`: what stops all units; `map_buffers`: null before the start."""
+    """The adapter under Storport. `held_by`: what stops all units; `perf_flags`: the STOR_PERF_* in force;
+    `map_buffers`: the STOR_MAP_*, null before the start."""
 
     state: str
     held_by: list[str]
     max_number_of_io: Count
     half_duplex: bool
     channels: Count
-    perf_flags: Count
-    map_buffers: int | None
+    perf_flags: list[str]
+    map_buffers: str | None
     recoveries: Count
 
 

@@ -7,15 +7,18 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from hba.control.results.base import BusAddress, Bytes, Count, CountByName, Result
+from hba.control.results.traffic import UnitTraffic
 
 
 class RequestRing(Result):
-    """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet."""
+    """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet;
+    `most_pending`: the most that were, whenever the adapter looked."""
 
     entries: Count
     prod: Count
     cons: Count
     pending: Count
+    most_pending: Count
     pages: list[BusAddress]
 
 
@@ -58,16 +61,19 @@ class Messages(Result):
 class PvscsiQueues(Result):
     """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
 
-    `ring_fault`: why requests are no longer taken.
+    `ring_fault`: why requests are no longer taken; `unreachable`: which memory the driver gave that could not be
+    reached when it was needed, why, and what to do.
     """
 
     type: Literal["pvscsi"]
     rings: Rings | None
     rings_unreachable: str
     ring_fault: str
+    unreachable: str
     request_call_threshold: bool
     last_command: str
     messages: Messages
+    traffic: list[UnitTraffic]
 
 
 class PvscsiCounters(Result):

@@ -17,7 +17,8 @@ from hba.vfio_user.protocol import Capabilities
 
 
 class Summary(Result):
-    """The adapter in one line. `socket`: null for a descriptor without a name; `violations`: null without verifier."""
+    """The adapter in one line. `socket`: null for a descriptor without a name; `client`: the process that has the
+    socket, null for nobody and where it cannot be told; `violations`: null without verifier."""
 
     name: str
     type: str
@@ -27,6 +28,7 @@ class Summary(Result):
     version: str
     socket: str | None
     connected: bool
+    client: str | None
     luns: Count
     violations: Count | None
 
@@ -39,12 +41,14 @@ class Queues(Result):
 
 
 class EngineState(Result):
-    """The vfio-user server. `requests`: of the client, by command; `posted`: those that wanted no reply; `dma_*`:
-    messages of ours; `deferred`: requests that waited for one; `refused`: second clients."""
+    """The vfio-user server. `client`: the process that has the socket; `requests`: of the client, by command; `posted`:
+    those that wanted no reply; `dma_*`: messages of ours; `deferred`: requests that waited for one; `refused`: second
+    clients."""
 
     engine: str
     socket: str | None
     state: Literal["closed", "listening", "negotiating", "connected"]
+    client: str | None
     client_capabilities: Capabilities | None
     requests: CountByName
     unknown_requests: Count

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Bytes, Count, Result
+from hba.control.results.base import Bytes, Count, Result, UnitName
 from hba.control.results.stores import ScsiStore, Store
 
 
@@ -21,6 +21,7 @@ class UnitBase(Result, kw_only=True):
     """What every unit has. `unit_attentions`: by initiator, key, code and qualifier in hexadecimal; `announcement`: in
     the answer of lun.add."""
 
+    unit: UnitName
     target: Count
     lun: Count
     commands: Count
@@ -109,6 +110,7 @@ class PassThroughUnit(UnitBase, tag_field="type", tag="passthrough", kw_only=Tru
 class RemovedUnit(Result, tag_field="type", tag="removed"):
     """A unit that was removed while it was changed."""
 
+    unit: UnitName
     target: Count
     lun: Count
 
@@ -116,6 +118,7 @@ class RemovedUnit(Result, tag_field="type", tag="removed"):
 class Removed(Result):
     """What lun.remove answers."""
 
+    unit: UnitName
     target: Count
     lun: Count
     announcement: Announcement

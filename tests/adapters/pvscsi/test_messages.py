@@ -249,7 +249,7 @@ def test_a_guest_that_takes_no_message_is_told_of_once(listening: Driver) -> Non
     listening.clock.advance(10 * STALE)
     assert told == ["the guest has taken no message about its units for 10 s: 32 on its message ring, 1 behind"]
     shown = listening.adapter.snapshot()["messages"]
-    assert shown == {"waiting": 1, "next": ["added 2:0"], "stuck": told[0]}
+    assert shown == {"waiting": 1, "next": ["added 0:2:0"], "stuck": told[0]}
     assert told[0] in listening.adapter.announcement(2, 0)["why"]
     take(listening)  # at last
     listening.clock.advance(TICK)
