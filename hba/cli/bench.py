@@ -77,7 +77,7 @@ def command(
             if screen.animated(sys.stderr):
                 click.echo("\r\033[K", nl=False, err=True)
             interrupted.add_note("measuring")
-            return interruption.told(interrupted)
+            return interruption.told(interrupted, as_json)
     return EXIT_OK
 
 

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import click
 
+from hba.terminal.telling import as_object
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,10 +51,12 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-def told(interrupted: Interrupted) -> int:
-    """Say what was interrupted; the exit code, 128 and the signal's number."""
+def told(interrupted: Interrupted, as_json: bool = False) -> int:
+    """Say what was interrupted, as JSON like any error; the exit code, 128 and the signal's number."""
     steps = getattr(interrupted, "__notes__", [])
     during = f" while {steps[0]}" if steps else ""
     name = signal.Signals(interrupted.number).name
-    click.echo(f"interrupted by {name}{during}; everything is cleaned up", err=True)
-    return 128 + interrupted.number
+    what = f"interrupted by {name}{during}; everything is cleaned up"
+    code = 128 + interrupted.number
+    click.echo(as_object(what, code) if as_json else what, err=True)
+    return code

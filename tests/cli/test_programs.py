@@ -350,8 +350,11 @@ def test_doctor_says_what_to_do(place: Place) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_benchmark_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "hba", "bench", "--size", "16", "--seconds", "600"]
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_benchmark_that_is_interrupted_says_so_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, as_json: bool
+) -> None:
+    command = [sys.executable, "-m", "hba", "bench", "--size", "16", "--seconds", "600", *["--json"] * as_json]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         while not list(tmp_path.glob("*/disk.img")):
@@ -360,5 +363,9 @@ def test_a_benchmark_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Pa
         process.send_signal(number)
         out, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number and out == b""
-    assert said.decode() == f"interrupted by {number.name} while measuring; everything is cleaned up\n"
+    words = f"interrupted by {number.name} while measuring; everything is cleaned up"
+    if as_json:
+        assert json.loads(said)["error"]["message"] == words
+    else:
+        assert said.decode() == f"{words}\n"
     assert list(tmp_path.iterdir()) == []

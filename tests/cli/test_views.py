@@ -200,3 +200,9 @@ def test_a_cd_drive_has_no_options_of_disks(capsys: pytest.CaptureFixture[str]) 
     config.view(to_plain(adapter))
     unit = capsys.readouterr().out.partition("unit 0:0:0:")[2]
     assert "cdrom" in unit and "block_size" not in unit and "write_cache" not in unit
+
+
+def test_map_buffers_of_scsi_port_is_yes_or_no() -> None:
+    """TRUE is 1, which is a value of Storport's; SCSI Port has no names for its two."""
+    assert config._readable({"map_buffers": True}) == {"map_buffers": True}
+    assert config._readable({"map_buffers": 2}) == {"map_buffers": "STOR_MAP_NON_READ_WRITE_BUFFERS"}

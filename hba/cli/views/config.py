@@ -25,6 +25,7 @@ def _readable(item: Any) -> Any:
     shown = dict(item)
     if isinstance(item.get("rw_opcodes"), list | tuple):
         shown["rw_opcodes"] = ", ".join(f"{operation_name(code)} {code:02X}h".strip() for code in item["rw_opcodes"])
-    if item.get("map_buffers") in MAP_BUFFERS_NAMES and item["map_buffers"] is not False:
-        shown["map_buffers"] = MAP_BUFFERS_NAMES[item["map_buffers"]]
+    value = item.get("map_buffers")
+    if value in MAP_BUFFERS_NAMES and not isinstance(value, bool):  # Storport's; SCSI Port's is yes or no
+        shown["map_buffers"] = MAP_BUFFERS_NAMES[value]
     return shown
