@@ -6,6 +6,8 @@ import socket
 import struct
 from pathlib import Path
 
+from hba.visible import visible
+
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -17,6 +19,15 @@ def peer_pid(sock: socket.socket) -> int:
         return int(_CREDENTIALS.unpack(said)[0])
     except OSError:
         return 0
+
+
+def called(pid: int) -> str:
+    """`pid 4711 (qemu-system-x86)`; the number alone where the name cannot be had (proc(5), /proc/pid/comm)."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", errors="replace").strip()
+    except OSError:
+        name = ""
+    return f"pid {pid} ({visible(name)})" if name else f"pid {pid}"
 
 
 def is_stopped(pid: int) -> bool:

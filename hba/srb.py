@@ -41,6 +41,10 @@ SRB_FUNCTION_DUMP_POINTERS = 0x26
 SRB_FUNCTION_FREE_DUMP_POINTERS = 0x27
 SRB_FUNCTION_STORAGE_REQUEST_BLOCK = 0x28
 
+FUNCTION_NAMES: dict[int, str] = {
+    value: name.removeprefix("SRB_FUNCTION_") for name, value in vars().items() if name.startswith("SRB_FUNCTION_")
+}
+
 # -- SrbStatus --------------------------------------------------------------------------------------------------
 SRB_STATUS_PENDING = 0x00
 SRB_STATUS_SUCCESS = 0x01

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from hba.loop import EventLoop
-from hba.watchdog import make_loop
+from hba.watchdog import Watchdog, make_loop
 
 
 def burn(milliseconds: int) -> None:
@@ -102,3 +102,17 @@ def test_a_loop_takes_its_watchdog_along(monkeypatch: pytest.MonkeyPatch) -> Non
     assert signal.getsignal(signal.SIGPROF) != before[0]
     loop.close()
     assert (signal.getsignal(signal.SIGPROF), len(gc.callbacks)) == before
+
+
+def test_a_turn_counts_for_what_it_takes_at_the_usual_pace() -> None:
+    """A virtual processor that others slow down needs more CPU time for the same work."""
+    told: list[str] = []
+    watchdog = Watchdog(20_000_000, told.append)
+    try:
+        watchdog.turn(lambda: burn(60))
+        assert len(told) == 1
+        watchdog._pace //= 20  # it was twenty times as fast when the watchdog was made
+        watchdog.turn(lambda: burn(60))
+        assert len(told) == 1
+    finally:
+        watchdog.close()

@@ -34,6 +34,7 @@ class Adapter(ABC):
     def stop(self) -> None:
         """Power off: end what is outstanding, release everything. Idempotent."""
 
+    on_unreachable: Callable[[str], None] | None = None  # the guest's rings cannot be reached: which, why, what to do
     on_untold: Callable[[str], None] | None = None  # the guest does not hear what it is told: how that shows
 
     @abstractmethod

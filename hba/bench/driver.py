@@ -30,7 +30,8 @@ from hba.adapters.pvscsi.structures import (
     SETUP_RINGS,
 )
 from hba.errors import GuestError, SocketError
-from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
+from hba.scsi.address import unit_name
+from hba.vfio_user.client import Disconnected, GuestRam, ReplyError, VfioUserClient
 
 CONFIG = 7  # region index of config space (vfio-pci)
 MSI = 1  # interrupt index
@@ -82,9 +83,10 @@ class BenchDriver:
         client = self._client
         try:
             client.version()
-        except Disconnected as error:
+        except (Disconnected, ReplyError) as error:
             raise SocketError(
-                f"{self._socket}: the adapter is busy with another client, such as QEMU ({error}); end that one first"
+                f"{self._socket}: the adapter is busy with another client, such as QEMU ({error}); `hba ls` says which "
+                "process that is, end that one first"
             ) from error
         client.map_ram(self.ram)
         client.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))  # memory space, bus master
@@ -136,7 +138,7 @@ class BenchDriver:
         for _ in range(8):
             if self.command(bytes(6)) == 0:
                 return
-        raise GuestError(f"unit {self._target}:{self._lun} does not become ready")
+        raise GuestError(f"unit {unit_name(self._target, self._lun)} does not become ready")
 
     # -- single commands ----------------------------------------------------------------------------------------
 

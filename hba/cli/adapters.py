@@ -60,6 +60,12 @@ def understood(client: ControlClient) -> Iterator[None]:
         ) from error
 
 
+def object_of(client: ControlClient, answer: object) -> dict[str, Any]:
+    """An adapter's answer that must be an object. Raises `ControlError`."""
+    with understood(client):
+        return msgspec.convert(answer, dict[str, Any])
+
+
 def connect(name: str | None, timeout: float = 10.0) -> ControlClient:
     """The adapter called `name` (or at that socket path), or the only one that runs.
 

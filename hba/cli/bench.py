@@ -15,7 +15,8 @@ from hba.cli.adapters import connect, understood
 from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
-from hba.errors import ControlError
+from hba.errors import EXIT_OK, ControlError
+from hba.scsi.address import unit_name
 from hba.terminal import screen
 from hba.terminal.files import is_file
 from hba.visible import visible
@@ -31,6 +32,7 @@ class _Summary(msgspec.Struct):
     socket: str | None
     pid: int
     connected: bool
+    client: str | None = None
 
 
 @click.command("bench")
@@ -38,7 +40,7 @@ class _Summary(msgspec.Struct):
 @click.option("--port", type=click.Choice(["storport", "scsiport"]), default="storport", show_default=True)
 @click.option("--verifier", type=click.Choice(["off", "report"]), default="off", show_default=True)
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="MiB of the temporary disk.")
-@click.option("--unit", type=ADDRESS, default="0:0", show_default=True, help="TARGET:LUN to measure.")
+@click.option("--unit", type=ADDRESS, default="0:0:0", show_default=True, help="The unit to measure.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Of each side and case."
 )
@@ -55,19 +57,42 @@ def command(
     writes: bool,
     ports: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
 
     Without an argument, an adapter is started with a temporary disk (--port, --verifier, --size are for that one), and
     the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no client.
     """
+    from hba.lab import interruption
+
+    if ports and what is not None:
+        raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
+    with interruption.listening():
+        try:
+            if ports:
+                _ports(as_json)
+            else:
+                _adapter(what, port, verifier, size, unit, seconds, writes, as_json)
+        except interruption.Interrupted as interrupted:
+            if screen.animated(sys.stderr):
+                click.echo("\r\033[K", nl=False, err=True)
+            interrupted.add_note("measuring")
+            return interruption.told(interrupted, as_json)
+    return EXIT_OK
+
+
+def _adapter(
+    what: str | None,
+    port: str,
+    verifier: str,
+    size: int,
+    unit: tuple[int, int],
+    seconds: float,
+    writes: bool,
+    as_json: bool,
+) -> None:
     from hba.bench import measure, own_server
 
-    if ports:
-        if what is not None:
-            raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
-        _ports(as_json)
-        return
     started: Any = None
     with ExitStack() as stack:
         if what is None or is_file(what):
@@ -82,7 +107,10 @@ def command(
         with understood(client):
             summary = msgspec.convert(answer, _Summary)
         if summary.connected:
-            raise ControlError(f"adapter {summary.name} has a client; a benchmark needs it alone")
+            who = f", {summary.client}" if summary.client else ""
+            raise ControlError(
+                f"adapter {summary.name} has a client{who}; a benchmark needs it alone: end that one first"
+            )
         if summary.socket is None:
             raise ControlError(f"adapter {summary.name} serves a descriptor without a name: a benchmark cannot connect")
         result = measure.measure(
@@ -151,7 +179,7 @@ def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
             if (found["target"], found["lun"]) == unit:
                 store = storage(found)
                 return Path(store["path"]) if store.get("kind") == "file" else None
-    raise ControlError(f"the adapter has no unit {unit[0]}:{unit[1]}; `hba lun ls` shows those it has")
+    raise ControlError(f"the adapter has no unit {unit_name(*unit)}; `hba lun ls` shows those it has")
 
 
 def _progress(text: str) -> None:

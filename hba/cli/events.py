@@ -55,4 +55,6 @@ def _line(topic: str, data: Any) -> str:
     if topic == "trace":
         srb = f" #{data['srb']}" if data.get("srb") else ""
         return f"{topic}  {data['time'] / 1e9:.6f} {data['kind']}{srb} {output.text(data.get('detail')) or ''}".rstrip()
+    if "unit" in data:
+        data = {key: item for key, item in data.items() if key not in ("target", "lun")}  # the unit's name has them
     return f"{topic}  {output.text(data)}"

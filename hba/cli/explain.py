@@ -36,7 +36,7 @@ def command(rule: str | None, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     if as_json:
-        output.print_json([asdict(rule) for rule in RULES.values()])
+        output.print_json({"rules": [asdict(rule) for rule in RULES.values()]})
         return
     output.table(
         ("rule", "model", "held", "title"),

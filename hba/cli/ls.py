@@ -65,6 +65,11 @@ def _remove(control: Path) -> bool:
     return True
 
 
+def client(summary: dict[str, Any]) -> str:
+    """Who has the adapter's socket: `pid 4711 (qemu-system-x86)`, "-" for nobody."""
+    return str(summary.get("client") or ("connected" if summary["connected"] else "-"))
+
+
 def _row(summary: dict[str, Any]) -> tuple[object, ...]:
     return (
         summary["name"],
@@ -72,7 +77,7 @@ def _row(summary: dict[str, Any]) -> tuple[object, ...]:
         summary["port"],
         summary["miniport"],
         summary["pid"],
-        "connected" if summary["connected"] else "-",
+        client(summary),
         summary["luns"],
         summary["violations"],
         summary["socket"],

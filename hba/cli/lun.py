@@ -10,10 +10,11 @@ import click
 import tomli
 
 from hba.cli import output
-from hba.cli.adapters import adapter_option, connect, understood
+from hba.cli.adapters import adapter_option, connect, object_of, understood
 from hba.cli.views import luns
 from hba.control.client import CallRefused, ControlClient
 from hba.errors import ControlError
+from hba.scsi.address import parse_unit
 from hba.terminal.files import exists
 from hba.terminal.groups import SuggestingGroup
 
@@ -21,21 +22,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class UnitAddress(click.ParamType[tuple[int, int]]):
-    """`TARGET` or `TARGET:LUN`."""
+    """A unit as it is shown, `BUS:TARGET:LUN`, or shorter (`hba.scsi.address`)."""
 
-    name = "TARGET[:LUN]"
+    name = "[BUS:]TARGET[:LUN]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
-        target, _, lun = str(value).partition(":")
         try:
-            address = (int(target), int(lun or 0))
-        except ValueError:
-            self.fail(f"{value!r} is no unit: expected TARGET or TARGET:LUN, such as 0:1", param, ctx)
-        if not all(0 <= part <= 255 for part in address):
-            self.fail(f"{value!r}: target and LUN are from 0 to 255", param, ctx)
-        return address
+            return parse_unit(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 ADDRESS = UnitAddress()
@@ -107,14 +104,14 @@ def ls(adapter: str | None, as_json: bool) -> None:
     with connect(adapter) as client:
         value = client.call("lun.ls")
     if as_json:
-        output.print_json(value)
+        output.print_json({"units": value})
         return
     with understood(client):
         luns.brief(value)
 
 
 @command.command("add")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @click.option("--type", "kind", type=click.Choice(["disk", "cdrom", "enclosure"]), default="disk", show_default=True)
 @storage_options
 @click.option("--removable", is_flag=True, help="The medium can be ejected.")
@@ -136,7 +133,7 @@ def add(
     adapter: str | None,
     as_json: bool,
 ) -> None:
-    """Add the unit TARGET:LUN; the guest is told, if its adapter has a way."""
+    """Add the UNIT, such as 0:1:0; the guest is told, if its adapter has a way."""
     table: dict[str, Any] = {"type": kind, "target": unit[0], "lun": unit[1]}
     medium = storage_of(path, memory, size, storage, read_only)
     if medium is not None:
@@ -153,7 +150,7 @@ def add(
 
 
 @command.command("remove")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @adapter_option
 @output.json_option
 def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
@@ -161,14 +158,14 @@ def remove(unit: tuple[int, int], adapter: str | None, as_json: bool) -> None:
     with connect(adapter, CLOSING) as client:
         value = client.call("lun.remove", target=unit[0], lun=unit[1])
     if as_json:
-        output.print_json(value)
+        output.print_json(object_of(client, value))
         return
     with understood(client):
         luns.announcement(value)
 
 
 @command.command("eject")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @click.option("--force", is_flag=True, help="Also when the guest has locked the medium.")
 @adapter_option
 @output.json_option
@@ -179,7 +176,7 @@ def eject(unit: tuple[int, int], force: bool, adapter: str | None, as_json: bool
 
 
 @command.command("insert")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @storage_options
 @adapter_option
 @output.json_option
@@ -202,7 +199,7 @@ def insert(
 
 
 @command.command("resize")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @click.argument("size")
 @adapter_option
 @output.json_option
@@ -213,7 +210,7 @@ def resize(unit: tuple[int, int], size: str, adapter: str | None, as_json: bool)
 
 
 @command.command("read-only")
-@click.argument("unit", type=ADDRESS)
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
 @click.argument("state", type=click.Choice(["on", "off"]), default="on")
 @adapter_option
 @output.json_option
@@ -230,7 +227,7 @@ def _change(client: ControlClient, as_json: bool, method: str, **params: Any) ->
     except CallRefused as error:
         raise ControlError(_in_options(str(error))) from error
     if as_json:
-        output.print_json(unit)
+        output.print_json(object_of(client, unit))
         return
     with understood(client):
         luns.brief([unit])

@@ -6,18 +6,22 @@ import platform
 import shutil
 import sys
 
-from hba.errors import HbaError, StorageError
+from hba.cli.adapters import running, understood
+from hba.control.client import NobodyThere
+from hba.errors import ControlError, HbaError, StorageError
 from hba.lab.cache import default_root
 from hba.lab.doctor import GOOD, LIMITED, MISSING, Check
 from hba.runtime import ensure_runtime_dir
 from hba.storage import libnbd
+from hba.visible import visible
 
+CLEAN = "`hba ls --clean` removes the sockets of adapters that have ended"
 SPACE_NEEDED = 3 << 30  # bytes: a private QEMU, a guest image, kernels, and room to make them
 
 
 def examine() -> list[Check]:
     """Everything tried; nothing raises."""
-    return [_python(), _runtime_folder(), _space(), _libnbd(), _udev()]
+    return [_python(), _runtime_folder(), *_adapters(), _space(), _libnbd(), _udev()]
 
 
 def _python() -> Check:
@@ -29,6 +33,28 @@ def _runtime_folder() -> Check:
         return Check("runtime folder", GOOD, str(ensure_runtime_dir()))
     except HbaError as error:
         return Check("runtime folder", MISSING, str(error))
+
+
+def _adapters() -> list[Check]:
+    """Those that run, and who has their sockets: a socket is one client's."""
+    found: list[Check] = []
+    try:
+        clients, silent = running()
+    except HbaError:
+        return []  # the runtime folder's line says it
+    for client in clients:
+        with client:
+            try:
+                summary = client.call("show.summary")
+                with understood(client):
+                    taken = f"in use by {summary['client']}" if summary["client"] else "free"
+                    name = f"{summary['name']} (pid {summary['pid']})"
+                found.append(Check("adapter", GOOD, visible(f"{name}: its socket is {taken}")))
+            except ControlError as error:
+                silent.append((client.path, error))
+    for _, why in silent:
+        found.append(Check("adapter", LIMITED, visible(str(why)), CLEAN if isinstance(why, NobodyThere) else ""))
+    return found
 
 
 def _space() -> Check:

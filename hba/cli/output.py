@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from hba.contract import versioned
 from hba.terminal import screen
 from hba.terminal.tables import aligned, lay_out
 from hba.visible import visible
@@ -30,13 +31,17 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
-def print_json(value: object) -> None:
-    """All in ASCII: what could move a terminal's cursor or turn its text round is escaped."""
-    click.echo(json.dumps(value, indent=2))
+def print_json(value: Mapping[str, object]) -> None:
+    """An object with its `schema_version`; what it is must be in `hba.cli.results`.
+
+    All in ASCII: what could move a terminal's cursor or turn its text round is escaped.
+    """
+    click.echo(json.dumps(versioned(value), indent=2))
 
 
-def print_json_line(value: object) -> None:
-    click.echo(json.dumps(value))
+def print_json_line(value: Mapping[str, object]) -> None:
+    """The same as one line of several."""
+    click.echo(json.dumps(versioned(value)))
     sys.stdout.flush()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hba.cli import output
-from hba.cli.adapters import connect, understood
+from hba.cli.adapters import connect, object_of, understood
 from hba.cli.views import config, counters, dma, glance, irq, luns, queues, regs, verifier
 from hba.runtime import control_sockets
 from hba.terminal.suggest import did_you_mean, nearest
@@ -26,6 +26,7 @@ SUBJECTS: dict[str, tuple[str, View]] = {
     "verifier": ("show.verifier", verifier.view),
     "config": ("show.config", config.view),
 }
+LISTS = {"luns": "units", "dma": "ranges"}  # what --json calls those that are lists: it prints objects
 ALL = (*SUBJECTS, "all")
 
 
@@ -40,14 +41,14 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             method, view = SUBJECTS[subject]
             value = client.call(method)
             if as_json:
-                output.print_json(value)
+                output.print_json({LISTS[subject]: value} if subject in LISTS else object_of(client, value))
             else:
                 with understood(client):
                     view(value)
             return
         value = client.call("show.all")
     if as_json:
-        output.print_json(value)
+        output.print_json(object_of(client, value))
         return
     with understood(client):
         if subject is None:

@@ -20,12 +20,12 @@ from hba.errors import ControlError
 def command(adapter: str | None, last: int | None, as_json: bool) -> None:
     """Print the recorded trace: every step of every request, in order. Needs `enabled = true` in [adapter.trace].
 
-    Times are seconds on the adapter's clock; with --json each line is [time in ns, kind, SRB number, detail].
+    Times are seconds on the adapter's clock; with --json nanoseconds, in an object a line.
     """
     with connect(adapter) as client:
         for time, kind, srb, detail in read(client, last):
             if as_json:
-                output.print_json_line([time, kind, srb, detail])
+                output.print_json_line({"time": time, "kind": kind, "srb": srb, "detail": detail})
                 continue
             with understood(client):
                 number = f"#{srb}" if srb else ""

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
-from hba.scsi.config import LunConfig
+from hba.scsi.config import LunConfig, in_force
 
 # Type of adapter -> the table with its options. A new adapter gets a line here and a field in `AdapterConfig`.
 ADAPTER_TYPES = ("pvscsi",)
@@ -53,7 +53,7 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     name: Name = ""  # filled in by `load`: type and number
     socket: str = ""  # filled in by `load`: in the runtime folder
     port: Literal["scsiport", "storport"] = "storport"
-    miniport: str = "dma"  # or "module:Class"
+    miniport: Annotated[str, Meta(extra_json_schema={"pattern": "^(dma|.+:.+)$"})] = "dma"  # or "module:Class"
     miniport_options: dict[str, Any] = {}
     engine: Literal["native"] = "native"
     pci: PciOptions = PciOptions()
@@ -89,6 +89,8 @@ def _is_reference(text: str) -> bool:
 
 
 def to_plain(config: AdapterConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, for `hba show config`: of the port models, the options of the chosen one."""
+    """The configuration as JSON has it, for `hba show config`, without options of port models and unit types that are
+    not in use."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
+    plain["lun"] = [in_force(unit) for unit in plain["lun"]]
     return {key: value for key, value in plain.items() if key not in PORT_MODELS or key == config.port}

@@ -2,6 +2,7 @@
 
 * `protocol`: the limits and the shape of a line;
 * `method`, `methods/`: what can be called, one module per subject, all in one table;
+* `results/`, `schema`: what the methods answer and what events carry, as types and as JSON schemas;
 * `events`: what can be subscribed to;
 * `parts`: the assembled adapter, as the methods reach it;
 * `server`: the socket in the adapter's event loop;

@@ -1,4 +1,6 @@
-"""What a method is: a name, its parameters as a Struct, and the function that runs it in the adapter's event loop."""
+"""What a method is: a name, its parameters as a Struct, the type of its result (`hba.control.results`), and the
+function that runs it in the adapter's event loop.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +56,7 @@ class Method:
     run: Callable[[Call, Any], object]
     doc: str
     params: type[msgspec.Struct] = NoParams
+    result: Any = Any  # what `run` returns, as a type; told to clients, and held by tests/contract
 
     def describe(self) -> dict[str, object]:
         return {"name": self.name, "doc": self.doc, "params": msgspec.json.schema(self.params)}

@@ -1,8 +1,9 @@
 """The shape of a line, and the limits. One JSON object per line, UTF-8, both ways.
 
-server -> client, once:   {"hba": "0.1.0", "protocol": 1, "adapter": "pvscsi0", "pid": 4711}
+server -> client, once:   {"hba": "0.1.0", "protocol": 1, "schema_version": 1, "adapter": "pvscsi0", "pid": 4711}
 client -> server:         {"id": 1, "method": "show.regs", "params": {}}
-server -> client:         {"id": 1, "result": ...}  or  {"id": 1, "error": {"code", "message", "next_step"}}
+server -> client:         {"id": 1, "schema_version": 1, "result": ...}, or for `result`
+                          "error": {"code", "message", "next_step"}
 server -> client:         {"event": "verifier", "data": {...}}     after `events.subscribe`
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
+from hba.contract import SCHEMA_VERSION
 
 PROTOCOL = 1
 MAX_LINE = 1 << 20  # bytes of one request line, newline included
@@ -50,5 +53,15 @@ def encode(message: object) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
+def greeting(version: str, adapter: str, pid: int) -> bytes:
+    known = {"hba": version, "protocol": PROTOCOL, "schema_version": SCHEMA_VERSION}
+    return encode({**known, "adapter": adapter, "pid": pid})
+
+
+def reply(request_id: object, result: object) -> bytes:
+    return encode({"id": request_id, "schema_version": SCHEMA_VERSION, "result": result})
+
+
 def error(request_id: object, code: str, message: str, next_step: str = "") -> bytes:
-    return encode({"id": request_id, "error": {"code": code, "message": message, "next_step": next_step}})
+    refusal = {"code": code, "message": message, "next_step": next_step}
+    return encode({"id": request_id, "schema_version": SCHEMA_VERSION, "error": refusal})

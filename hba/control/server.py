@@ -86,9 +86,7 @@ class ControlServer:
         peer.setblocking(False)
         connection = Connection(self, peer)
         self._connections.add(connection)
-        connection.send(
-            {"hba": __version__, "protocol": protocol.PROTOCOL, "adapter": self.parts.name, "pid": os.getpid()}
-        )
+        connection.send(protocol.greeting(__version__, self.parts.name, os.getpid()))
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -150,14 +148,11 @@ class Connection:
 
     # -- out --------------------------------------------------------------------------------------------------
 
-    def send(self, message: object) -> None:
-        self._put(protocol.encode(message))
-
     def event(self, topic: str, data: object) -> None:
         """A listener of the event hub."""
-        self.send({"event": topic, "data": data})
+        self.send(protocol.encode({"event": topic, "data": data}))
 
-    def _put(self, line: bytes) -> None:
+    def send(self, line: bytes) -> None:
         if self._closed:
             return
         self._output += line
@@ -220,7 +215,7 @@ class Connection:
                 self.server.wanted(self)  # else flush() comes back here
         elif len(self._input) >= protocol.MAX_LINE:
             self._input.clear()
-            self._put(
+            self.send(
                 protocol.error(None, protocol.BAD_JSON, f"a line is longer than {protocol.MAX_LINE} bytes", "send less")
             )
             self.flush()
@@ -237,7 +232,7 @@ class Connection:
             line = bytes(self._input[:end])
             del self._input[: end + 1]
             if line.strip():
-                self._put(self._answer(line))
+                self.send(self._answer(line))
         if not self._closed:
             self._look()
 
@@ -272,9 +267,9 @@ class Connection:
         try:
             result = work()
             if isinstance(result, Later):
-                result.start(lambda finish: self._put(self._run(request_id, finish)))
+                result.start(lambda finish: self.send(self._run(request_id, finish)))
                 return b""
-            return protocol.encode({"id": request_id, "result": result})
+            return protocol.reply(request_id, result)
         except Refused as error:
             return protocol.error(request_id, protocol.REFUSED, str(error), error.next_step)
         except HbaError as error:

@@ -78,14 +78,14 @@ def _qemu(store: cache.Cache, can_unpack: bool) -> tuple[qemu.Qemu | None, Check
     try:
         installed, problems = qemu.find_installed()
     except HbaError as error:
-        return None, Check(name, MISSING, str(error), "unset HBA_QEMU, or set it to QEMU 10.1 or later")
+        return None, Check(name, MISSING, str(error))
     found = installed or qemu.find_private(store)
     if found is not None:
         return found, Check(name, GOOD, f"{found.version()}, {found.source}")
     why = "; ".join(problems)
     if can_unpack:
         return None, Check(name, LIMITED, why, "scripts/launch unpacks one below the cache folder")
-    return None, Check(name, MISSING, why, "install QEMU 10.1 or later, or the guest image tools")
+    return None, Check(name, MISSING, why, f"{qemu.INSTALL}, or the guest image tools")
 
 
 def _kvm(found: qemu.Qemu | None, store: cache.Cache) -> Check:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, NoReturn, get_args
 
 import click
 
 from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
-from hba.lab import accelerator, console, junit, ktap, kvm, machine, observe, paths, selection, suite, verdict
+from hba.lab import (
+    accelerator,
+    console,
+    interruption,
+    junit,
+    ktap,
+    kvm,
+    machine,
+    observe,
+    paths,
+    selection,
+    suite,
+    verdict,
+)
 from hba.lab.artifacts import Artifacts
 from hba.lab.cache import default_root, state_root
 from hba.lab.experiment import Experiment, Options
 from hba.lab.findings import FailOn, Findings
+from hba.lab.interruption import Interrupted
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
 from hba.terminal import entry, screen
@@ -33,15 +45,6 @@ _OF_SUITES = {
     "select": "-k",
     "dataloss": "--dataloss",
 }
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(BaseException):
-    """A signal that ends us; everything is cleaned up on its way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass(frozen=True)
@@ -110,23 +113,14 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return entry.run(command, "scripts/launch", arguments, lambda error: full_disk(error, default_root()))
     except Interrupted as interrupted:
-        click.echo(f"interrupted by {signal.Signals(interrupted.number).name}; everything is cleaned up", err=True)
-        return 128 + interrupted.number
+        return interruption.told(interrupted)
 
 
 def main() -> NoReturn:
     """The command."""
     screen.prepare_streams()
-    for number in _ENDING:
-        signal.signal(number, _interrupt)
+    interruption.listen()
     sys.exit(run(sys.argv[1:]))
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    # Cleaning up has begun and takes a few seconds at most; a second Ctrl-C must not leave half of it undone.
-    for other in _ENDING:
-        signal.signal(other, signal.SIG_IGN)
-    raise Interrupted(number)
 
 
 def _list_suites() -> None:
@@ -209,6 +203,10 @@ def _launch(options: Options, task: Task) -> int:
             return _suite(chosen, experiment, progress, task, artifacts)
         except suite.NothingSelected:
             raise
+        except Interrupted:
+            if chosen is not None and experiment.commands:
+                _keep_artifacts(artifacts, lambda: artifacts.keep(experiment), progress)
+            raise
         except HbaError as error:
             if chosen is not None and experiment.commands:
                 _keep_artifacts(artifacts, lambda: artifacts.keep(experiment), progress)
@@ -238,8 +236,8 @@ def _suite(chosen: suite.Suite, experiment: Experiment, progress: Progress, task
     findings = Findings(experiment.adapters)
     experiment.start_guest()
     started = time.monotonic()
-    progress.say(f"running suite {chosen.name} in the guest")
-    outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments, findings.test)
+    with progress.step(f"running suite {chosen.name} in the guest"):
+        outcome = run.run(lambda line: progress.say(f"  | {line}"), task.suite_arguments, findings.test)
     experiment.guest.alive()  # nothing may have died on the way and been started again
     groups = findings.end()
     outcome.add("verifier", verdict.cases(groups, task.fail_on))

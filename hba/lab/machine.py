@@ -113,7 +113,16 @@ def command_line(
     memory = "memory-backend-memfd,share=on" if profile.shared_memory else "memory-backend-ram"
     line = [
         *qemu.argv,
-        *("-name", "hba-lab", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        # Its process is called so: one that is started through a dynamic loader would be called as that is.
+        *(
+            "-name",
+            "hba-lab,process=qemu-system-x86",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ),
         *("-accel", accelerator, "-cpu", cpu, "-smp", str(cpus), "-m", f"{memory_mib}M"),
         *("-object", f"{memory},id=mem,size={memory_mib}M"),
         *("-machine", f"{profile.machine},memory-backend=mem"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hba.control.client import ControlClient
+from hba.scsi.address import unit_name
 
 
 @dataclass
@@ -52,6 +53,6 @@ def _storage_errors(unit: dict[str, Any]) -> str:
     where = unit.get("storage") or {}
     name = where.get("path") or where.get("uri") or where.get("kind", "no medium")
     return (
-        f"unit {unit['target']}:{unit['lun']} ({name}): storage errors: {unit['storage_errors']}, "
+        f"unit {unit_name(unit['target'], unit['lun'])} ({name}): storage errors: {unit['storage_errors']}, "
         f"the latest: {unit['latest_storage_error']}"
     )

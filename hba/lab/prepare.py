@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import click
 
-from hba.lab import accelerator, image, kernel, paths, qemu
+from hba.lab import accelerator, image, interruption, kernel, paths, qemu
 from hba.lab.cache import Cache, default_root
+from hba.lab.interruption import Interrupted
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
 from hba.terminal import entry, screen
@@ -40,11 +41,20 @@ def command(kernels: tuple[str, ...]) -> None:
     prepare(kernels)
 
 
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    try:
+        name = "python -m hba.lab.prepare"
+        return entry.run(command, name, arguments, lambda error: full_disk(error, default_root()))
+    except Interrupted as interrupted:
+        return interruption.told(interrupted)
+
+
 def main() -> None:
     """The command."""
     screen.prepare_streams()
-    name = "python -m hba.lab.prepare"
-    sys.exit(entry.run(command, name, sys.argv[1:], lambda error: full_disk(error, default_root())))
+    interruption.listen()
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Progress:
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Run a block as a named step; its duration is printed when it ends."""
+        """Run a block as a named step ("booting the guest"); how it ended and its duration are printed at its end."""
         started = time.monotonic()
         outcome = "failed"
         try:
@@ -47,8 +47,10 @@ class Progress:
                 self.say(f"{title} ...")
                 yield _Lines(self)
             outcome = "done"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                outcome = "interrupted"
+                error.add_note(title)  # for whoever says what was interrupted
             raise
         finally:
             self.say(f"{title}: {outcome} ({time.monotonic() - started:.1f} s)")

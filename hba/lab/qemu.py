@@ -24,6 +24,8 @@ from hba.terminal.telling import tell
 
 BINARY = "qemu-system-x86_64"
 DEVICE = "vfio-user-pci"
+SINCE = (10, 1)
+INSTALL = "install QEMU 10.1 or later built with vfio-user"
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class Qemu:
         if answer.returncode == 0 and "socket=" in answer.stdout:
             return None
         if "not a valid device model name" in answer.stderr:
-            return f"it has no {DEVICE} (QEMU 10.1 or later built with it does)"
-        return f"`-device {DEVICE},help` failed: {(answer.stderr or answer.stdout).strip()[-300:]}"
+            version = self.version()
+            return f"QEMU {version} has no {DEVICE} ({_why_not(version)})"
+        said = " ".join((answer.stderr or answer.stdout).split())[-300:] or f"exit code {answer.returncode}"
+        return f"`-device {DEVICE},help` failed: {said}"
 
     def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -63,6 +67,14 @@ class Qemu:
         )
 
 
+def _why_not(version: str) -> str:
+    """Why a QEMU of this version has no such device."""
+    numbers = version.split(".")[:2]
+    if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) >= SINCE:
+        return "it was built without vfio-user"
+    return "QEMU has it since 10.1"
+
+
 def find_installed() -> tuple[Qemu | None, list[str]]:
     """`$HBA_QEMU`, else the one on PATH, when it can serve; and what was wrong with those that cannot.
 
@@ -71,10 +83,10 @@ def find_installed() -> tuple[Qemu | None, list[str]]:
     if chosen := os.environ.get("HBA_QEMU"):
         path = shutil.which(chosen)
         if path is None:
-            raise QemuNotFound(f"HBA_QEMU={chosen}: no such program")
+            raise QemuNotFound(f"HBA_QEMU={chosen}: no such program; {INSTALL}, or unset HBA_QEMU")
         qemu = Qemu((path,), f"{path} (HBA_QEMU)")
         if why := qemu.lacks():
-            raise QemuNotFound(f"HBA_QEMU={chosen}: {why}")
+            raise QemuNotFound(f"HBA_QEMU={chosen}: {why}; {INSTALL}, or unset HBA_QEMU")
         return qemu, []
     path = shutil.which(BINARY)
     if path is None:
@@ -103,7 +115,11 @@ def find(cache: Cache) -> Qemu:
     """
     qemu, problems = find_installed()
     if qemu is None:
-        qemu = find_private(cache) or _unpack(cache, problems)
+        qemu = find_private(cache)
+    if qemu is None:
+        for problem in problems:
+            cache.progress.say(problem)
+        qemu = _unpack(cache, problems)
     return qemu
 
 
@@ -133,8 +149,8 @@ def _unpack(cache: Cache, problems: list[str]) -> Qemu:
     except HbaError as error:
         reasons = "; ".join(problems)
         raise QemuNotFound(
-            f"no QEMU with {DEVICE} ({reasons}) and a private one cannot be unpacked: {error}\n"
-            f"Install QEMU 10.1 or later, or set HBA_QEMU to one."
+            f"no QEMU with {DEVICE}: {reasons}; and a private one cannot be unpacked: {error}; {INSTALL}, or set "
+            "HBA_QEMU to one"
         ) from error
     return _in_tree(folder / "root")
 
@@ -167,10 +183,14 @@ def _has_libraries(folder: Path) -> bool:
 
 def main() -> None:
     """Print how to start the QEMU the lab uses (for scripts and for people)."""
+    from hba.lab import interruption
     from hba.lab.progress import Progress
 
+    interruption.listen()
     try:
         qemu = find(Cache(Progress()))
+    except interruption.Interrupted as interrupted:
+        sys.exit(interruption.told(interrupted))
     except HbaError as error:
         tell(str(error), error.exit_code)
         sys.exit(error.exit_code)

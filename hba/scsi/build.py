@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hba.clock import Clock
 from hba.errors import ConfigError
+from hba.scsi.address import unit_name
 from hba.scsi.config import LunConfig
 from hba.scsi.disk.disk import Disk, DiskOptions
 from hba.scsi.disk.tags import OpenTags, Tags, in_memory
@@ -76,7 +77,7 @@ def build_unit(
 
 def _built(config: LunConfig, backend: Backend | None, clock: Clock, state: SavedState, tags: OpenTags) -> LogicalUnit:
     identity = identity_of(config)
-    where = f"lun {config.target}:{config.lun}"
+    where = f"lun {unit_name(config.target, config.lun)}"
     if config.type == "disk":
         if backend is None and not config.removable:
             raise ConfigError(f"{where}: a disk that is not removable needs storage")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from hba.scsi.address import unit_name
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
 from hba.scsi.unit import LogicalUnit, Plan, not_plain
 from hba.storage.backend import Read
@@ -31,7 +32,7 @@ class ScsiBus:
         """Add a unit; tells `on_change` ("added"). Raises ValueError when the address is taken."""
         units = self.units.setdefault(target, {})
         if lun in units:
-            raise ValueError(f"there is already a unit at {target}:{lun}")
+            raise ValueError(f"there is already a unit at {unit_name(target, lun)}")
         waiting = self.withdrawn.pop((target, lun), None)
         if waiting is not None and waiting is not unit:
             waiting.close()  # its place is taken

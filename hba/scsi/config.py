@@ -7,7 +7,7 @@ storage = { kind = "file", path = "disk.img", size = "1G", create = true }
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -20,6 +20,18 @@ Vendor = Annotated[str, Meta(max_length=8, pattern=_Ascii)]
 Product = Annotated[str, Meta(max_length=16, pattern=_Ascii)]
 Revision = Annotated[str, Meta(max_length=4, pattern=_Ascii)]
 Serial = Annotated[str, Meta(max_length=32, pattern=_Ascii)]
+Naa = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-fA-F]{16})?$"})]  # checked below
+
+
+_OF_DISKS = (
+    "block_size", "physical_block_size", "removable", "read_only", "thin", "write_cache", "rotation_rate", "protection",
+    "protection_file",
+)  # fmt: skip
+
+
+def in_force(unit: dict[str, Any]) -> dict[str, Any]:
+    """A unit's table, defaults filled in, without what says nothing for its type."""
+    return {key: value for key, value in unit.items() if unit["type"] == DISK or key not in _OF_DISKS}
 
 
 class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -35,9 +47,11 @@ class LunConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     product: Product = ""
     revision: Revision = ""
     serial: Serial = ""
-    naa: str = ""  # 16 hex digits of the NAA designator; empty: derived
+    naa: Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-fA-F]{16})?$"})] = (
+        ""  # 16 hex digits of the NAA designator; empty: derived
+    )
 
-    # disks
+    # disks (`_OF_DISKS`)
     block_size: Annotated[int, Meta(ge=512, le=4096)] = 512  # bytes: 512 or 4096
     physical_block_size: Annotated[int, Meta(ge=512, le=1 << 20)] | None = None  # bytes; None: as block_size
     removable: bool = False

@@ -23,7 +23,9 @@ from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
+from hba.pci.unreachable import SHARE
 from hba.port.driver import PortDriver
+from hba.scsi.address import placed, unit_name
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
@@ -44,9 +46,10 @@ log = logging.getLogger(__name__)
 
 NOT_SHARED = (
     "the client shares none of the guest's memory (share=off, or no file behind it), so every DMA is a message to it, "
-    "which is slow; for QEMU: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
+    "which is slow; for QEMU: " + SHARE
 )
 
+MAX_TOLD = 16  # different reasons why one client's memory cannot be reached
 MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 
 
@@ -76,7 +79,7 @@ class Assembled:
         self.parts.opener.close()
         bus.close()
         self._workers.shutdown()
-        lost = [f"{target}:{lun}" for target, lun in (unit.address for unit in units if unit.unstable)]
+        lost = [unit_name(*unit.address) for unit in units if unit.unstable]
         if lost:
             raise StorageError(
                 f"what was written last to {', '.join(lost)} may be lost: the storage could not be flushed, for the "
@@ -125,7 +128,7 @@ class Assembler:
 
         try:
             for number, lun in enumerate(config.lun):
-                unit = f"lun {lun.target}:{lun.lun}: "
+                unit = f"lun {unit_name(lun.target, lun.lun)}: "
                 with self._placed(config, "lun", number, "storage", what=unit):
                     # Before anybody is served, so here it may wait.
                     store = None if lun.storage is None else open_store(lun.storage)
@@ -159,7 +162,7 @@ class Assembler:
             opener=opener,
             stop=loop.stop,
         )
-        _connect_events(parts, adapter)
+        _connect_events(parts, adapter, engine)
         return Assembled(parts, adapter, engine, workers)
 
     @contextmanager
@@ -222,7 +225,7 @@ _ADAPTERS: dict[str, MakeAdapter] = {"pvscsi": _pvscsi}
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
-def _connect_events(parts: Parts, adapter: Adapter) -> None:
+def _connect_events(parts: Parts, adapter: Adapter, engine: NativeEngine) -> None:
     """What happens in the layers, to those who subscribed on the control socket."""
     events = parts.events
     if parts.verifier is not None:
@@ -235,15 +238,15 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
         adapter.hot_plug(change, target, lun, known)
         why = adapter.announcement(target, lun)["why"]
         untold = {"untold": why} if why else {}
-        events.publish("hotplug", {"change": change, "target": target, "lun": lun, **untold})
+        events.publish("hotplug", {"change": change, **placed(target, lun), **untold})
 
     def not_heard(what: str) -> None:
         events.publish("hotplug", {"change": "untold", "message": what})
         log.warning("%s", what)
 
     def storage(event: str, target: int, lun: int) -> None:
-        events.publish("storage", {"event": event, "target": target, "lun": lun})
-        log.warning("storage of unit %d:%d: %s", target, lun, event)
+        events.publish("storage", {"event": event, **placed(target, lun)})
+        log.warning("storage of unit %s: %s", unit_name(target, lun), event)
         if event in ("gone", "back"):
             # Later: a back end that reports is in the middle of its own work.
             parts.loop.call_soon(lambda: _follow_store(parts.bus, event, target, lun))
@@ -260,12 +263,28 @@ def _connect_events(parts: Parts, adapter: Adapter) -> None:
     def client(connected: bool) -> None:
         nonlocal told_of_memory
         told_of_memory = False
+        told_unreachable.clear()
         events.publish("client", {"event": "connected" if connected else "left"})
         if not connected:
             parts.bus.power_cycle()
             # Whatever still refers to the guest's memory in a cycle would keep all of it mapped.
             parts.loop.call_soon(_collect)
 
+    told_unreachable: set[str] = set()  # of this client: a driver may try again and again
+
+    def unreachable(why: str) -> None:
+        if why in told_unreachable or len(told_unreachable) >= MAX_TOLD:
+            return
+        told_unreachable.add(why)
+        message = f"the guest's memory cannot be reached, {why}"
+        events.publish("client", {"event": "unreachable", "message": message})
+        log.warning("%s", message)
+
+    def refused(why: str) -> None:
+        events.publish("client", {"event": "refused", "message": why})
+
+    engine.on_refused = refused
+    adapter.on_unreachable = unreachable
     parts.bus.on_change = changed
     adapter.on_untold = not_heard
     parts.bus.on_storage = storage

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TextIO
 
+from hba.contract import versioned
 from hba.errors import EXIT_SERVER
 from hba.terminal.telling import as_object, as_text
 from hba.visible import visible
@@ -62,7 +63,7 @@ class Report:
         self._text(self._err, as_object(subject + message, code) if self._json else as_text(message, subject))
 
     def _line(self, message: dict[str, object]) -> None:
-        self._text(self._out, json.dumps(message))
+        self._text(self._out, json.dumps(versioned(message)))
 
     def _text(self, stream: TextIO, line: str) -> None:
         try:

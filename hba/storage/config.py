@@ -21,7 +21,8 @@ _SIZE = re.compile(r"([0-9]{1,18})\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 
 LARGEST = 1 << 62  # bytes; a file can have little more
 LONGEST = 86_400.0  # s; whoever waits longer has left
-Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | str  # bytes, or a number with K, M, G, T, P (powers of 1024)
+_Text = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^ *[0-9]{1,18} *([KMGTPkmgtp]?)([iI]?[bB])? *$"})]
+Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | _Text  # bytes, or a number with K, M, G, T, P (powers of 1024)
 
 
 def parse_size(text: Size) -> int:

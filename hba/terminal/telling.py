@@ -10,6 +10,7 @@ import json
 import sys
 from typing import TextIO
 
+from hba.contract import versioned
 from hba.errors import exit_kind
 from hba.visible import visible
 
@@ -21,7 +22,7 @@ def as_text(message: str, subject: str = "") -> str:
 
 def as_object(message: str, code: int) -> str:
     """One line of JSON, all in ASCII. `code` is the exit code, `kind` its name."""
-    return json.dumps({"error": {"code": code, "kind": exit_kind(code), "message": message}})
+    return json.dumps(versioned({"error": {"code": code, "kind": exit_kind(code), "message": message}}))
 
 
 def tell(message: str, code: int, *, as_json: bool = False, stream: TextIO | None = None) -> None:

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,9 +21,11 @@ import msgspec
 from hba.clock import S
 from hba.errors import SocketError
 from hba.loop import EventLoop
+from hba.peer import called, peer_pid
 from hba.vfio_user.connection import Connection
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import Device
+from hba.vfio_user.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ MAX_PATH = 107  # bytes in sockaddr_un, without the NUL
 LOCK_PATIENCE = 3.0  # s
 # How long a DMA by message may take. Less than the 5 s QEMU itself waits for a reply.
 DMA_TIMEOUT = 2 * S
+MAX_REFUSALS = 16  # clients that are being told that there is one already; those beyond are hung up on at once
 
 
 class NativeEngine:
@@ -44,6 +48,10 @@ class NativeEngine:
         self._given: socket.socket | None = None
         self._bound: tuple[int, int] | None = None  # (device, inode) of the socket file that is ours
         self._client: Connection | None = None
+        self._refusals: set[Refusal] = set()
+        self._told: set[int] = set()  # processes that were refused while this client is there
+        self.on_refused: Callable[[str], None] | None = None  # a second client was sent away: who, and who has the seat
+        self.client_pid = 0  # of the process that has the socket; 0: nobody, or the kernel does not say
         self.counters = Counters()
 
     @classmethod
@@ -90,6 +98,8 @@ class NativeEngine:
         """Hang up and stop listening; the socket file goes if it is still ours."""
         if self._client is not None:
             self._client.close()
+        for refusal in list(self._refusals):
+            refusal.close()
         if self._listener is not None:
             self._loop.remove_reader(self._listener.fileno())
             if self._path is not None and self._bound is not None:
@@ -113,21 +123,41 @@ class NativeEngine:
         if self._client is not None and self._client.gone:
             self._client.close()  # its end is still waiting in the loop, and the next one is here already
         if self._client is not None:
-            self.counters.refused += 1
-            log.info("a second client was refused")
-            sock.close()
+            self._refuse(sock)
             return
         self._serve(sock)
 
+    def _refuse(self, sock: socket.socket) -> None:
+        self.counters.refused += 1
+        pid = peer_pid(sock)
+        if len(self._refusals) < MAX_REFUSALS:
+            self._refusals.add(Refusal(self._loop, sock, self._refusals.discard))
+        else:
+            sock.close()
+        if pid in self._told or len(self._told) >= MAX_REFUSALS:
+            return  # one that tries again and again is told of once
+        self._told.add(pid)
+        why = (
+            f"a second client, {called(pid)}, was refused: {called(self.client_pid)} has the socket; "
+            "end that one first, or give each its own adapter"
+        )
+        log.warning("%s", why)
+        if self.on_refused is not None:
+            self.on_refused(why)
+
     def _serve(self, sock: socket.socket) -> None:
         self.counters.connections += 1
+        self.client_pid = peer_pid(sock)
         self._client = Connection(self._loop, sock, self._device, self.counters, self._left, self._dma_timeout)
 
     def _left(self) -> None:
         self._client = None
+        self.client_pid = 0
+        self._told.clear()
 
     def snapshot(self) -> dict[str, object]:
-        """For `hba show`: state (closed, listening, negotiating, connected), what the client announced, counters."""
+        """For `hba show`: state (closed, listening, negotiating, connected), the client's process, what it announced,
+        counters."""
         client = self._client
         capabilities = client.capabilities if client is not None else None
         if client is None:
@@ -138,6 +168,7 @@ class NativeEngine:
             "engine": "native",
             "socket": None if self._path is None else str(self._path),
             "state": state,
+            "client": called(self.client_pid) if self.client_pid else None,
             "client_capabilities": None if capabilities is None else msgspec.structs.asdict(capabilities),
             **self.counters.snapshot(),
         }

@@ -14,6 +14,7 @@ import pytest
 from hba import __version__
 from hba.cli import main
 from hba.cli.main import COMMANDS, run
+from hba.contract import SCHEMA_VERSION
 from hba.control.methods import METHODS
 from hba.control.parts import Parts
 from hba.errors import StorageError
@@ -35,8 +36,11 @@ class Shell:
         return self.code
 
     def json(self, *words: str) -> Any:
+        """What it prints, without the version."""
         assert self(*words, "--json") == 0, self.err
-        return json.loads(self.out)
+        value = json.loads(self.out)
+        assert value.pop("schema_version") == SCHEMA_VERSION
+        return value
 
 
 @pytest.fixture
@@ -97,7 +101,10 @@ def test_an_error_is_one_line_and_no_traceback(shell: Shell) -> None:
     assert len(shell.err.splitlines()) == 1
     told = shell.err.removeprefix("error: ").rstrip()
     assert shell("show", "--json") == 9
-    assert json.loads(shell.err) == {"error": {"code": 9, "kind": "control", "message": told}}
+    assert json.loads(shell.err) == {
+        "schema_version": SCHEMA_VERSION,
+        "error": {"code": 9, "kind": "control", "message": told},
+    }
     assert shell("show", "--json", "--bogus") == 2
     assert json.loads(shell.err)["error"]["kind"] == "usage"
 
@@ -153,7 +160,7 @@ def test_one_of_several_must_be_named(shell: Shell, parts: Parts, second: Parts)
     assert shell("show") == 9
     assert "several adapters run (fake0, fake1): say which one" in shell.err
     assert shell.json("show", "fake1", "config")["name"] == "fake1"
-    assert shell.json("lun", "ls", "fake1") == []
+    assert shell.json("lun", "ls", "fake1") == {"units": []}
 
 
 def test_a_name_nobody_has(shell: Shell, parts: Parts) -> None:
@@ -201,7 +208,8 @@ def test_every_subject_is_shown_as_text_and_json(shell: Shell, parts: Parts, sub
     assert shell.out
     shown = shell.json("show", subject)
     if subject != "counters":
-        assert shown == shell.json("show", "all")[subject]
+        lists = {"luns": "units", "dma": "ranges"}
+        assert (shown[lists[subject]] if subject in lists else shown) == shell.json("show", "all")[subject]
 
 
 def test_the_glance_and_all(shell: Shell, parts: Parts) -> None:
@@ -229,7 +237,7 @@ def test_units_come_change_and_go(shell: Shell, parts: Parts) -> None:
     added = shell.json("lun", "add", "1:2", "--memory", "--size", "1M", "--removable", "--set", 'serial = "S1"')
     assert (added["target"], added["lun"], added["storage"]["size"]) == (1, 2, 1 << 20)
     assert shell("lun", "ls") == 0
-    assert "1:2" in shell.out
+    assert "0:1:2" in shell.out
     assert "1.0 MiB" in shell.out
     assert shell.json("lun", "resize", "1:2", "3M")["storage"]["size"] == 3 << 20
     assert shell.json("lun", "read-only", "1:2")["read_only"] is True
@@ -237,15 +245,15 @@ def test_units_come_change_and_go(shell: Shell, parts: Parts) -> None:
     assert shell.json("lun", "eject", "1:2")["storage"] is None
     assert shell.json("lun", "insert", "1:2", "--storage", 'kind = "memory", size = "2M"')["storage"]["size"] == 2 << 20
     assert shell.json("lun", "remove", "1:2")["target"] == 1
-    assert shell.json("lun", "ls") == []
+    assert shell.json("lun", "ls") == {"units": []}
 
 
 @pytest.mark.parametrize(
     ("told", "said"),
     [
         ({"state": "posted", "why": ""}, ""),
-        ({"state": "waiting", "why": "the ring is full"}, "unit 3:0: the guest was not told yet: the ring is full"),
-        ({"state": "none", "why": "no message ring"}, "unit 3:0: the guest was not told: no message ring"),
+        ({"state": "waiting", "why": "the ring is full"}, "unit 0:3:0: the guest was not told yet: the ring is full"),
+        ({"state": "none", "why": "no message ring"}, "unit 0:3:0: the guest was not told: no message ring"),
     ],
 )
 def test_whether_the_guest_was_told_is_said(shell: Shell, parts: Parts, told: dict[str, str], said: str) -> None:
@@ -255,7 +263,9 @@ def test_whether_the_guest_was_told_is_said(shell: Shell, parts: Parts, told: di
         assert shell("lun", *words) == 0
         assert [line for line in shell.out.splitlines() if "guest" in line] == ([said] if said else [])
     assert shell.json("lun", "add", "3", "--memory", "--size", "1M")["announcement"] == told
-    assert shell.json("lun", "remove", "3") == {"target": 3, "lun": 0, "announcement": told}
+    assert shell.json("lun", "remove", "3") == {
+        "unit": "0:3:0", "target": 3, "lun": 0, "announcement": told,
+    }  # fmt: skip
 
 
 def test_a_file_is_given_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +305,7 @@ def test_wrong_words_about_units(shell: Shell, parts: Parts, words: tuple[str, .
 
 def test_refusals_of_the_adapter(shell: Shell, parts: Parts) -> None:
     assert shell("lun", "remove", "9") == 9
-    assert shell.err == "error: there is no unit at 9:0; units: none\n"
+    assert shell.err == "error: there is no unit at 0:9:0; units: none\n"
     assert shell("lun", "add", "0", "--set", "blok_size = 1", "--memory", "--size", "1M") == 9
     assert 'did you mean "block_size"?' in shell.err
 
@@ -330,11 +340,20 @@ def test_explain_one_and_all(shell: Shell) -> None:
     assert shell.out.startswith(f"{rule.id}  {rule.title}")
     assert rule.source[:20] in shell.out
     assert shell.json("explain", rule.id)["text"] == rule.text
-    assert {item["id"] for item in shell.json("explain")} == set(RULES)
+    assert {item["id"] for item in shell.json("explain")["rules"]} == set(RULES)
     assert shell("explain") == 0
     assert len(shell.out.splitlines()) == len(RULES) + 1
     assert shell("explain", rule.id[:-1]) == 2
     assert "did you mean" in shell.err
+
+
+def test_check_prints_the_schema_of_configurations(shell: Shell) -> None:
+    assert shell("check", "--schema") == 0
+    assert json.loads(shell.out)["required"] == ["adapter"]
+    assert shell("check", "--schema", "x.toml") == 2
+    assert "it takes no CONFIG" in shell.err
+    assert shell("check") == 2
+    assert "missing argument 'CONFIG'" in shell.err
 
 
 def test_check(shell: Shell, tmp_path: Path) -> None:

@@ -127,11 +127,11 @@ def test_storage_that_is_not_there_names_unit_and_line(place: Place) -> None:
     config = place.config(ADAPTER + '\n[[adapter.lun]]\ntarget = 3\nstorage = { kind = "file", path = "none.img" }\n')
     answer = place.run("serve", config)
     assert answer.returncode == 5
-    assert f"{config}:6: lun 3:0: {place.folder}/none.img does not exist" in check_error(answer.stderr, 5, ("serve",))
+    assert f"{config}:6: lun 0:3:0: {place.folder}/none.img does not exist" in check_error(answer.stderr, 5, ("serve",))
     answer = place.run("serve", config, "--json")
-    assert f"{config}:6: lun 3:0: " in check_error(answer.stderr, 5, ("serve",), as_json=True)
+    assert f"{config}:6: lun 0:3:0: " in check_error(answer.stderr, 5, ("serve",), as_json=True)
     answer = place.run("bench", config, "--json")
-    assert f"{config}:6: lun 3:0: " in check_error(answer.stderr, 5, ("bench",), as_json=True)
+    assert f"{config}:6: lun 0:3:0: " in check_error(answer.stderr, 5, ("bench",), as_json=True)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from hba.cli.results import OUTPUTS
 from hba.peer import is_stopped
+from tests.contract.checker import Checker
 
 HBA = (sys.executable, "-m", "hba")
 PATIENCE = 60  # seconds; only a defect takes that long
@@ -80,6 +82,7 @@ def event(server: subprocess.Popen[str]) -> dict[str, Any]:
     assert server.stdout is not None
     line = server.stdout.readline()
     assert line, server.stderr.read() if server.stderr else ""
+    Checker().output(json.loads(line), OUTPUTS["hba serve"].kind)
     value: dict[str, Any] = json.loads(line)
     return value
 
@@ -94,6 +97,7 @@ def test_serve_show_and_stop(place: Place, port: str) -> None:
     server = place.serve(place.config(ADAPTER + f'port = "{port}"\n' + MEMORY))
     listening = event(server)
     assert listening == {
+        "schema_version": 1,
         "event": "listening",
         "adapter": "pvscsi0",
         "socket": str(place.runtime / "pvscsi0.sock"),
@@ -118,7 +122,7 @@ def test_what_was_added_can_be_seen_and_goes_again(place: Place) -> None:
     assert place.json("lun", "add", "3", "--file", "new.img", "--size", "2M")["storage"]["path"] == str(image)
     assert image.stat().st_size == 2 << 20
     assert place.run("lun", "remove", "3").returncode == 0
-    assert place.json("lun", "ls") == []
+    assert place.json("lun", "ls")["units"] == []
     assert end(server) == 0
 
 
@@ -338,7 +342,30 @@ def test_what_a_back_end_says_of_itself(place: Place) -> None:
 def test_doctor_says_what_to_do(place: Place) -> None:
     answer = place.run("doctor", "--json")
     report = json.loads(answer.stdout)
+    Checker().output(json.loads(answer.stdout), OUTPUTS["hba doctor"].kind)
     assert answer.returncode == (0 if report["good"] else 1)
     assert {item["state"] for item in report["checks"]} <= {"good", "limited", "missing"}
     assert all(item["next_step"] for item in report["checks"] if item["state"] == "missing")
     assert {"python", "KVM", "libnbd", "disk space"} <= {item["name"] for item in report["checks"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_benchmark_that_is_interrupted_says_so_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, as_json: bool
+) -> None:
+    command = [sys.executable, "-m", "hba", "bench", "--size", "16", "--seconds", "600", *["--json"] * as_json]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        while not list(tmp_path.glob("*/disk.img")):
+            assert process.poll() is None
+            os.sched_yield()
+        process.send_signal(number)
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and out == b""
+    words = f"interrupted by {number.name} while measuring; everything is cleaned up"
+    if as_json:
+        assert json.loads(said)["error"]["message"] == words
+    else:
+        assert said.decode() == f"{words}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -76,6 +76,7 @@ def test_every_subject_can_be_shown_and_all_has_each(client: ControlClient) -> N
         "version": everything["summary"]["version"],
         "socket": "/run/fake0.sock",
         "connected": True,
+        "client": None,
         "luns": 0,
         "violations": 0,
     }
@@ -96,7 +97,7 @@ def test_units_come_and_go(parts: Parts, client: ControlClient) -> None:
 
 def test_units_that_cannot_be_added(client: ControlClient) -> None:
     client.call("lun.add", unit={"storage": MEMORY})
-    assert "there is a unit at 0:0 already" in refusal(client, "lun.add", unit={"storage": MEMORY})
+    assert "there is a unit at 0:0:0 already" in refusal(client, "lun.add", unit={"storage": MEMORY})
     assert "target 200 is beyond max_targets = 64" in refusal(
         client, "lun.add", unit={"target": 200, "storage": MEMORY}
     )
@@ -164,7 +165,7 @@ def test_others_are_served_while_a_store_opens(slowly: tuple[Slowly, Parts], tmp
         reply = begun(one, "lun.add", unit={"target": 3, "storage": NBD})
         while not parts.opening:
             other.call("ping")
-        assert "being opened for 3:0 already" in refusal(other, "lun.add", unit={"target": 3, "storage": MEMORY})
+        assert "being opened for 0:3:0 already" in refusal(other, "lun.add", unit={"target": 3, "storage": MEMORY})
         assert other.call("lun.ls") == []
         other.call("lun.add", unit={"target": 4, "storage": MEMORY})
         slow.gate.set()
@@ -206,7 +207,7 @@ def test_an_address_that_is_taken_while_its_store_opens(slowly: tuple[Slowly, Pa
         back = FakeUnit(None)
         parts.bus.attach(3, 0, back)  # type: ignore[arg-type]
         slow.gate.set()
-        assert "there is a unit at 3:0 already" in reply()["error"]["message"]
+        assert "there is a unit at 0:3:0 already" in reply()["error"]["message"]
         assert [store.closed for store in slow.stores] == [True]
         assert parts.bus.units[3][0] is back  # type: ignore[comparison-overlap]
 
@@ -218,10 +219,10 @@ def test_a_unit_that_goes_while_its_medium_opens(slowly: tuple[Slowly, Parts], t
         reply = begun(one, "lun.insert", target=0, storage=NBD)
         while not parts.opening:
             other.call("ping")
-        assert "being opened for 0:0 already" in refusal(other, "lun.insert", target=0, storage=MEMORY)
+        assert "being opened for 0:0:0 already" in refusal(other, "lun.insert", target=0, storage=MEMORY)
         other.call("lun.remove", target=0)
         slow.gate.set()
-        assert "there is no unit at 0:0" in reply()["error"]["message"]
+        assert "there is no unit at 0:0:0" in reply()["error"]["message"]
         assert [store.closed for store in slow.stores] == [True] and not parts.opening
 
 
@@ -236,7 +237,7 @@ def test_a_medium_is_resized_and_protected(client: ControlClient) -> None:
 @pytest.mark.parametrize("method", ["lun.remove", "lun.eject", "lun.read_only"])
 def test_a_unit_that_is_not_there(client: ControlClient, method: str) -> None:
     client.call("lun.add", unit={"storage": MEMORY})
-    assert "there is no unit at 7:0; units: 0:0" in refusal(client, method, target=7)
+    assert "there is no unit at 0:7:0; units: 0:0:0" in refusal(client, method, target=7)
 
 
 def test_findings_are_counted_shown_and_forgotten(parts: Parts, client: ControlClient) -> None:
@@ -278,7 +279,7 @@ def test_changes_of_units_are_events(client: ControlClient) -> None:
     client.call("events.subscribe", topics=["hotplug"])
     client.call("lun.add", unit={"storage": MEMORY})
     client.call("lun.resize", target=0, size="2M")
-    assert next(client.events())["data"] == {"change": "resized", "target": 0, "lun": 0}
+    assert next(client.events())["data"] == {"change": "resized", "unit": "0:0:0", "target": 0, "lun": 0}
 
 
 def test_topics_are_known(client: ControlClient) -> None:

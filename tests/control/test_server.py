@@ -91,7 +91,9 @@ def raw(path: Path) -> Iterator[Raw]:
 
 def test_greeting_and_mode(path: Path, raw: Raw) -> None:
     greeting = raw.line()
-    assert greeting == {"hba": greeting["hba"], "protocol": 1, "adapter": "fake0", "pid": os.getpid()}
+    assert greeting == {
+        "hba": greeting["hba"], "protocol": 1, "schema_version": 1, "adapter": "fake0", "pid": os.getpid(),
+    }  # fmt: skip
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

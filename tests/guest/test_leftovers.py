@@ -47,13 +47,21 @@ def test_a_signal_while_booting(with_server: Launch, number: signal.Signals) -> 
     with_server.process.send_signal(number)
     assert with_server.wait(60) == 128 + number
     assert with_server.left_behind() == []
+    last = with_server.said().splitlines()[-1]
+    assert last.startswith(f"interrupted by {number.name} while booting Linux") and last.endswith("cleaned up")
 
 
-def test_a_signal_while_the_suite_runs(launch: Launch) -> None:
+def test_a_signal_while_the_suite_runs(launch: Launch, tmp_path: Path) -> None:
     launch.wait_for(lambda: "test_3_patterns" in launch.said(), "the third test")
     launch.process.send_signal(signal.SIGINT)
     assert launch.wait(60) == 130
     assert launch.left_behind() == []
+    lines = launch.said().splitlines()
+    assert lines[-1] == "interrupted by SIGINT while running suite smoke in the guest; everything is cleaned up"
+    assert any(line.startswith("running suite smoke in the guest: interrupted (") for line in lines)
+    (kept,) = (tmp_path / "state" / "hba" / "runs").iterdir()
+    assert {"console.log", "commands.txt"} <= {path.name for path in kept.iterdir()}
+    assert any(str(kept) in line for line in lines)
 
 
 def test_an_impatient_user(with_server: Launch) -> None:

@@ -33,3 +33,9 @@ def test_a_machine_that_cannot_unplug_says_so() -> None:
         experiment.start()
         with pytest.raises(GuestError, match=r"does not support hotplugging.*machine pc can"):
             experiment.guest.monitor.execute("device_del", {"id": "hba0"})
+        for arguments in (
+            {"driver": "virtio-rng-pci", "id": "late"},
+            {"driver": "virtio-rng-pci", "id": "late", "bus": "pcie.0"},
+        ):
+            with pytest.raises(GuestError, match=r"'pcie\.0' does not support hotplugging.*machine pc can"):
+                experiment.guest.monitor.execute("device_add", arguments)

@@ -135,7 +135,7 @@ class Units:
             capture_output=True,
             check=True,
         )
-        return {unit["target"]: unit for unit in json.loads(result.stdout)}
+        return {unit["target"]: unit for unit in json.loads(result.stdout)["units"]}
 
     def counters(self) -> dict[str, Any]:
         """What the adapter has counted."""

@@ -63,7 +63,7 @@ def test_the_physical_block_is_the_stores() -> None:
 def test_a_store_below_one_block_is_refused_with_both_numbers(kind: str) -> None:
     size = 4096 if kind == "disk" else 2048
     config = LunConfig(type=kind, target=3, block_size=4096 if kind == "disk" else 512, storage=SOME)
-    with pytest.raises(ConfigError, match=f"lun 3:0: the store has 512 bytes, less than a block of {size}"):
+    with pytest.raises(ConfigError, match=f"lun 0:3:0: the store has 512 bytes, less than a block of {size}"):
         build_unit(config, MemoryBackend(512), VirtualClock())
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hba.scsi.disk.disk import Disk
 from hba.scsi.enclosure.enclosure import Enclosure
-from hba.scsi.names import command_name
+from hba.scsi.names import command_name, condition_name, operation_name
 from hba.scsi.optical.cdrom import Cdrom
 from hba.scsi.unit import UNKNOWN_TYPE
 
@@ -35,3 +35,9 @@ def test_commands_have_names(device_type: int, cdb: str, name: str) -> None:
 @given(st.integers(0, 0x1F), st.binary(max_size=32))
 def test_any_cdb_is_survived(device_type: int, cdb: bytes) -> None:
     assert isinstance(command_name(device_type, cdb), str)
+
+
+def test_conditions_and_operation_codes() -> None:
+    assert condition_name(0x062901) == "POWER ON OCCURRED"
+    assert condition_name(0x06) == condition_name(0xFFFFFFFF) == ""
+    assert [operation_name(code) for code in (0x28, 0x8A, 0xFF)] == ["READ(10)", "WRITE(16)", ""]

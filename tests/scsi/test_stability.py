@@ -375,7 +375,10 @@ def test_the_hosts_change_ends_with_the_error(failing: Rig, begin: Callable[...,
 
 @pytest.mark.parametrize(
     ("begin", "params", "what"),
-    [(lun.eject, lun.Eject(0), "the medium of 0:0 is out"), (lun.remove, lun.Address(0), "the unit at 0:0 is removed")],
+    [
+        (lun.eject, lun.Eject(0), "the medium of 0:0:0 is out"),
+        (lun.remove, lun.Address(0), "the unit at 0:0:0 is removed"),
+    ],
     ids=["eject", "remove"],
 )
 def test_what_cannot_be_kept_back_says_what_may_be_lost(

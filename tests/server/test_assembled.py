@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE
+from hba.adapters.pvscsi.registers import CMD_SETUP_RINGS
+from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE, SETUP_RINGS
 from hba.bench import own_server
-from hba.bench.driver import BASE, MASK, BenchDriver
+from hba.bench.driver import BASE, COMMAND, CONFIG, MASK, BenchDriver
 from hba.bench.own_server import OwnServer
+from hba.cli import machine
 from hba.control.client import ControlClient
 from hba.control.protocol import encode
-from hba.errors import GuestError, StorageError
+from hba.errors import GuestError, SocketError, StorageError
 from hba.storage import libnbd
 from hba.vfio_user.client import GuestRam, VfioUserClient
 
@@ -86,7 +90,13 @@ def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
             answer = client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
             untold = answer["announcement"]["why"]
             assert "no message ring" in untold
-            assert next(client.events())["data"] == {"change": "added", "target": 5, "lun": 0, "untold": untold}
+            assert next(client.events())["data"] == {
+                "change": "added",
+                "unit": "0:5:0",
+                "target": 5,
+                "lun": 0,
+                "untold": untold,
+            }
         with BenchDriver(server.socket, 1 << 20, target=5) as driver:
             assert driver.capacity()[0] == (4 << 20) // 512
             client.call("lun.remove", target=5)
@@ -227,3 +237,58 @@ def test_what_a_guest_left_behind_is_not_used_in_the_memory_of_the_next(server: 
             second.region_read(0, 8, 4)
             client.call("ping")
             assert not any(ram.view)
+
+
+def test_what_a_guest_did_is_seen_though_nothing_is_outstanding(server: OwnServer, port: str) -> None:
+    use(server, 200)
+    with ControlClient(server.control) as client:
+        queues = client.call("show.queues")
+        (unit,) = queues["adapter"]["traffic"]
+        luns = client.call("show.luns")
+    assert unit["unit"] == luns[0]["unit"] == queues["port"]["units"][0]["address"] == "0:0:0"
+    assert unit["requests"] >= 200 and unit["outstanding"] == 0 and unit["highest"] > 1
+    latency = unit["latency"]
+    assert 0 < latency["mean"] <= latency["max"] and 0 < latency["p50"] <= latency["p99"] <= latency["max"]
+    assert sum(latency["histogram"].values()) == unit["requests"]
+    mapped = "STOR_MAP_NON_READ_WRITE_BUFFERS" if port == "storport" else False
+    assert queues["port"]["adapter"]["map_buffers"] == mapped
+
+
+def test_a_second_client_is_told_and_so_is_everybody_else(server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with BenchDriver(server.socket, 1 << 20):
+            assert next(client.events())["data"] == {"event": "connected"}
+            mine = f"pid {os.getpid()} ("
+            assert client.call("show.summary")["client"].startswith(mine)
+            monkeypatch.setenv("HBA_RUNTIME_DIR", str(server.control.parent))
+            (check,) = [check for check in machine.examine() if check.name == "adapter"]
+            assert f"(pid {server.pid}): its socket is in use by {mine}" in check.found
+            with pytest.raises(SocketError, match=r"busy with another client.*Device or resource busy.*`hba ls` says"):
+                BenchDriver(server.socket, 1 << 20)
+            data = next(client.events())["data"]
+        assert data["event"] == "refused" and data["message"].count(mine) == 2
+        left(client)
+        assert client.call("show.summary")["client"] is None
+
+
+def test_rings_in_memory_that_was_never_given_are_told_of_with_the_cause(server: OwnServer) -> None:
+    words = struct.pack("<III", 1, 1, 5) + bytes(SETUP_RINGS.size - 12)
+    with ControlClient(server.control) as client:
+        client.call("events.subscribe", topics=["client"])
+        with VfioUserClient.connect(server.socket) as guest:
+            guest.version()
+            guest.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))
+            for _ in range(3):
+                guest.region_write(0, COMMAND, CMD_SETUP_RINGS.to_bytes(4, "little"))
+                for at in range(0, len(words), 4):
+                    guest.region_write(0, COMMAND + 4, words[at : at + 4])
+            unreachable = client.call("show.queues")["adapter"]["unreachable"]
+        assert "the client has given no memory at all; for QEMU: -object memory-backend-memfd" in unreachable
+        heard = []
+        for event in client.events():
+            heard.append(event["data"])
+            if heard[-1] == {"event": "left"}:
+                break
+    assert [data["event"] for data in heard] == ["connected", "unreachable", "left"]
+    assert unreachable in heard[1]["message"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hba.config.model import AdapterConfig
+from hba.contract import SCHEMA_VERSION
 from hba.control.client import ControlClient
 from hba.control.parts import Parts
 from hba.errors import SocketError, StorageError
@@ -57,7 +58,10 @@ class Bench:
 
     @property
     def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.out.getvalue().splitlines()]
+        """What was reported, without the version of the lines."""
+        lines = [json.loads(line) for line in self.out.getvalue().splitlines()]
+        assert [line.pop("schema_version") for line in lines] == [SCHEMA_VERSION] * len(lines)
+        return lines
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_what_cannot_be_assembled_says_why(bench: Bench) -> None:
         {"event": "failed", "adapter": "fake0", "message": "disk.img is gone; put it back", "exit_code": 5}
     ]
     message = "adapter fake0: disk.img is gone; put it back"
-    assert json.loads(bench.err.getvalue()) == {"error": {"code": 5, "kind": "storage", "message": message}}
+    assert json.loads(bench.err.getvalue())["error"] == {"code": 5, "kind": "storage", "message": message}
     assert bench.log == []
 
 

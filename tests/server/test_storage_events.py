@@ -123,7 +123,9 @@ def test_everything_is_published(adapter: Assembled, loop: EventLoop) -> None:
     adapter.parts.events.subscribe("storage", lambda topic, data: heard.append(data))
     for event in ("gone", "back", "error: it smells"):
         report(loop, store(adapter, 1), event)
-    assert heard == [{"event": event, "target": 1, "lun": 0} for event in ("gone", "back", "error: it smells")]
+    assert heard == [
+        {"event": event, "unit": "0:1:0", "target": 1, "lun": 0} for event in ("gone", "back", "error: it smells")
+    ]
 
 
 def test_a_new_unit_takes_the_place_of_one_that_left(adapter: Assembled, loop: EventLoop, changes: Changes) -> None:
@@ -185,6 +187,6 @@ def test_the_end_says_what_could_not_be_made_stable(loop: EventLoop, tmp_path: P
         until(loop, lambda: bool(ended))
     server.kill()
     until(loop, lambda: unit.gone)
-    with pytest.raises(StorageError, match="written last to 0:0 may be lost") as caught:
+    with pytest.raises(StorageError, match="written last to 0:0:0 may be lost") as caught:
         assembled.close()
     assert caught.value.exit_code == 5

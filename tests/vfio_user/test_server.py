@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -16,8 +17,9 @@ from hba.errors import EXIT_SOCKET, SocketError
 from hba.loop import EventLoop
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
-from hba.vfio_user.client import Disconnected, GuestRam, VfioUserClient
-from hba.vfio_user.server import MAX_PATH, NativeEngine
+from hba.vfio_user import refusal
+from hba.vfio_user.client import Disconnected, GuestRam, ReplyError, VfioUserClient
+from hba.vfio_user.server import MAX_PATH, MAX_REFUSALS, NativeEngine
 from tests.descriptors import open_fds
 from tests.vfio_user.support import BAR0, INTX, FakeDevice, message, run_beside
 
@@ -116,11 +118,44 @@ def test_a_second_client_is_refused_at_once(loop: EventLoop, tmp_path: Path) -> 
     engine.start()
     with VfioUserClient.connect(tmp_path / "s") as first:
         run_beside(loop, first.version)
-        with VfioUserClient.connect(tmp_path / "s") as second, pytest.raises(Disconnected):
-            run_beside(loop, second.version)
-        assert engine.snapshot()["refused"] == 1
+        told: list[str] = []
+        engine.on_refused = told.append
+        for _ in range(2):
+            with VfioUserClient.connect(tmp_path / "s") as second, pytest.raises(ReplyError, match="busy") as caught:
+                run_beside(loop, second.version)
+            assert (caught.value.command, caught.value.errno) == (p.VERSION, errno.EBUSY)
+        assert engine.snapshot()["refused"] == 2
+        (why,) = told  # once for each process
+        assert why.count(f"pid {os.getpid()} (") == 2 and "end that one first" in why
+        assert str(engine.snapshot()["client"]).startswith(f"pid {os.getpid()} (")
         assert run_beside(loop, lambda: first.region_read(BAR0, 0, 4)) == bytes(4)
+    turn(loop)
+    assert engine.snapshot()["client"] is None
     engine.close()
+
+
+def test_second_clients_that_say_nothing_are_not_waited_for(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    loop = EventLoop(clock)
+    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    engine.start()
+    before = open_fds()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(MAX_REFUSALS + 3)]
+    for client in clients:
+        client.connect(str(tmp_path / "s"))
+        turn(loop)
+    assert open_fds() == before + len(clients) + 1 + MAX_REFUSALS  # the first is served, the last two are gone
+    clients[1].sendall(b"nonsense")
+    clients[2].sendall(bytes(1 << 17))
+    clients[3].close()
+    turn(loop)
+    clock.advance(refusal.PATIENCE)
+    turn(loop)
+    assert open_fds() == before + len(clients) - 1  # nothing of the server's: the first has not said what it is, either
+    for client in clients:
+        client.close()
+    engine.close()
+    loop.close()
 
 
 def test_who_left_with_much_unread_leaves_the_seat(loop: EventLoop, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from hba.adapters.pvscsi.structures import (
     REQUEST,
 )
 from hba.adapters.pvscsi.watch import GuestWatch
+from hba.adapters.traffic import Run, Traffic
 from hba.clock import MS, Timer
 from hba.dma import DmaBuffer
 from hba.errors import DmaFault
@@ -56,6 +57,7 @@ from hba.pci.config_space import Identity
 from hba.pci.function import PciFunction
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RegisterBlock
+from hba.pci.unreachable import explain
 from hba.port.driver import PortDriver
 from hba.scsi.bus import ScsiBus
 from hba.srb import (
@@ -115,6 +117,7 @@ class PvscsiAdapter(Adapter):
 
     `rings`        what SETUP_RINGS set up, None before it and after ADAPTER_RESET.
     `outstanding`  requests taken from the ring whose completion is not on the ring yet.
+    `unreachable`  which memory of its rings the guest gave that cannot be reached, and why (cleared likewise).
     `fault`        why the device stopped looking at the request ring (until the next ADAPTER_RESET or SETUP_RINGS).
     """
 
@@ -156,11 +159,14 @@ class PvscsiAdapter(Adapter):
         self.outstanding = 0
         self.in_flight: dict[int, Srb] = {}  # by context, for ABORT_CMD; the latest when a context is used twice
         self.fault = ""
+        self.unreachable = ""
         self._many: dict[Srb, int] = {}  # requests with many pieces of memory, and how many
         self.pieces = 0  # all of these
         self._turn_requests = self._turn_bytes = self._turn_pieces = 0  # what this turn has left
         self._done: list[int] = []  # the fields of the completions to post at the end of the batch
         self._post = self._done.extend
+        self.traffic = Traffic(loop.clock, lambda target, lun: lun in bus.units.get(target, ()))
+        self._answered: list[Run] = []  # of the requests in `_done` that reached a unit
         self._completion = self._complete  # the same object for every SRB
         port.complete_together(self._completion, self._complete_all)
         self._backlog: deque[Done] = deque()  # completions that wait for a free slot
@@ -221,8 +227,8 @@ class PvscsiAdapter(Adapter):
             self.port.reset_adapter()
         finally:
             self._batching = False
-            if self._done:
-                self._flush()
+            if self._done and self.rings is not None and self.rings.shared:
+                self._flush()  # else it would be written after the driver was told that the reset is over
         self.messages.forget("reset the adapter")
         self.forget_rings()
         self._status.value = 0
@@ -234,9 +240,10 @@ class PvscsiAdapter(Adapter):
         if self.rings is not None:
             self.rings.generation = -1  # whoever still works with them stops
         self.rings = None
-        self.fault = ""
+        self.fault = self.unreachable = ""
         self.outstanding -= len(self._done) // COMPLETION_FIELDS
         self._done.clear()
+        self.traffic.answered(self._answered)  # as far as there is still somebody to answer
         self._backlog.clear()
         if self._retry is not None:
             self._retry.cancel()
@@ -296,7 +303,7 @@ class PvscsiAdapter(Adapter):
         rings = self.rings
         if rings is None or self.fault or self._batching or not self.memory.enabled:
             return
-        if rings.generation != self.memory.generation and not self._rebind(rings):
+        if rings.generation != self.memory.generation and not self._rebind(rings, told=True):
             return
         state = rings.state
         self._batching = True
@@ -325,7 +332,7 @@ class PvscsiAdapter(Adapter):
             if state.load(REQ_PROD_IDX) != rings.request_cons and not self._full:
                 self._kick_again()
         except DmaFault as fault:
-            self._stop_ring(str(fault))
+            self._stop_ring(str(fault), fault)
         finally:
             self._batching = False
             if self._done:
@@ -338,6 +345,8 @@ class PvscsiAdapter(Adapter):
         if pending > ring.entries:
             self._stop_ring(f"reqProdIdx is {pending} ahead of reqConsIdx; the ring has {ring.entries} entries")
             return 0
+        if pending > rings.most_pending:
+            rings.most_pending = pending
         # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
         room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
         return min(pending, max(0, room))  # what is left is looked at when a completion has made room
@@ -351,16 +360,29 @@ class PvscsiAdapter(Adapter):
         """Whether the memory the rings are in may be used now."""
         return self.memory.enabled and (rings.generation == self.memory.generation or self._rebind(rings))
 
-    def _rebind(self, rings: Rings) -> bool:
-        """Follow a change of the DMA maps; False while a page of the rings is not mapped."""
+    def _rebind(self, rings: Rings, told: bool = False) -> bool:
+        """Follow a change of the DMA maps; False while a page of the rings is not mapped. `told`: that is told."""
         try:
             rings.rebind()
-        except DmaFault:
+        except DmaFault as fault:
+            if told:
+                self.cannot_reach("its rings", fault)
             return False
+        self.unreachable = ""
         return True
 
-    def _stop_ring(self, why: str) -> None:
+    def cannot_reach(self, what: str, fault: DmaFault) -> None:
+        """The guest waits for something that cannot be done: say why, once for each reason."""
+        why = f"{what}: {explain(self.memory, fault)}"
+        if why != self.unreachable:
+            self.unreachable = why
+            if self.on_unreachable is not None:
+                self.on_unreachable(why)
+
+    def _stop_ring(self, why: str, fault: DmaFault | None = None) -> None:
         self.fault = why
+        if fault is not None:
+            self.cannot_reach("its rings", fault)
         if self.watch is not None:
             self.watch.ring_stopped(why)
 
@@ -369,7 +391,7 @@ class PvscsiAdapter(Adapter):
         rings change meanwhile. One loop: every request of the guest goes through it."""
         srbs: list[Srb] = []
         memory, watch, in_flight, complete = self.memory, self.watch, self.in_flight, self._completion
-        plain_flags = _PLAIN.get
+        plain_flags, taking, unit = _PLAIN.get, self.traffic.taking, -1
         generation = memory.generation
         low, high, window = memory.window()
         first, taken, room, stop = rings.request_cons, 0, BATCH_BYTES, False
@@ -387,6 +409,10 @@ class PvscsiAdapter(Adapter):
                     if bus or lun & _NO_LUN_BYTES:
                         self._refuse(context, BTSTAT_SELTIMEO)
                         continue
+                    if lun | target != unit:
+                        unit = lun | target
+                        run = taking(target, lun >> 8)
+                        flow = run[0]
                     srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, 0, target, lun >> 8, complete)
                     if cdb_length == 16:
                         srb.cdb = cdb
@@ -397,7 +423,7 @@ class PvscsiAdapter(Adapter):
                         self._refuse(context, BTSTAT_INVPARAM)
                         continue
                     srb.cdb_length = cdb_length
-                    srb.context = (context, sense_address, sense_length)
+                    srb.context = (context, sense_address, sense_length, run)
                     srb.sense_info_buffer_length = sense_length if sense_length < 256 else 255
                     if tag != SRB_SIMPLE and tag in (SRB_HEAD, SRB_ORDERED):
                         srb.queue_action = tag
@@ -424,6 +450,7 @@ class PvscsiAdapter(Adapter):
                         rings.request_cons = (first + taken) & MASK32
                         watch.request(srb, found is not None, descriptor)
                     in_flight[context] = srb
+                    flow.taken += 1
                     srbs.append(srb)
                     if length > LARGE:
                         self._turn_bytes -= length
@@ -495,7 +522,8 @@ class PvscsiAdapter(Adapter):
 
     def _complete(self, srb: Srb) -> None:
         """The port is done with an SRB: its completion is posted with the batch, or soon."""
-        context, sense_address, sense_length = srb.context
+        context, sense_address, sense_length, run = srb.context
+        self._answered.append(run)
         if (latest := self.in_flight.pop(context, srb)) is not srb:
             self.in_flight[context] = latest
         if self._many:
@@ -513,11 +541,12 @@ class PvscsiAdapter(Adapter):
 
     def _complete_all(self, srbs: Sequence[Srb]) -> None:
         """`_complete` for several."""
-        in_flight, post = self.in_flight, self._post
+        in_flight, post, answered = self.in_flight, self._post, self._answered.append
         if self.watch is not None:
             self.watch.completed(srbs)
         for srb in srbs:
-            context, sense_address, sense_length = srb.context
+            context, sense_address, sense_length, run = srb.context
+            answered(run)
             if (latest := in_flight.pop(context, srb)) is not srb:
                 in_flight[context] = latest
             if self._many:
@@ -575,13 +604,14 @@ class PvscsiAdapter(Adapter):
         self.outstanding -= len(done) // COMPLETION_FIELDS
         rings = self.rings
         if rings is None:
+            self.traffic.answered(self._answered)
             return  # reset while they were on their way: the guest has forgotten them
         posted = 0
         try:
             if not self._backlog and self.reachable(rings):
                 posted = rings.post_completions(done)
         except DmaFault as fault:
-            self._stop_ring(str(fault))  # what has been done waits in the backlog
+            self._stop_ring(str(fault), fault)  # what has been done waits in the backlog
         self.completions += posted
         fields = posted * COMPLETION_FIELDS
         self.bytes += sum(done[1:fields:COMPLETION_FIELDS])
@@ -592,6 +622,7 @@ class PvscsiAdapter(Adapter):
             self._retry_backlog()
         if posted:
             self.raise_cause(INTR_CMPL_0)
+        self.traffic.answered(self._answered)
 
     def _retry_backlog(self) -> None:
         """The completion ring is full, its memory not mapped or only reachable by message: post what can be posted."""
@@ -610,7 +641,7 @@ class PvscsiAdapter(Adapter):
                     self.bytes += item[1]
                     posted += 1
         except DmaFault as fault:
-            self._stop_ring(str(fault))
+            self._stop_ring(str(fault), fault)
         if posted:
             self.raise_cause(INTR_CMPL_0)
         if self._backlog and self.memory.enabled:  # else it is tried when that is back
@@ -628,19 +659,23 @@ class PvscsiAdapter(Adapter):
 
     def snapshot(self) -> dict[str, object]:
         rings: dict[str, object] | None = None
+        unreachable = ""
         if self.rings is not None:
             try:
                 rings = self.rings.describe()
             except DmaFault as fault:
-                rings = {"unreachable": str(fault)}
+                unreachable = str(fault)
         return {
             "type": self.type,
             "registers": self.registers.decode(),
             "rings": rings,
+            "rings_unreachable": unreachable,
             "ring_fault": self.fault,
+            "unreachable": self.unreachable,
             "request_call_threshold": self.commands.threshold_enabled,
             "last_command": self.commands.last,
             "messages": self.messages.describe(),
+            "traffic": self.traffic.snapshot(),
             "counters": {
                 "requests": self.requests,
                 "completions": self.completions,

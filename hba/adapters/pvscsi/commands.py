@@ -121,6 +121,7 @@ class CommandRegisters:
         except DmaFault as fault:
             status = STATUS_FAILED
             self.last = f"{name}: {fault}"
+            self.adapter.cannot_reach(f"what {name} gave", fault)
             if self.adapter.watch is not None:
                 self.adapter.watch.command_failed(name, fault)
         self._status.value = status
@@ -143,7 +144,7 @@ class CommandRegisters:
         adapter.rings = Rings(
             adapter.memory, state, list(fields[3 : 3 + requests]), list(fields[35 : 35 + completions])
         )
-        adapter.fault = ""
+        adapter.fault = adapter.unreachable = ""
         if adapter.watch is not None:
             adapter.watch.rings_set_up(adapter.rings)
         return STATUS_OK
@@ -198,7 +199,12 @@ class CommandRegisters:
     def _config(self, descriptor: bytes) -> int:
         where, address, number, _pad = CONFIG.unpack(descriptor)
         adapter = self.adapter
-        adapter.memory.write(where, config_page(number, address, adapter.options, adapter.bus))
+        page = config_page(number, address, adapter.options, adapter.bus)
+        if adapter.memory.view(where, len(page), True) is None:
+            # By message it could be written only after this register write has been answered. The driver would find
+            # nothing then, give the page back, and the answer would come into memory that is something else by now.
+            return STATUS_FAILED
+        adapter.memory.write(where, page)
         return STATUS_OK
 
     def _threshold(self, descriptor: bytes) -> int:

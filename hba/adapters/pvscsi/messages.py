@@ -24,6 +24,7 @@ from hba.adapters.pvscsi.rings import Rings
 from hba.adapters.pvscsi.structures import MESSAGE, MSG_CONS_IDX, MSG_DEV_ADDED, MSG_DEV_REMOVED
 from hba.clock import MS, S, Timer
 from hba.errors import DmaFault
+from hba.scsi.address import unit_name
 
 if TYPE_CHECKING:
     from hba.adapters.pvscsi.adapter import PvscsiAdapter
@@ -165,5 +166,5 @@ class Messages:
 
     def describe(self) -> dict[str, object]:
         """For `hba show queues`: the first of those that wait, and whether the guest goes on."""
-        waiting = [f"{_WORDS[kind]} {target}:{lun}" for kind, target, lun in list(self.waiting)[:16]]
+        waiting = [f"{_WORDS[kind]} {unit_name(target, lun)}" for kind, target, lun in list(self.waiting)[:16]]
         return {"waiting": len(self.waiting), "next": waiting, "stuck": self.stuck}

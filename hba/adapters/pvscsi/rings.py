@@ -52,6 +52,11 @@ class IndexPage:
         # Native 32-bit items: an explicit byte order would read byte by byte and could see half an update.
         self._words = view.cast("I") if view is not None else None
 
+    @property
+    def shared(self) -> bool:
+        """It is reached without a message to the client."""
+        return self._words is not None
+
     def load(self, offset: int) -> int:
         words = self._words
         if words is not None:
@@ -141,10 +146,16 @@ class Rings:
         self.request_cons = 0
         self.completion_prod = 0
         self.message_prod = 0
+        self.most_pending = 0  # requests on the ring when it was looked at
         for offset in (REQ_CONS_IDX, CMP_PROD_IDX, REQ_CALL_THRESHOLD, MSG_PROD_IDX, MSG_NUM_ENTRIES_LOG2):
             self.state.store(offset, 0)
         self.state.store(REQ_NUM_ENTRIES_LOG2, self.requests.log2)
         self.state.store(CMP_NUM_ENTRIES_LOG2, self.completions.log2)
+
+    @property
+    def shared(self) -> bool:
+        """All of the request and completion rings can be written without a message to the client."""
+        return self.state.shared and bool(self.completions.slots)
 
     def setup_messages(self, pages: list[int]) -> None:
         """Raises `DmaFault`."""
@@ -225,6 +236,7 @@ class Rings:
                 "prod": load(REQ_PROD_IDX),
                 "cons": self.request_cons,
                 "pending": (load(REQ_PROD_IDX) - self.request_cons) & MASK32,
+                "most_pending": self.most_pending,
                 "pages": self.requests.addresses,
             },
             "completion": {

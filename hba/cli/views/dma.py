@@ -28,4 +28,4 @@ def view(value: Any) -> None:
 
 
 def total(value: list[dict[str, Any]]) -> str:
-    return f"{len(value)} maps, {size(sum(item['size'] for item in value))}"
+    return f"{len(value)} {'map' if len(value) == 1 else 'maps'}, {size(sum(item['size'] for item in value))}"

@@ -18,7 +18,7 @@ def view(value: dict[str, Any]) -> None:
     memory = value["dma"]
     pairs(
         [
-            ("client", "connected" if summary["connected"] else "none"),
+            ("client", _client(summary)),
             ("socket", summary["socket"]),
             ("process", f"pid {summary['pid']}, {size(counters['process'].get('VmRSS'))} resident"),
             ("pci", f"power {regs.get('power_state')}, bus master {'on' if regs.get('bus_master') else 'off'}"),
@@ -33,6 +33,14 @@ def view(value: dict[str, Any]) -> None:
     queues.view(value["queues"])
     heading("units")
     luns.brief(value["luns"])
+
+
+def _client(summary: dict[str, Any]) -> str:
+    """Who has the socket, which is taken from the moment of the connection on."""
+    who = summary.get("client")
+    if summary["connected"]:
+        return f"connected, {who}" if who else "connected"
+    return f"{who} has the socket and has not said what it is yet" if who else "none"
 
 
 def _flat(value: Any) -> dict[str, Any]:

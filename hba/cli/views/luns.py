@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hba.cli.output import generic, say, size, table
+from hba.scsi.address import unit_name
+from hba.scsi.names import RESERVATIONS, condition_name
 
 STORAGE = ("storage", "backend", "medium")  # where a unit keeps what its back end says
 
@@ -12,8 +14,22 @@ STORAGE = ("storage", "backend", "medium")  # where a unit keeps what its back e
 def view(value: list[dict[str, Any]]) -> None:
     brief(value)
     for unit in value:
-        rest = {key: item for key, item in unit.items() if key not in ("target", "lun")}
-        generic({f"{unit['target']}:{unit['lun']}": rest})
+        rest = {key: item for key, item in unit.items() if key not in ("unit", "target", "lun")}
+        if isinstance(rest.get("unit_attentions"), dict):
+            rest["unit_attentions"] = {
+                f"initiator {initiator}": [_named(condition) for condition in pending]
+                for initiator, pending in rest["unit_attentions"].items()
+            }
+        if isinstance(rest.get("reservations"), dict):
+            held = rest["reservations"]
+            rest["reservations"] = {**held, "type": RESERVATIONS.get(held.get("type"), held.get("type"))}
+        generic({f"{unit_name(unit['target'], unit['lun'])}": rest})
+
+
+def _named(condition: str) -> str:
+    """`062901` -> `POWER ON OCCURRED (062901)`."""
+    name = condition_name(int(condition, 16))
+    return f"{name} ({condition})" if name else condition
 
 
 def brief(value: list[dict[str, Any]]) -> None:
@@ -22,7 +38,7 @@ def brief(value: list[dict[str, Any]]) -> None:
         store = storage(unit)
         rows.append(
             (
-                f"{unit['target']}:{unit['lun']}",
+                f"{unit_name(unit['target'], unit['lun'])}",
                 unit.get("type"),
                 " ".join(str(unit[key]).strip() for key in ("vendor", "product") if unit.get(key)),
                 unit.get("serial"),
@@ -36,7 +52,7 @@ def brief(value: list[dict[str, Any]]) -> None:
     for unit in value:
         if count := unit.get("storage_errors"):
             latest = unit["latest_storage_error"]
-            say(f"unit {unit['target']}:{unit['lun']}: storage errors: {count}, the latest: {latest}")
+            say(f"unit {unit_name(unit['target'], unit['lun'])}: storage errors: {count}, the latest: {latest}")
 
 
 def announcement(unit: dict[str, Any]) -> None:
@@ -44,7 +60,7 @@ def announcement(unit: dict[str, Any]) -> None:
     told = unit.get("announcement") or {"state": "posted"}
     if told["state"] != "posted":
         yet = " yet" if told["state"] == "waiting" else ""
-        say(f"unit {unit['target']}:{unit['lun']}: the guest was not told{yet}: {told['why']}")
+        say(f"unit {unit_name(unit['target'], unit['lun'])}: the guest was not told{yet}: {told['why']}")
 
 
 def storage(unit: dict[str, Any]) -> dict[str, Any]:

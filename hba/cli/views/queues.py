@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.cli.output import hexadecimal, line, pairs, table
+from hba.cli.output import duration, hexadecimal, line, pairs, table
 
 
 def view(value: dict[str, Any]) -> None:
     adapter = dict(value.get("adapter") or {})
     rings(adapter.pop("rings", None))
     messages(adapter.pop("messages", None) or {})
+    seen = adapter.pop("traffic", None) or []
     pairs([(key.replace("_", " "), item) for key, item in adapter.items() if key != "type"])
     port(value.get("port") or {})
+    traffic(seen)
 
 
 def rings(value: Any) -> None:
@@ -26,13 +28,14 @@ def rings(value: Any) -> None:
             ring.get("prod"),
             ring.get("cons"),
             _waiting(ring),
+            ring.get("most_pending"),
             ", ".join(hexadecimal(page) for page in ring.get("pages", [])[:4])
             + (" ..." if len(ring.get("pages", [])) > 4 else ""),
         )
         for name, ring in value.items()
         if isinstance(ring, dict) and "entries" in ring
     ]
-    table(("ring", "entries", "producer", "consumer", "waiting", "pages"), rows)
+    table(("ring", "entries", "producer", "consumer", "waiting", "most", "pages"), rows)
     pairs(
         [
             (name.replace("_", " "), hexadecimal(item) if isinstance(item, int) else item)
@@ -49,6 +52,27 @@ def messages(value: dict[str, Any]) -> None:
         line(f"{value['waiting']} messages wait for the message ring: {', '.join(value['next'])}{more}")
     if value.get("stuck"):
         line(f"stuck: {value['stuck']}")
+
+
+def traffic(units: list[dict[str, Any]]) -> None:
+    """What the guest sees of each unit, from a request's being taken from the ring to its answer."""
+    if units:
+        line("requests, from the ring and back to it (50 % and 99 %: in at most that time):")
+    table(
+        ("unit", "requests", "per second", "outstanding", "highest", "mean", "50 %", "99 %", "longest"),
+        [
+            (
+                unit["unit"],
+                unit["requests"],
+                f"{unit['per_second']:.1f}",
+                unit["outstanding"],
+                unit["highest"],
+                *(duration((unit["latency"] or {}).get(key)) for key in ("mean", "p50", "p99", "max")),
+            )
+            for unit in units
+        ],
+        4,
+    )
 
 
 def _waiting(ring: dict[str, Any]) -> object:
@@ -137,7 +161,7 @@ def _listed(value: Any) -> list[dict[str, Any]]:
 
 def what(request: dict[str, Any]) -> str:
     if request.get("function"):
-        return f"function {hexadecimal(request['function'], 2)}"
+        return str(request.get("command") or f"function {hexadecimal(request['function'], 2)}")
     cdb = str(request.get("cdb", ""))
     name = request.get("command") or (f"operation {cdb[:2].upper()}h" if cdb else "no CDB")
     return f"{name} {cdb}".rstrip()

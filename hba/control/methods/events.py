@@ -6,6 +6,7 @@ import msgspec
 
 from hba.control.events import TOPICS
 from hba.control.method import Call, Method, NoParams, Refused
+from hba.control.results.events import Subscribed
 from hba.terminal.suggest import did_you_mean
 
 
@@ -45,7 +46,7 @@ def topics(call: Call, params: NoParams) -> object:
 
 
 METHODS = (
-    Method("events.topics", topics, "What can be subscribed to."),
-    Method("events.subscribe", subscribe, "Send events of these topics on this connection.", Topics),
-    Method("events.unsubscribe", unsubscribe, "Send no more of them.", Topics),
+    Method("events.topics", topics, "What can be subscribed to.", result=dict[str, str]),
+    Method("events.subscribe", subscribe, "Send events of these topics on this connection.", Topics, Subscribed),
+    Method("events.unsubscribe", unsubscribe, "Send no more of them.", Topics, Subscribed),
 )

@@ -10,7 +10,9 @@ import msgspec
 from hba.config.check import FAILED, Checker, dotted
 from hba.control.method import Call, Later, Method, NoParams, Refused
 from hba.control.methods.show import luns
+from hba.control.results.units import EjectedUnit, Removed, Unit
 from hba.errors import HbaError, StorageError
+from hba.scsi.address import placed, unit_name
 from hba.scsi.config import LunConfig
 from hba.scsi.medium import Ended
 from hba.scsi.unit import LogicalUnit
@@ -63,21 +65,25 @@ class Resize(Address, kw_only=True):
 
 
 class ReadOnly(Address):
+    """Write-protect it, or no longer."""
+
     read_only: bool = True
 
 
 def _find(call: Call, address: Address) -> LogicalUnit:
     unit = call.parts.bus.units.get(address.target, {}).get(address.lun)
     if unit is None:
-        there = ", ".join(f"{unit.address[0]}:{unit.address[1]}" for unit in call.parts.bus) or "none"
-        raise Refused(f"there is no unit at {address.target}:{address.lun}", f"units: {there}")
+        there = ", ".join(unit_name(*unit.address) for unit in call.parts.bus) or "none"
+        raise Refused(f"there is no unit at {unit_name(address.target, address.lun)}", f"units: {there}")
     return unit
 
 
 def _changeable(call: Call, address: Address) -> Changeable:
     unit = _find(call, address)
     if not all(hasattr(unit, name) for name in ("eject", "insert", "resize", "set_read_only")):
-        raise Refused(f"the unit at {address.target}:{address.lun} has no medium", "choose a disk or a CD-ROM drive")
+        raise Refused(
+            f"the unit at {unit_name(address.target, address.lun)} has no medium", "choose a disk or a CD-ROM drive"
+        )
     return cast(Changeable, unit)
 
 
@@ -92,8 +98,8 @@ def _checked(value: object, kind: Any) -> Any:
 
 def _told(call: Call, address: Address, change: str) -> object:
     """Tell the subscribers; the answer is the unit as it is now."""
-    call.parts.events.publish("hotplug", {"change": change, "target": address.target, "lun": address.lun})
-    return {"target": address.target, "lun": address.lun, **_find(call, address).describe()}
+    call.parts.events.publish("hotplug", {"change": change, **placed(address.target, address.lun)})
+    return {**placed(address.target, address.lun), **_find(call, address).describe()}
 
 
 def ls(call: Call, params: NoParams) -> object:
@@ -102,12 +108,12 @@ def ls(call: Call, params: NoParams) -> object:
 
 def _announced(call: Call, target: int, lun: int) -> dict[str, object]:
     """The address of a unit that was added or removed, and whether the guest was told of that."""
-    return {"target": target, "lun": lun, "announcement": call.parts.adapter.announcement(target, lun)}
+    return {**placed(target, lun), "announcement": call.parts.adapter.announcement(target, lun)}
 
 
 def _check_free(call: Call, config: LunConfig) -> None:
     if config.lun in call.parts.bus.units.get(config.target, {}):
-        where = f"{config.target}:{config.lun}"
+        where = unit_name(config.target, config.lun)
         raise Refused(f"there is a unit at {where} already", "remove it first, or use another address")
 
 
@@ -144,7 +150,7 @@ def _opened(
     parts = call.parts
     if address in parts.opening:
         raise Refused(
-            f"a store is being opened for {address[0]}:{address[1]} already", "wait for it, or use another address"
+            f"a store is being opened for {unit_name(*address)} already", "wait for it, or use another address"
         )
     if storage is None or isinstance(storage, MemoryStorage):
         return then(None if storage is None else make(storage))  # nothing to wait for
@@ -218,7 +224,7 @@ def remove(call: Call, params: Address) -> object:
         unit.close()
         return answer
 
-    where = f"the unit at {params.target}:{params.lun} is removed"
+    where = f"the unit at {unit_name(params.target, params.lun)} is removed"
     return _flushed(getattr(unit, "backend", None), where, close)
 
 
@@ -234,9 +240,9 @@ def eject(call: Call, params: Eject) -> object:
         try:
             return _told(call, params, "ejected")
         except Refused:  # the unit was removed meanwhile
-            return {"target": params.target, "lun": params.lun}
+            return {"type": "removed", **placed(params.target, params.lun)}
 
-    return _flushed(medium, f"the medium of {params.target}:{params.lun} is out", close)
+    return _flushed(medium, f"the medium of {unit_name(params.target, params.lun)} is out", close)
 
 
 def insert(call: Call, params: Insert) -> object:
@@ -270,11 +276,13 @@ def read_only(call: Call, params: ReadOnly) -> object:
 
 
 METHODS = (
-    Method("lun.ls", ls, "Logical units with their storage."),
-    Method("lun.add", add, "Add a unit; the guest is told as the adapter can.", NewUnit),
-    Method("lun.remove", remove, "Remove a unit; its requests end, its storage is flushed and closed.", Address),
-    Method("lun.eject", eject, "Take the medium out of a removable unit and close its storage.", Eject),
-    Method("lun.insert", insert, "Put a medium into a removable unit that has none.", Insert),
-    Method("lun.resize", resize, "Give the medium another size; the guest is told by a unit attention.", Resize),
-    Method("lun.read_only", read_only, "Write-protect a unit, or no longer.", ReadOnly),
+    Method("lun.ls", ls, "Logical units with their storage.", result=list[Unit]),
+    Method("lun.add", add, "Add a unit; the guest is told as the adapter can.", NewUnit, Unit),
+    Method(
+        "lun.remove", remove, "Remove a unit; its requests end, its storage is flushed and closed.", Address, Removed
+    ),
+    Method("lun.eject", eject, "Take the medium out of a removable unit and close its storage.", Eject, EjectedUnit),
+    Method("lun.insert", insert, "Put a medium into a removable unit that has none.", Insert, Unit),
+    Method("lun.resize", resize, "Give the medium another size; the guest is told by a unit attention.", Resize, Unit),
+    Method("lun.read_only", read_only, "Write-protect a unit, or no longer.", ReadOnly, Unit),
 )

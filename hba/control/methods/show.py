@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
+from typing import Any, cast
 
 from hba import __version__
 from hba.config.model import to_plain
 from hba.control.method import Call, Method, NoParams
 from hba.control.methods.verifier import report
 from hba.control.parts import Parts
+from hba.control.results.config import ConfigShown
+from hba.control.results.pci import Interrupts, MappedRange, Regs
+from hba.control.results.show import Counters, Everything, Queues, Summary
+from hba.control.results.units import Unit
+from hba.control.results.verifier import Findings
+from hba.scsi.address import placed
 from hba.scsi.names import command_name
 from hba.scsi.unit import UNKNOWN_TYPE
+from hba.srb import FUNCTION_NAMES, SRB_FUNCTION_EXECUTE_SCSI
 
 
 def summary(parts: Parts) -> dict[str, object]:
     """One line's worth, for `hba ls`."""
     config = parts.config
+    engine = parts.engine.snapshot()
     return {
         "name": parts.name,
         "type": config.type,
@@ -25,7 +35,8 @@ def summary(parts: Parts) -> dict[str, object]:
         "pid": os.getpid(),
         "version": __version__,
         "socket": config.socket or None,
-        "connected": parts.engine.snapshot().get("state") == "connected",
+        "connected": engine.get("state") == "connected",
+        "client": engine.get("client"),
         "luns": sum(1 for _ in parts.bus),
         "violations": parts.verifier.violations if parts.verifier is not None else None,
     }
@@ -47,10 +58,7 @@ def process() -> dict[str, object]:
 
 
 def luns(parts: Parts) -> list[dict[str, object]]:
-    return [
-        {"target": unit.address[0], "lun": unit.address[1], **unit.describe()}
-        for unit in sorted(parts.bus, key=lambda unit: unit.address)
-    ]
+    return [{**placed(*unit.address), **unit.describe()} for unit in sorted(parts.bus, key=lambda unit: unit.address)]
 
 
 def regs(parts: Parts) -> object:
@@ -74,7 +82,12 @@ def queues(parts: Parts) -> object:
         device_type = _type_at(parts, str(unit["address"]))
         for key in ("outstanding", "queue", "queued"):
             for request in _dicts(unit.get(key)):
-                request["command"] = command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                function = request.get("function", SRB_FUNCTION_EXECUTE_SCSI)
+                request["command"] = (
+                    command_name(device_type, bytes.fromhex(str(request.get("cdb", ""))))
+                    if function == SRB_FUNCTION_EXECUTE_SCSI
+                    else FUNCTION_NAMES.get(cast(int, function), "")
+                )
     return {"adapter": rest, "port": port}
 
 
@@ -109,33 +122,37 @@ def counters(parts: Parts) -> object:
     }
 
 
-SUBJECTS = {
-    "summary": (summary, "The adapter in one line: name, type, port model, process, sockets, connection."),
-    "regs": (regs, "Registers: config space, BARs and the adapter's own, decoded by name and field."),
-    "queues": (queues, "The adapter's rings, and the port's queues: what blocks them, which requests are in them."),
-    "luns": (luns, "Logical units with their storage."),
-    "irq": (irq, "Interrupt vectors: mode, state, how often each fired."),
-    "dma": (dma, "Guest memory that is mapped."),
-    "counters": (counters, "What was counted since the start, layer by layer."),
-    "verifier": (lambda parts: report(parts.verifier), ""),
-    "config": (lambda parts: to_plain(parts.config), "The configuration in force, defaults filled in."),
+SUBJECTS: dict[str, tuple[Callable[[Parts], object], str, Any]] = {
+    "summary": (summary, "The adapter in one line: name, type, port model, process, sockets, connection.", Summary),
+    "regs": (regs, "Registers: config space, BARs and the adapter's own, decoded by name and field.", Regs),
+    "queues": (
+        queues,
+        "The adapter's rings, and the port's queues: what blocks them, which requests are in them.",
+        Queues,
+    ),
+    "luns": (luns, "Logical units with their storage.", list[Unit]),
+    "irq": (irq, "Interrupt vectors: mode, state, how often each fired.", Interrupts),
+    "dma": (dma, "Guest memory that is mapped.", list[MappedRange]),
+    "counters": (counters, "What was counted since the start, layer by layer.", Counters),
+    "verifier": (lambda parts: report(parts.verifier), "", Findings),
+    "config": (lambda parts: to_plain(parts.config), "The configuration in force, defaults filled in.", ConfigShown),
 }
 
 
 def _method(subject: str) -> Method:
-    show, doc = SUBJECTS[subject]
+    show, doc, result = SUBJECTS[subject]
 
     def run(call: Call, params: NoParams) -> object:
         return show(call.parts)
 
-    return Method(f"show.{subject}", run, doc)
+    return Method(f"show.{subject}", run, doc, result=result)
 
 
 def show_all(call: Call, params: NoParams) -> object:
-    return {subject: show(call.parts) for subject, (show, _) in SUBJECTS.items()}
+    return {subject: show(call.parts) for subject, (show, _, _) in SUBJECTS.items()}
 
 
 METHODS = (
     *(_method(subject) for subject in SUBJECTS if subject != "verifier"),  # that one takes parameters: verifier.py
-    Method("show.all", show_all, "All subjects in one answer."),
+    Method("show.all", show_all, "All subjects in one answer.", result=Everything),
 )

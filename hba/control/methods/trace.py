@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from hba.control.method import Call, Method, Refused
+from hba.control.results.trace import TracePage
 
 PAGE = 5_000  # events in one reply
 
@@ -27,5 +28,7 @@ def read(call: Call, params: Page) -> object:
 
 
 METHODS = (
-    Method("trace.read", read, "Recorded events in order, a page at a time: [time ns, kind, srb, detail].", Page),
+    Method(
+        "trace.read", read, "Recorded events in order, a page at a time: [time ns, kind, srb, detail].", Page, TracePage
+    ),
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from hba.control.method import Call, Method, NoParams, Refused
+from hba.control.results.verifier import Findings, Forgotten
 from hba.verifier import Finding, Verifier
 
 
@@ -60,6 +61,6 @@ def reset(call: Call, params: NoParams) -> object:
 
 
 METHODS = (
-    Method("show.verifier", show, "Findings: counts by rule and severity, and the newest in full.", Which),
-    Method("verifier.reset", reset, "Forget all findings and start counting at zero."),
+    Method("show.verifier", show, "Findings: counts by rule and severity, and the newest in full.", Which, Findings),
+    Method("verifier.reset", reset, "Forget all findings and start counting at zero.", result=Forgotten),
 )

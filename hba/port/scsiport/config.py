@@ -10,6 +10,8 @@ from hba.port.config import Count, PortConfig, Positive
 
 
 class ScsiPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[adapter.scsiport]: what Windows keeps in the registry, or decides by itself."""
+
     # CF-01, CF-02. None: what the miniport says in hw_find_adapter; else the port's word is final.
     map_buffers: bool | None = None
     # Registry NumberOfRequests: size of the pool tags come from; the internal pool is twice that (Q-15).

@@ -29,6 +29,7 @@ MAP_BUFFERS = {
     "STOR_MAP_NON_READ_WRITE_BUFFERS": 2,
     "STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE": 3,
 }
+MAP_BUFFERS_NAMES = {number: name for name, number in MAP_BUFFERS.items()}
 # READ and WRITE of 6, 10, 12 and 16 bytes. WRITE AND VERIFY (0x2E, 0xAE, 0x8E) may be added (MB-08).
 READ_WRITE_OPCODES = (0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA)
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -38,7 +39,7 @@ Microseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000_000)]
 
 
 class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """See the module's text."""
+    """[adapter.storport]: what Windows keeps in the registry, and what its documents leave open."""
 
     # -- buffers ----------------------------------------------------------------------------------------------
     # HW_INITIALIZATION_DATA.MapBuffers, by name or number.

@@ -37,12 +37,12 @@ from hba.port.context import (
     START_IO,
 )
 from hba.port.request import ISSUED, Request
-from hba.port.storport.config import StorPortConfig
+from hba.port.storport.config import MAP_BUFFERS_NAMES, StorPortConfig
 from hba.port.storport.extended import StorageRequestBlock
 from hba.port.storport.flow import Flow
 from hba.port.storport.locks import Locks, LockTable
 from hba.port.storport.mapping import Mapper
-from hba.port.storport.perf import PerfOptions
+from hba.port.storport.perf import PerfOptions, flag_names
 from hba.port.storport.power import Power
 from hba.port.storport.preset import apply_options, check_configuration, preset
 from hba.port.storport.resets import Resets
@@ -700,7 +700,7 @@ class StorPort(PortBase[StorUnit]):
             "max_number_of_io": self.max_io,
             "half_duplex": self.locks.table.half_duplex,
             "channels": self.perf.channels,
-            "perf_flags": self.perf.flags,
-            "map_buffers": self.mapper.mode if self.started else None,
+            "perf_flags": flag_names(self.perf.flags),
+            "map_buffers": MAP_BUFFERS_NAMES[self.mapper.mode] if self.started else None,
             "recoveries": len(self.resets.recoveries),
         }

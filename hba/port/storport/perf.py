@@ -38,8 +38,22 @@ NEEDS = {
     STOR_PERF_DPC_REDIRECTION_CURRENT_CPU: STOR_PERF_DPC_REDIRECTION,
     STOR_PERF_ADV_CONFIG_LOCALITY: STOR_PERF_INTERRUPT_MESSAGE_RANGES | STOR_PERF_DPC_REDIRECTION,
 }
+_NAMES = (
+    "STOR_PERF_DPC_REDIRECTION",
+    "STOR_PERF_CONCURRENT_CHANNELS",
+    "STOR_PERF_INTERRUPT_MESSAGE_RANGES",
+    "STOR_PERF_ADV_CONFIG_LOCALITY",
+    "STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO",
+    "STOR_PERF_DPC_REDIRECTION_CURRENT_CPU",
+    "STOR_PERF_NO_SGL",
+)  # of the bits, from the lowest
 MAX_CHANNELS = 64
 WINDOWS_8 = (6, 2)
+
+
+def flag_names(flags: int) -> list[str]:
+    """What is set in PERF_CONFIGURATION_DATA.Flags, as far as it is known here."""
+    return [name for bit, name in enumerate(_NAMES) if flags & 1 << bit]
 
 
 class PerfOptions:

@@ -16,7 +16,7 @@ from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.clock import S
 from hba.errors import DmaFault
 from hba.scsi.unit import LogicalUnit
-from tests.adapters.pvscsi.driver import CMP, MSG, RAM, STATE, Driver
+from tests.adapters.pvscsi.driver import CMP, DATA, MSG, RAM, STATE, Driver
 from tests.scsi.util import disk, run
 
 Make = Callable[..., Driver]
@@ -249,7 +249,7 @@ def test_a_guest_that_takes_no_message_is_told_of_once(listening: Driver) -> Non
     listening.clock.advance(10 * STALE)
     assert told == ["the guest has taken no message about its units for 10 s: 32 on its message ring, 1 behind"]
     shown = listening.adapter.snapshot()["messages"]
-    assert shown == {"waiting": 1, "next": ["added 2:0"], "stuck": told[0]}
+    assert shown == {"waiting": 1, "next": ["added 0:2:0"], "stuck": told[0]}
     assert told[0] in listening.adapter.announcement(2, 0)["why"]
     take(listening)  # at last
     listening.clock.advance(TICK)
@@ -417,3 +417,18 @@ def test_whatever_happens_the_guest_has_the_units_there_are(steps: list[tuple[st
         assert guest.has == {target: units[0] for target, units in driver.bus.units.items()}
     finally:
         driver.close()
+
+
+def test_what_could_only_be_written_after_the_answer_is_not_written(remote: tuple[Driver, ByMessage]) -> None:
+    """A driver gives the configuration page back, and may give the rings back, as soon as the command is answered."""
+    driver, _ = remote
+    driver.poke(DATA, b"\xcc" * 512)
+    assert driver.command(r.CMD_CONFIG, st.CONFIG.pack(DATA, 0x2120 << 32, 0x1958, 0)) == r.STATUS_FAILED
+    assert driver.peek(DATA, 512) == b"\xcc" * 512
+    driver.put()
+    driver.kick()
+    before = driver.peek(CMP, st.PAGE_SIZE), driver.peek(STATE, st.PAGE_SIZE)
+    driver.command(r.CMD_ADAPTER_RESET, b"")
+    driver.turn()
+    assert not driver.adapter.outstanding
+    assert (driver.peek(CMP, st.PAGE_SIZE), driver.peek(STATE, st.PAGE_SIZE)) == before

@@ -1,0 +1,72 @@
+"""The configuration in force. Its tables are those of the configuration file (`hba check --schema`), without what says
+nothing for the port model or the type of unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.config.model import PciOptions, TraceOptions, VerifierOptions
+from hba.control.results.base import Bytes, Count, Result
+from hba.port.scsiport.config import ScsiPortConfig
+from hba.port.storport.config import StorPortConfig
+from hba.storage.config import StorageConfig
+
+
+class UnitTable(Result, kw_only=True):
+    """A unit's table with defaults filled in: what there is for every type."""
+
+    target: Count
+    lun: Count
+    storage: StorageConfig | None
+    vendor: str
+    product: str
+    revision: str
+    serial: str
+    naa: str
+    on_gone: Literal["keep", "remove"] | None
+    state_file: str | None
+
+
+class DiskTable(UnitTable, tag_field="type", tag="disk", kw_only=True):
+    """A disk's table."""
+
+    block_size: Bytes
+    physical_block_size: Bytes | None
+    removable: bool
+    read_only: bool
+    thin: bool
+    write_cache: bool
+    rotation_rate: Count
+    protection: Literal[0, 1]
+    protection_file: str | None
+
+
+class CdromTable(UnitTable, tag_field="type", tag="cdrom", kw_only=True):
+    """An optical drive's table."""
+
+
+class EnclosureTable(UnitTable, tag_field="type", tag="enclosure", kw_only=True):
+    """An enclosure's table."""
+
+
+class ConfigShown(Result, kw_only=True):
+    """An adapter's table with defaults filled in; of the port models, the options of the one in use."""
+
+    type: str
+    name: str
+    socket: str
+    port: str
+    miniport: str
+    miniport_options: dict[str, Any]
+    engine: str
+    pci: PciOptions
+    pvscsi: PvscsiOptions
+    scsiport: ScsiPortConfig | UnsetType = UNSET
+    storport: StorPortConfig | UnsetType = UNSET
+    verifier: VerifierOptions
+    trace: TraceOptions
+    lun: list[DiskTable | CdromTable | EnclosureTable]

@@ -1,0 +1,92 @@
+"""The PVSCSI adapter: rings, messages, counters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
+
+from hba.control.results.base import BusAddress, Bytes, Count, CountByName, Result
+from hba.control.results.traffic import UnitTraffic
+
+
+class RequestRing(Result):
+    """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet;
+    `most_pending`: the most that were, whenever the adapter looked."""
+
+    entries: Count
+    prod: Count
+    cons: Count
+    pending: Count
+    most_pending: Count
+    pages: list[BusAddress]
+
+
+class CompletionRing(Result):
+    """Completions, which the guest consumes. `unconsumed`: it has not taken them yet."""
+
+    entries: Count
+    prod: Count
+    cons: Count
+    unconsumed: Count
+    pages: list[BusAddress]
+
+
+class MessageRing(Result):
+    """Messages about units that come and go."""
+
+    entries: Count
+    prod: Count
+    cons: Count
+    pages: list[BusAddress]
+
+
+class Rings(Result):
+    """The rings the driver has set up; without `message` it has no message ring."""
+
+    state_page: BusAddress
+    request: RequestRing
+    completion: CompletionRing
+    message: MessageRing | UnsetType = UNSET
+
+
+class Messages(Result):
+    """What the guest has yet to be told of its units: how much waits, the first of it, why it does not go on."""
+
+    waiting: Count
+    next: list[str]
+    stuck: str
+
+
+class PvscsiQueues(Result):
+    """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
+
+    `ring_fault`: why requests are no longer taken; `unreachable`: which memory the driver gave that could not be
+    reached when it was needed, why, and what to do.
+    """
+
+    type: Literal["pvscsi"]
+    rings: Rings | None
+    rings_unreachable: str
+    ring_fault: str
+    unreachable: str
+    request_call_threshold: bool
+    last_command: str
+    messages: Messages
+    traffic: list[UnitTraffic]
+
+
+class PvscsiCounters(Result):
+    """What was counted at the adapter. `pieces`: scatter-gather elements held; `commands`: by name."""
+
+    requests: Count
+    completions: Count
+    bytes: Bytes
+    outstanding: Count
+    pieces: Count
+    bad_requests: Count
+    completions_waiting: Count
+    messages: Count
+    messages_waiting: Count
+    dma_faults: Count
+    commands: CountByName
