@@ -91,8 +91,8 @@ class VerifierWatcher(Watcher):
         callback = self.port.callback
         if callback not in COMPLETES_HERE and callback <= 9:
             self._misplaced(REQUEST_COMPLETE, callback)
-        if request is not None and request.history is not None:
-            request.history.append((self.now(), "notification", COMPLETED_FROM[callback]))
+        if request is not None and (history := request.history) is not None and len(history) < LONGEST_HISTORY:
+            history.append((self.now(), "notification", COMPLETED_FROM[callback]))
 
     def judge(self, request: Request) -> None:
         request.moved = self.windows.transferred(request.srb)

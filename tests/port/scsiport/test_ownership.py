@@ -86,6 +86,15 @@ def test_OW_02_a_second_completion_is_ignored(rig: Make, verifier: str) -> None:
     assert r.port.snapshot()["counters"]["double completions"] == 2
 
 
+def test_OW_02_the_history_of_what_is_completed_for_ever_has_an_end(rig: Make) -> None:
+    r = rig()
+    held = r.held(r.command())
+    for _ in range(200):
+        r.hardware(lambda: r.miniport.port.notification(0, held))
+    assert len(r.rules) == 199
+    assert len(r.verifier.findings[-1].history) <= 65  # with the line for its start
+
+
 def test_OW_02_something_that_is_no_srb(rig: Make) -> None:
     r = rig()
     r.hardware(lambda: r.miniport.port.notification(0, "srb"))
