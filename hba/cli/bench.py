@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from hba import compiled
 from hba.cli import output
 from hba.cli.adapters import connect, understood
 from hba.cli.lun import ADDRESS
@@ -32,6 +33,7 @@ class _Summary(msgspec.Struct):
     socket: str | None
     pid: int
     connected: bool
+    compiled: bool
     client: str | None = None
 
 
@@ -132,6 +134,7 @@ def _adapter(
         "port": summary.port,
         "miniport": summary.miniport,
         "verifier": level,
+        "compiled": summary.compiled,
         "listen_s": None if started is None else started.listen_seconds,
         **result,
     }
@@ -147,12 +150,18 @@ def _ports(as_json: bool) -> None:
     cases = ports.measure(progress=_progress)
     if as_json:
         output.print_json(
-            {"port_share_limit": ports.PORT_SHARE, "report_ratio_limit": ports.REPORT_RATIO, "cases": cases}
+            {
+                "compiled": compiled.in_use(),
+                "port_share_limit": ports.PORT_SHARE,
+                "report_ratio_limit": ports.REPORT_RATIO,
+                "cases": cases,
+            }
         )
         return
     if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
-    output.heading("4 KiB reads through PVSCSI, port, DMA miniport and disk: CPU µs per command")
+    way = "compiled" if compiled.in_use() else "not compiled"
+    output.heading(f"4 KiB reads through PVSCSI, port ({way}), DMA miniport and disk: CPU µs per command")
     output.table(
         ("port", "per kick", "no port", "off", "report", "trace", "port/command", "report/off", "trace/off"),
         [
@@ -190,7 +199,8 @@ def _progress(text: str) -> None:
 def _print(report: dict[str, Any]) -> None:
     if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
-    output.heading(f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}")
+    way = "compiled" if report["compiled"] else "not compiled"
+    output.heading(f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}, {way}")
     output.table(
         ("case", "commands/s", "MB/s", "loop/s", "ratio", "cpu µs", "loop µs", "p50 µs", "p99 µs", "max µs"),
         [

@@ -9,8 +9,8 @@ import sys
 from hba.cli.adapters import running, understood
 from hba.control.client import NobodyThere
 from hba.errors import ControlError, HbaError, StorageError
-from hba.lab.cache import default_root
 from hba.lab.doctor import GOOD, LIMITED, MISSING, Check
+from hba.places import cache_root
 from hba.runtime import ensure_runtime_dir
 from hba.storage import libnbd
 from hba.visible import visible
@@ -58,7 +58,7 @@ def _adapters() -> list[Check]:
 
 
 def _space() -> Check:
-    folder = default_root()
+    folder = cache_root()
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -129,6 +129,7 @@ class Benchmark(Result):
     port: str
     miniport: str | None
     verifier: str
+    compiled: bool
     listen_s: float | None
     cases: list[BenchCase]
     memory: ServerMemory
@@ -159,6 +160,7 @@ class PortCase(Result):
 class PortBenchmark(Result):
     """`hba bench --ports`, and the limits its ratios should keep."""
 
+    compiled: bool
     port_share_limit: float
     report_ratio_limit: float
     cases: list[PortCase]
@@ -169,6 +171,8 @@ class Versions(Result):
 
     hba: str
     python: str
+    compiled: bool
+    """Whether the modules of `scripts/compile` are used."""
     vfio_user_protocol: str
     control_protocol: Count
 

@@ -6,7 +6,7 @@ import platform
 
 import click
 
-from hba import __version__
+from hba import __version__, compiled
 from hba.cli.output import json_option, print_json
 from hba.control.protocol import PROTOCOL
 
@@ -18,10 +18,13 @@ def command(as_json: bool) -> None:
     facts = {
         "hba": __version__,
         "python": platform.python_version(),
+        "compiled": compiled.in_use(),
         "vfio_user_protocol": "0.0",
         "control_protocol": PROTOCOL,
     }
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"hba {__version__} (Python {facts['python']}, vfio-user 0.0, control protocol {PROTOCOL})")
+        way = "compiled" if facts["compiled"] else "not compiled"
+        python = facts["python"]
+        click.echo(f"hba {__version__} ({way}; Python {python}, vfio-user 0.0, control protocol {PROTOCOL})")

@@ -16,22 +16,7 @@ from pathlib import Path
 from hba.errors import HbaError, PermissionDenied
 from hba.lab.progress import Progress, Step
 from hba.lab.space import full_disk
-
-
-def default_root() -> Path:
-    """The cache folder by environment; not created here."""
-    if explicit := os.environ.get("HBA_CACHE"):
-        return Path(explicit).absolute()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).absolute() / "hba"
-    return Path.home() / ".cache" / "hba"
-
-
-def state_root() -> Path:
-    """Where what users may want to look at later is kept, by environment; not created here."""
-    if xdg := os.environ.get("XDG_STATE_HOME"):
-        return Path(xdg).absolute() / "hba"
-    return Path.home() / ".local" / "state" / "hba"
+from hba.places import cache_root
 
 
 def key_of(*parts: str | bytes) -> str:
@@ -48,7 +33,7 @@ class Cache:
 
     def __init__(self, progress: Progress, root: Path | None = None) -> None:
         self.progress = progress
-        self.root = root or default_root()
+        self.root = root or cache_root()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -27,12 +27,12 @@ from hba.lab import (
     verdict,
 )
 from hba.lab.artifacts import Artifacts
-from hba.lab.cache import default_root, state_root
 from hba.lab.experiment import Experiment, Options
 from hba.lab.findings import FailOn, Findings
 from hba.lab.interruption import Interrupted
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
+from hba.places import cache_root, state_root
 from hba.terminal import entry, screen
 from hba.terminal.tables import lay_out
 
@@ -111,7 +111,7 @@ def command(**given: Any) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
     try:
-        return entry.run(command, "scripts/launch", arguments, lambda error: full_disk(error, default_root()))
+        return entry.run(command, "scripts/launch", arguments, lambda error: full_disk(error, cache_root()))
     except Interrupted as interrupted:
         return interruption.told(interrupted)
 

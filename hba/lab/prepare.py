@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import click
 
 from hba.lab import accelerator, image, interruption, kernel, paths, qemu
-from hba.lab.cache import Cache, default_root
+from hba.lab.cache import Cache
 from hba.lab.interruption import Interrupted
 from hba.lab.progress import Progress
 from hba.lab.space import full_disk
+from hba.places import cache_root
 from hba.terminal import entry, screen
 
 
@@ -45,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
     try:
         name = "python -m hba.lab.prepare"
-        return entry.run(command, name, arguments, lambda error: full_disk(error, default_root()))
+        return entry.run(command, name, arguments, lambda error: full_disk(error, cache_root()))
     except Interrupted as interrupted:
         return interruption.told(interrupted)
 

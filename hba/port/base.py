@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from hba.clock import MS, S, Timer
@@ -47,6 +47,7 @@ from hba.miniport.base import (
 )
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
+from hba.miniport.extension import Extension
 from hba.port.callbacks import Callbacks
 from hba.port.config import PortConfig
 from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
@@ -175,7 +176,7 @@ class PortBase(Callbacks, Generic[U]):
         if unit is None:
             unit = self.units[key] = self.new_unit(path, target, lun)
             if self.info.specific_lu_extension_size:
-                unit.extension = UnitExtension()
+                unit.extension = Extension()
         return unit
 
     def own_request(self, srb: Srb, unit: U | None, what: str) -> RequestOf[U]:
@@ -329,7 +330,8 @@ class PortBase(Callbacks, Generic[U]):
         caused = chip.asserted
         outer, irql, charged, unsettled = self.callback, self.irql, self.charged, self.unsettled
         self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, DIRQL, 0, False
-        mine = returned = False
+        mine: object = False
+        returned = False
         try:
             mine = self.isr()
             returned = True
@@ -612,9 +614,10 @@ class PortBase(Callbacks, Generic[U]):
     @abstractmethod
     def interrupt(self) -> None: ...
 
-    def isr(self) -> bool:
-        """The interrupt routine; Storport's message signalled one is another."""
-        return self.edge.hw_interrupt()
+    def isr(self) -> object:
+        """The interrupt routine; Storport's message signalled one is another. What it returns may be anything."""
+        routine: Callable[[], object] = self.edge.hw_interrupt
+        return routine()
 
     @abstractmethod
     def tick(self) -> None: ...
@@ -629,10 +632,6 @@ class PortBase(Callbacks, Generic[U]):
 
     @abstractmethod
     def adapter_snapshot(self) -> dict[str, object]: ...
-
-
-class UnitExtension:
-    """A logical unit extension: the miniport's attributes, zeroed by the port (so: none)."""
 
 
 AnyPort = PortBase[Any]  # of whatever model

@@ -111,7 +111,7 @@ def _describe(frame: FrameType, line: int) -> str:
 
 def caller() -> str:
     """The miniport's source line that is asking the port for something now: "file.py:12 in hw_start_io"."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(0)
     while frame is not None:
         if not _is_ours(frame):
             return _describe(frame, frame.f_lineno)

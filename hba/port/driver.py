@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from hba.native import mypyc_attr
 from hba.srb import Completion, Srb
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PortDriver(ABC):
     """Takes SRBs from the adapter, hands them to a miniport by the rules of its model, and completes them.
 

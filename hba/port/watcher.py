@@ -14,9 +14,11 @@ from typing import Any
 
 from hba.dma import Segment
 from hba.miniport.config import PortConfigurationInformation
+from hba.native import mypyc_attr
 from hba.port.request import Request
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Watcher:
     """Watches, and does nothing. Override what is of interest."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hba import compiled
 from hba.clock import MonotonicClock
 from hba.control.client import CallRefused, ControlClient
 from hba.control.events import TOPICS
@@ -73,6 +74,7 @@ def test_every_subject_can_be_shown_and_all_has_each(client: ControlClient) -> N
         "port": "storport",
         "miniport": "dma",
         "pid": 0,
+        "compiled": compiled.in_use(),
         "version": everything["summary"]["version"],
         "socket": "/run/fake0.sock",
         "connected": True,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hba import places
 from hba.errors import PermissionDenied
-from hba.lab import cache as lab_cache
 from hba.lab.cache import Cache, key_of
 from hba.lab.progress import Progress, Step
 
@@ -75,12 +75,12 @@ def test_two_builders_wait_for_each_other(cache: Cache) -> None:
 def test_the_folder_is_chosen_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HBA_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert lab_cache.default_root() == Path("/a")
+    assert places.cache_root() == Path("/a")
     monkeypatch.delenv("HBA_CACHE")
-    assert lab_cache.default_root() == Path("/b/hba")
+    assert places.cache_root() == Path("/b/hba")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/c")
-    assert lab_cache.default_root() == Path("/c/.cache/hba")
+    assert places.cache_root() == Path("/c/.cache/hba")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable
 from typing import Any, cast
 
-from hba import __version__
+from hba import __version__, compiled
 from hba.config.model import to_plain
 from hba.control.method import Call, Method, NoParams
 from hba.control.methods.verifier import report
@@ -34,6 +34,7 @@ def summary(parts: Parts) -> dict[str, object]:
         "miniport": config.miniport,
         "pid": os.getpid(),
         "version": __version__,
+        "compiled": compiled.in_use(),
         "socket": config.socket or None,
         "connected": engine.get("state") == "connected",
         "client": engine.get("client"),

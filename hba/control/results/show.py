@@ -18,7 +18,8 @@ from hba.vfio_user.protocol import Capabilities
 
 class Summary(Result):
     """The adapter in one line. `socket`: null for a descriptor without a name; `client`: the process that has the
-    socket, null for nobody and where it cannot be told; `violations`: null without verifier."""
+    socket, null for nobody and where it cannot be told; `compiled`: by `scripts/compile`; `violations`: null without
+    verifier."""
 
     name: str
     type: str
@@ -26,6 +27,7 @@ class Summary(Result):
     miniport: str
     pid: Count
     version: str
+    compiled: bool
     socket: str | None
     connected: bool
     client: str | None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hba.errors import ConfigError
 from hba.miniport.base import Miniport
 from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
+from hba.miniport.extension import Extension
 from hba.port.buffers import BufferPolicy
 from hba.srb import SP_UNTAGGED
 
@@ -19,10 +20,6 @@ _NOT_INHERITED = ("hw_start_io", "hw_reset_bus")  # what the base class has of t
 ALIGNMENT_MASKS = (0, 1, 3, 7)
 
 
-class DeviceExtension:
-    """HwDeviceExtension: the miniport's attributes, zeroed by the port (so: none)."""
-
-
 def preset(port: ScsiPort, info: PortConfigurationInformation) -> None:
     miniport, options = port.miniport, port.options
     missing = [name for name in REQUIRED if not callable(getattr(miniport, name, None))]
@@ -32,7 +29,7 @@ def preset(port: ScsiPort, info: PortConfigurationInformation) -> None:
         raise ConfigError(
             f"the miniport {type(miniport).__name__} has no {', '.join(missing)}; SCSI Port needs {', '.join(REQUIRED)}"
         )
-    miniport.extension = DeviceExtension()  # CF-11: zeroed before each hw_find_adapter
+    miniport.extension = Extension()  # CF-11: zeroed before each hw_find_adapter
     port.fixed_by_extension = None
     info.map_buffers = int(bool(options.map_buffers))
     if options.maximum_sg_list is not None:

@@ -69,6 +69,7 @@ from hba.srb import (
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_IO_CONTROL,
     SRB_STATUS_SUCCESS,
+    Srb,
 )
 
 # ScsiPort.gate
@@ -196,7 +197,8 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         self.callback, self.irql = START_IO, DIRQL
         returned: object = True
         try:
-            returned = self.edge.hw_start_io(request.handed)
+            start_io: Callable[[Srb], object] = self.edge.hw_start_io  # which may return anything
+            returned = start_io(request.handed)
         except Exception as error:
             self.crashed(error, request)
             errors.start_io_failed(self, request)

@@ -378,7 +378,8 @@ class StorPort(PortBase[StorUnit]):
         self.callback, self.irql = BUILD_IO, DISPATCH_LEVEL
         built = False
         try:
-            built = self.edge.hw_build_io(request.handed)
+            build_io: Callable[[Srb], object] = self.edge.hw_build_io  # which may return anything
+            built = bool(build_io(request.handed))
         except Exception as error:
             self._crashed_with(error, request)
         if self.unsettled:
@@ -411,7 +412,8 @@ class StorPort(PortBase[StorUnit]):
         entered = self._start_irql
         self.callback, self.irql = START_IO, entered
         try:
-            if not self.edge.hw_start_io(request.handed) and request.state == ISSUED:
+            start_io: Callable[[Srb], object] = self.edge.hw_start_io
+            if not start_io(request.handed) and request.state == ISSUED:
                 # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
                 self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
         except Exception as error:
@@ -514,8 +516,11 @@ class StorPort(PortBase[StorUnit]):
             return
         self.service_interrupt()
 
-    def isr(self) -> bool:
-        return self.edge.hw_msi_interrupt(0) if self.message_signalled else self.edge.hw_interrupt()
+    def isr(self) -> object:
+        if not self.message_signalled:
+            return super().isr()
+        routine: Callable[[int], object] = self.edge.hw_msi_interrupt
+        return routine(0)
 
     def dpc(self) -> None:
         self.dpc_pending = False

@@ -1,0 +1,104 @@
+"""Makes the compiled modules: `python -m hba.compiled.build`, which `scripts/compile` calls.
+
+Needs mypy, setuptools and mypy_extensions (the extra `compile`), a C compiler and Python's headers. Takes about a
+minute. What is there already is not made again; of builds of other sources the newest few stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from hba.compiled import GROUP, SUFFIX, folder, module_name, sources
+from hba.errors import EXIT_OK, EXIT_PERMISSION, EXIT_SETUP, HbaError
+from hba.terminal import telling
+
+KEPT = 5  # builds; a developer's branches take turns
+
+_SETUP = """\
+import sys
+from setuptools import setup
+from mypyc.build import mypycify
+names, work = sys.argv.pop(1).split(","), sys.argv.pop(1)
+setup(
+    name={group!r},
+    packages=[],
+    ext_modules=mypycify(["--config-file=", "--ignore-missing-imports", f"--cache-dir={{work}}/mypy", *names],
+                         opt_level="2", debug_level="0", multi_file=True, group_name={group!r},
+                         target_dir=f"{{work}}/c"),
+)
+"""
+
+
+def build() -> Path:
+    """The folder with the modules. Raises `HbaError` with what is missing, or what the compiler said."""
+    where = folder()
+    if where.is_dir():
+        return where
+    _check()
+    package = Path(__file__).parent.parent
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="hba-compile-", dir=where.parent) as work:
+        script = Path(work) / "setup.py"
+        script.write_text(_SETUP.format(group=GROUP), encoding="utf-8")
+        names = ",".join(str(source.relative_to(package.parent)) for source in sources())
+        command = [sys.executable, str(script), names, work, "-q", "build_ext"]
+        command += ["--build-lib", f"{work}/lib", "--build-temp", f"{work}/temp"]
+        environment = {**os.environ, "PYTHONPATH": str(package.parent), "HBA_PURE": "1"}
+        said = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True)
+        if said.returncode:
+            lines = (said.stderr or said.stdout).strip().splitlines()
+            raise HbaError("the port cannot be compiled; " + "; ".join(lines[-3:]))
+        made = Path(work) / "lib"
+        missing = [name for source in sources() if not _file(made, name := module_name(source)).exists()]
+        if missing:
+            raise HbaError(f"the compiler made no module for {', '.join(missing)}")
+        made.chmod(0o755)
+        with contextlib.suppress(OSError):  # somebody else was faster
+            made.rename(where)
+    builds = sorted(where.parent.iterdir(), key=lambda build: build.stat().st_mtime)
+    for old in builds[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return where
+
+
+def _file(root: Path, name: str) -> Path:
+    *packages, last = name.split(".")
+    return root.joinpath(*packages, last + SUFFIX)
+
+
+def _check() -> None:
+    wanted = {
+        "mypyc": "pip install 'hba[compile]'",
+        "setuptools": "pip install 'hba[compile]'",
+    }
+    for module, step in wanted.items():
+        if subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode:
+            raise HbaError(f"compiling needs {module}; {step}")
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        raise HbaError(f"compiling needs the C compiler {compiler}; apt-get install gcc, or set CC")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        raise HbaError("compiling needs Python's headers; apt-get install python3-dev")
+
+
+def main() -> int:
+    try:
+        print(build())
+    except HbaError as error:
+        telling.tell(str(error), EXIT_SETUP)
+        return EXIT_SETUP
+    except OSError as error:
+        telling.tell(f"the compiled modules cannot be kept; {error}; set HBA_CACHE to another folder", EXIT_PERMISSION)
+        return EXIT_PERMISSION
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
