@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 
+from hba import compiled
 from hba.cli.adapters import running, understood
 from hba.control.client import NobodyThere
 from hba.errors import ControlError, HbaError, StorageError
@@ -21,11 +22,18 @@ SPACE_NEEDED = 3 << 30  # bytes: a private QEMU, a guest image, kernels, and roo
 
 def examine() -> list[Check]:
     """Everything tried; nothing raises."""
-    return [_python(), _runtime_folder(), *_adapters(), _space(), _libnbd(), _udev()]
+    return [_python(), _compiled(), _runtime_folder(), *_adapters(), _space(), _libnbd(), _udev()]
 
 
 def _python() -> Check:
     return Check("python", GOOD, f"{platform.python_version()} ({sys.executable})")
+
+
+def _compiled() -> Check:
+    if compiled.in_use():
+        return Check("compiled", GOOD, "the hot modules run as machine code")
+    asked = " (HBA_PURE is set)" if compiled.source_wanted() else ""
+    return Check("compiled", LIMITED, f"every module runs as Python source{asked}", "" if asked else "scripts/compile")
 
 
 def _runtime_folder() -> Check:

@@ -74,9 +74,13 @@ def _ours(where: Path) -> bool:
     return found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
+def source_wanted() -> bool:
+    return os.environ.get(PURE, "") not in ("", "0")
+
+
 def use() -> bool:
     """Have the compiled modules imported from now on, if they are there and nobody asked for the source."""
-    if os.environ.get(PURE, "") not in ("", "0"):
+    if source_wanted():
         return False
     try:
         where = folder()

@@ -346,7 +346,7 @@ def test_doctor_says_what_to_do(place: Place) -> None:
     assert answer.returncode == (0 if report["good"] else 1)
     assert {item["state"] for item in report["checks"]} <= {"good", "limited", "missing"}
     assert all(item["next_step"] for item in report["checks"] if item["state"] == "missing")
-    assert {"python", "KVM", "libnbd", "disk space"} <= {item["name"] for item in report["checks"]}
+    assert {"python", "compiled", "KVM", "libnbd", "disk space"} <= {item["name"] for item in report["checks"]}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
