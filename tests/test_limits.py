@@ -11,6 +11,7 @@ from hba.adapters.pvscsi import adapter, scatter, structures
 from hba.clock import S
 from hba.control import protocol
 from hba.control import server as control
+from hba.pci import release
 from hba.scsi import medium, reservations, server, state
 from hba.scsi.disk import copy, protection, provisioning, verify, wipe
 from hba.scsi.spc import buffers, diagnostic
@@ -32,6 +33,7 @@ MIB, KIB = 1 << 20, 1 << 10
         f"EXTENDED COPY | {verify.CHUNK // MIB} MiB",
         f"SANITIZE BLOCK ERASE | {wipe.PIECE // MIB} MiB",
         f"checked or made | {protection.PIECE // MIB} MiB",
+        f"unmapped, by the client or when it leaves | {release.PIECE // MIB} MiB; {release.MOST} such maps wait at most |",
         f"| GET LBA STATUS | {provisioning.LOOKS} questions",
         f"waits for a store | {medium.SETTLE:.0f} s",
         f"after one of {control.COSTLY / 1e6} ms or more",

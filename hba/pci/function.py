@@ -26,6 +26,7 @@ from hba.pci.config_space import (
 from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import DeclarationError, document
+from hba.pci.release import Release
 from hba.vfio_user.device import REGION_MMAP, REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError
 
 # Region indexes of vfio-pci (linux/vfio.h)
@@ -77,6 +78,7 @@ class PciFunction:
     ) -> None:
         self.identity = identity
         self.memory = memory
+        memory.release = Release(loop).add
         self.bars = dict(bars)
         self.interrupts = Interrupts(loop, msi_vectors, msix.vectors if msix else 0)
         # QEMU waits for the answer to each write once it has seen a mappable region, whatever its size. So an unused

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from hba.dma import DmaBuffer, Segment
 from hba.errors import DmaFault
+from hba.pci.release import close_now
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, Client, RequestError
 
 PAGE = mmap.PAGESIZE
@@ -40,17 +41,14 @@ class Mapping:
             self._mmap = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
             self.view = memoryview(self._mmap)
 
-    def close(self) -> None:
-        """Forget the memory. Requests in flight keep their views, and with them the pages, until they end."""
+    def close(self) -> mmap.mmap | None:
+        """Forget the memory; what is mapped for it is the caller's to give back. Requests in flight keep their views,
+        and with them the pages, until they end."""
         if self.view is not None:
             self.view.release()
             self.view = None
-        if self._mmap is not None:
-            try:
-                self._mmap.close()
-            except BufferError:
-                pass  # views of it are out; it goes when they go
-            self._mmap = None
+        mapped, self._mmap = self._mmap, None
+        return mapped
 
 
 class MessageBuffer(DmaBuffer):
@@ -94,6 +92,7 @@ class GuestMemory:
         self.generation = 0
         self.faults = 0
         self.message_bytes = 0
+        self.release: Callable[[mmap.mmap], None] = close_now  # gets what is mapped no more
         self.on_unmap: Callable[[int, int], None] | None = None  # (iova, size), before the map goes
         self._starts: list[int] = []
         self._maps: list[Mapping] = []
@@ -172,7 +171,9 @@ class GuestMemory:
         del self._starts[first:last]
         self._changed()
         for mapping in doomed:
-            mapping.close()
+            mapped = mapping.close()
+            if mapped is not None:
+                self.release(mapped)
 
     def _changed(self) -> None:
         self.generation += 1
