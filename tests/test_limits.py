@@ -33,7 +33,7 @@ MIB, KIB = 1 << 20, 1 << 10
         f"EXTENDED COPY | {verify.CHUNK // MIB} MiB",
         f"SANITIZE BLOCK ERASE | {wipe.PIECE // MIB} MiB",
         f"checked or made | {protection.PIECE // MIB} MiB",
-        f"unmapped, by the client or when it leaves | {release.PIECE // MIB} MiB; {release.MOST} such maps wait at most |",
+        f"memory that is unmapped | {release.PIECE // MIB} MiB; {release.MOST} maps wait at most",
         f"| GET LBA STATUS | {provisioning.LOOKS} questions",
         f"waits for a store | {medium.SETTLE:.0f} s",
         f"after one of {control.COSTLY / 1e6} ms or more",
