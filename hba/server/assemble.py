@@ -136,7 +136,7 @@ class Assembler:
                 miniport = load_miniport(config.miniport, chip, config.miniport_options)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
-            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
+            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier, recorder)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()
@@ -190,7 +190,9 @@ def _verifier(config: AdapterConfig, loop: EventLoop) -> Verifier | None:
 
 # -- adapter types --------------------------------------------------------------------------------------------------
 
-MakeAdapter = Callable[[AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None], Adapter]
+MakeAdapter = Callable[
+    [AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None, Recorder | None], Adapter
+]
 
 
 def _pvscsi(
@@ -200,6 +202,7 @@ def _pvscsi(
     bus: ScsiBus,
     memory: GuestMemory,
     verifier: Verifier | None,
+    recorder: Recorder | None,
 ) -> Adapter:
     from hba.adapters.pvscsi.adapter import PvscsiAdapter
     from hba.adapters.pvscsi.watch import GuestWatch
@@ -213,7 +216,10 @@ def _pvscsi(
         msi=config.pci.msi,
         msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
         posted_writes=config.pci.posted_writes,
+        poll=config.poll,
+        interrupts=config.interrupts,
         watch=None if verifier is None else GuestWatch(verifier),
+        recorder=recorder,
     )
 
 

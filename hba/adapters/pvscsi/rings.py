@@ -52,6 +52,11 @@ class IndexPage:
         # Native 32-bit items: an explicit byte order would read byte by byte and could see half an update.
         self._words = view.cast("I") if view is not None else None
 
+    @property
+    def direct(self) -> bool:
+        """Whether an access is one of ours to memory, not a message to the client."""
+        return self._words is not None
+
     def load(self, offset: int) -> int:
         words = self._words
         if words is not None:
@@ -226,6 +231,7 @@ class Rings:
                 "cons": self.request_cons,
                 "pending": (load(REQ_PROD_IDX) - self.request_cons) & MASK32,
                 "pages": self.requests.addresses,
+                "call_threshold": load(REQ_CALL_THRESHOLD),
             },
             "completion": {
                 "entries": self.completions.entries,
