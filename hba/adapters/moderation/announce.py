@@ -6,7 +6,7 @@ completions share one. It is sent
 - at once when all that the driver has had in flight lately has been completed: it waits for us, and a driver with one
   request at a time always does;
 - when enough completions, or bytes, have come together: `count`, `bytes`, or half of what was in flight lately;
-- when no new request has come for `delay`: the driver has stopped to wait.
+- when no new request has come for `delay`: the driver has stopped to wait; at the latest after `PATIENCE` times that.
 
 Nothing is sent when the driver has taken all completions meanwhile, as it does when it is in its interrupt routine
 already. How much a driver has in flight is learned from what it had; a wait in vain corrects that.
@@ -20,17 +20,16 @@ from hba.adapters.moderation.options import InterruptOptions
 from hba.clock import US, Timer
 from hba.loop import EventLoop
 
+PATIENCE = 10  # times `delay`: how long a completion may wait while new requests keep coming
+
 
 class Driver(ABC):
     """What the adapter knows of the guest's driver."""
 
     @abstractmethod
-    def in_flight(self) -> int:
-        """Requests the driver has given away and whose completions it has not taken yet."""
-
-    @abstractmethod
-    def unseen(self) -> int:
-        """Completions that are posted and that it has not taken yet."""
+    def standing(self) -> tuple[int, int]:
+        """(in flight, unseen): requests it has given away and whose completions it has not taken; completions that are
+        posted and that it has not taken."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -50,7 +49,7 @@ class Announcer:
         self.depth = 1
         self.held = self.spared = 0
         self._posted = self._size = 0  # not announced yet
-        self._arrived_at = 0
+        self._arrived_at = self._held_at = 0  # ns
         self._timer: Timer | None = None
 
     def arrived(self) -> None:
@@ -59,49 +58,54 @@ class Announcer:
 
     def posted(self, count: int, size: int) -> None:
         """`count` completions of `size` bytes have been posted."""
-        driver = self._driver
         self._posted += count
         self._size += size
-        self.depth = depth = max(self.depth, driver.in_flight())
+        in_flight, unseen = self._driver.standing()
+        self.depth = depth = max(self.depth, in_flight)
         if (
             self._posted >= min(self._count, depth // 2)
             or self._size >= self._bytes
             or not self._delay
-            or driver.unseen() >= depth
+            or unseen >= depth
         ):
-            self.now()
+            self._announce(unseen)
         elif self._timer is None:
             self.held += 1
+            self._held_at = self._clock.now()
             self._timer = self._clock.call_later(self._delay, self._due)
 
     def now(self) -> None:
-        """Announce what has been posted, if the driver has not seen it."""
+        """Announce what has been posted and not been announced yet."""
+        if self._posted:
+            self._announce(self._driver.standing()[1])
+
+    def _announce(self, unseen: int) -> None:
+        self._stop_waiting()
+        if unseen:
+            self._driver.interrupt()
+        else:
+            self.spared += 1
+
+    def _stop_waiting(self) -> None:
+        self._posted = self._size = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._posted:
-            self._posted = self._size = 0
-            if self._driver.unseen():
-                self._driver.interrupt()
-            else:
-                self.spared += 1
 
     def forget(self) -> None:
         """Nobody waits for what was posted any more."""
-        self._posted = self._size = 0
+        self._stop_waiting()
         self.depth = 1
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _due(self) -> None:
-        quiet = self._clock.now() - self._arrived_at
-        if quiet < self._delay:
+        now = self._clock.now()
+        quiet = now - self._arrived_at
+        if quiet < self._delay and now - self._held_at < PATIENCE * self._delay:
             self._timer = self._clock.call_later(self._delay - quiet, self._due)
             return
-        self._timer = None
-        self.depth = max(1, self._driver.unseen())  # it has stopped at that
-        self.now()
+        _, unseen = self._driver.standing()
+        self.depth = max(1, unseen)  # it has stopped at that
+        self._announce(unseen)
 
     def snapshot(self) -> dict[str, object]:
         """For `hba show`; JSON-able."""

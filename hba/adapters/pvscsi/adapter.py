@@ -291,9 +291,9 @@ class PvscsiAdapter(Adapter):
             self.watch.kick()
 
     @property
-    def is_asked(self) -> bool:
-        """Whether the ring will be looked at in this turn or the next."""
-        return self._kick_pending
+    def takes(self) -> bool:
+        """Whether a look at the ring now would take what is on it, and none is due anyway."""
+        return not (self.fault or self._full or self._kick_pending or self._batching) and self.memory.enabled
 
     def take_kick(self) -> None:
         """Look at the request ring now if the guest asked for it."""
@@ -368,8 +368,6 @@ class PvscsiAdapter(Adapter):
 
     def room(self, rings: Rings) -> int:
         """How many requests could be taken now if they were there."""
-        if self._full:
-            return 0
         # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
         room = min(rings.requests.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
         return max(0, room)
@@ -648,7 +646,7 @@ class PvscsiAdapter(Adapter):
         self.bytes += size
         if posted:
             self.moderation.posted(posted, size)
-        if self._backlog:
+        if self._backlog or self.moderation.window.unsettled:
             self.retry_later()
 
     # -- hot-plug -------------------------------------------------------------------------------------------------

@@ -204,6 +204,5 @@ class CommandRegisters:
     def _threshold(self, descriptor: bytes) -> int:
         (enable,) = SETUP_REQCALLTHRESHOLD.unpack(descriptor)
         # The threshold in the state page is 0 but for the time in which the ring is looked at anyway.
-        self.adapter.moderation.window.close()
         self.threshold_enabled = bool(enable)
         return int(self.threshold_enabled)

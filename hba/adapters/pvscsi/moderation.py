@@ -27,6 +27,7 @@ class Moderation(Ring, Driver):
 
     def __init__(self, adapter: PvscsiAdapter, poll: PollOptions, interrupts: InterruptOptions) -> None:
         self._adapter = adapter
+        self._mask = adapter.registers.cell("INTR_MASK")
         self.window = Window(adapter.loop, self, poll)
         self.announcer = Announcer(adapter.loop, self, interrupts)
 
@@ -37,7 +38,7 @@ class Moderation(Ring, Driver):
 
     def posted(self, count: int, size: int) -> None:
         """`count` completions of `size` bytes are on the ring."""
-        if self._adapter.registers["INTR_MASK"] & INTR_CMPL_0:
+        if self._mask.value & INTR_CMPL_0:
             self.announcer.posted(count, size)
         else:
             self.interrupt()  # which interrupts nobody: a driver that polls INTR_STATUS shall see it at once
@@ -60,7 +61,7 @@ class Moderation(Ring, Driver):
 
     def has_work(self) -> bool:
         adapter, rings = self._adapter, self._adapter.rings
-        if rings is None or adapter.fault or adapter.is_asked or not adapter.memory.enabled:
+        if rings is None or not adapter.takes:
             return False
         if rings.generation != adapter.memory.generation:
             return True  # perhaps: taking requests begins with following the maps
@@ -91,17 +92,13 @@ class Moderation(Ring, Driver):
 
     # -- Driver ---------------------------------------------------------------------------------------------------
 
-    def in_flight(self) -> int:
+    def standing(self) -> tuple[int, int]:
         rings = self._adapter.rings
         if rings is None or not self.can_look():
-            return 1  # as if it had nothing else: what cannot be looked at is announced at once
-        return (rings.state.load(REQ_PROD_IDX) - rings.state.load(CMP_CONS_IDX)) & MASK32
-
-    def unseen(self) -> int:
-        rings = self._adapter.rings
-        if rings is None or not self.can_look():
-            return 1
-        return (rings.completion_prod - rings.state.load(CMP_CONS_IDX)) & MASK32
+            return 1, 1  # as if there were this one: what cannot be looked at is announced at once
+        load = rings.state.load
+        consumed = load(CMP_CONS_IDX)
+        return (load(REQ_PROD_IDX) - consumed) & MASK32, (rings.completion_prod - consumed) & MASK32
 
     def interrupt(self) -> None:
         self._adapter.raise_cause(INTR_CMPL_0)
