@@ -61,10 +61,8 @@ class Moderation(Ring, Driver):
 
     def has_work(self) -> bool:
         adapter, rings = self._adapter, self._adapter.rings
-        if rings is None or not adapter.takes:
+        if rings is None or not adapter.takes or not adapter.reachable(rings):
             return False
-        if rings.generation != adapter.memory.generation:
-            return True  # perhaps: taking requests begins with following the maps
         return rings.state.load(REQ_PROD_IDX) != rings.request_cons and adapter.room(rings) > 0
 
     def take(self) -> None:

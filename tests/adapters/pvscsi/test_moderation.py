@@ -11,7 +11,6 @@ import pytest
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.clock import MS, US, S
-from hba.srb import SRB_STATUS_SUCCESS
 from hba.trace.recorder import Recorder
 from tests.adapters.pvscsi.driver import BUS_MASTER, COMMAND_REGISTER, DATA, MEMORY_ENABLE, RAM, STATE, Driver
 
@@ -172,19 +171,28 @@ def test_the_driver_may_change_its_mind_about_the_threshold_with_the_window_open
 def test_bus_mastering_that_ends_with_the_window_open_leaves_no_threshold_behind(linux: Driver) -> None:
     busy(linux)
     linux.write_config(COMMAND_REGISTER, MEMORY_ENABLE, 2)
-    linux.put(context=5)
     assert run(linux, 10 * S) < 300  # the rest of the window, and then nothing
+    linux.write_config(COMMAND_REGISTER, MEMORY_ENABLE | BUS_MASTER, 2)
+    linux.turn()
+    assert linux.u32(THRESHOLD) == 0
+
+
+def test_a_request_of_the_time_without_bus_mastering_is_taken_when_that_is_back(linux: Driver) -> None:
+    busy(linux)
+    linux.write_config(COMMAND_REGISTER, MEMORY_ENABLE, 2)
+    run(linux, 5 * MS)
+    linux.put(context=5)  # not kicked for: the threshold is as the window has left it
     linux.write_config(COMMAND_REGISTER, MEMORY_ENABLE | BUS_MASTER, 2)
     run(linux, MOMENT)
     assert [context for context, *_ in linux.completions()] == [5]
-    run(linux, 3 * MS)
-    assert linux.u32(THRESHOLD) == 0
 
 
 def test_memory_that_is_mapped_elsewhere_with_the_window_open(linux: Driver) -> None:
     busy(linux)
     linux.memory.unmap(0, RAM)
     run(linux, 5 * MS)
+    assert not linux.adapter.moderation.window.is_open
+    assert linux.u32(THRESHOLD) != 0
     linux.memory.map(0, RAM, 3, os.dup(linux.fd), 0)
     run(linux, 5 * MS)
     assert linux.u32(THRESHOLD) == 0
@@ -302,12 +310,14 @@ def test_a_reset_announces_what_it_has_ended(linux: Driver) -> None:
     for context in range(32):
         linux.put(context=context)
     linux.kick()
-    linux.port.complete(linux.port.srbs[0], SRB_STATUS_SUCCESS)
+    for srb in linux.port.srbs[:29]:
+        linux.port.complete(srb)
     linux.turn()
+    linux.completions()
     before = signals(linux)
     linux.command(r.CMD_ADAPTER_RESET)
     assert signals(linux) == before + 1
-    assert len(linux.completions()) == 32
+    assert len(linux.completions()) == 3
     run(linux, 10 * MS)
     assert signals(linux) == before + 1
     assert linux.read(0x100C) == 0
@@ -331,6 +341,16 @@ def test_requests_that_a_look_took_are_no_finding(watched_linux: Driver) -> None
         if watched_linux.u32(THRESHOLD) == 0:
             watched_linux.kick()
     run(watched_linux, 10 * S)
+    assert watched_linux.found() == {}
+
+
+def test_GD_15_does_not_apply_to_what_the_next_look_takes(watched_linux: Driver) -> None:
+    """Requests that are on the ring at the moment of the verifier's tick, long after the last kick."""
+    for context in range(3 * S // (900 * US)):
+        watched_linux.put(context=context)
+        watched_linux.clock.advance(900 * US)
+        watched_linux.turn()
+        assert len(watched_linux.completions()) == 1
     assert watched_linux.found() == {}
 
 
