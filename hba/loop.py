@@ -17,6 +17,8 @@ from hba.clock import MS, Clock, MonotonicClock, S
 
 Callback = Callable[[], None]
 
+FD_SETSIZE = 1024  # descriptors select(2) knows
+
 
 class EventLoop:
     """Runs callbacks in one thread. Only `call_from_thread`, `in_loop` and `stop` may be used from another one."""
@@ -155,7 +157,7 @@ class EventLoop:
     def _wait(self, timeout: int | None) -> list[tuple[int, int]]:
         if timeout is None:
             return self._epoll.poll(None)
-        if 0 < timeout < MS:
+        if 0 < timeout < MS and self._epoll.fileno() < FD_SETSIZE:
             # epoll counts in milliseconds, and select(2) does not.
             select.select([self._epoll], [], [], timeout / S)
             timeout = 0
