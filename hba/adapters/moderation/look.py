@@ -56,7 +56,7 @@ class Window:
     """Looks at one ring. The adapter says what it does: `arrived`, `worked`, `forget`.
 
     `length` is that of the next window in ns, 0 for none; `looks` and `found` count looks, and those with a request;
-    `rescued` counts requests found after a window only by looking once more.
+    `late` counts looks after a window that found one, a lost wake-up at worst, mostly one whose kick is on its way.
     """
 
     def __init__(self, loop: EventLoop, ring: Ring, options: PollOptions) -> None:
@@ -65,7 +65,7 @@ class Window:
         self._longest = options.window * US if options.share else 0
         self._share = options.share
         self.length = 0
-        self.looks = self.found = self.rescued = 0
+        self.looks = self.found = self.late = 0
         self.is_open = False
         self._scheduled = False
         self._suppressed = False
@@ -133,7 +133,7 @@ class Window:
             "window_us": self.length // US,
             "looks": self.looks,
             "found": self.found,
-            "rescued": self.rescued,
+            "late": self.late,
         }
 
     # -- looking --------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Window:
     def _look_once_more(self) -> None:
         self._once_more = None
         if not self.is_open and self._ring.has_work():
-            self.rescued += 1
+            self.late += 1
             self._ring.take()
 
     # -- the share ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hba.control.client import ControlClient
 
 PLAYS = 5_000
 WINDOW = 100  # µs
-PAUSE = 3 * WINDOW  # at most, between two requests: windows are open, about to close and closed
+PAUSE = 3 * WINDOW // 2  # at most, between two requests: windows are open, about to close and closed
 
 CONFIG = """
 [[adapter]]
