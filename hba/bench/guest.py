@@ -22,8 +22,10 @@ from typing import Any
 import msgspec
 import psutil
 
+from hba.config import toml
+from hba.config.load import load
 from hba.control.client import ControlClient
-from hba.errors import GuestError
+from hba.errors import GuestError, StorageError
 from hba.lab import config, disks, machine
 from hba.lab.accelerator import Wanted
 from hba.lab.experiment import Experiment, Options
@@ -31,8 +33,9 @@ from hba.lab.guest import Guest
 from hba.lab.progress import Progress
 
 MEMORY = Path("/dev/shm")  # where the disks lie, if there is one
-LEAST_ROUNDS = 5
-PATIENCE = 30.0  # s for the disks to show up in the guest, and for fio beyond its run time
+LEAST_ROUNDS = 5  # for a median
+PATIENCE = 60.0  # s for the disks to show up in the guest, and for fio beyond its run time
+_OURS = ("lun", "name", "socket")  # of an adapter's table: the benchmark has its own
 
 
 @dataclass(frozen=True)
@@ -79,48 +82,48 @@ class Side:
 
     rates: list[float] = field(default_factory=list)  # commands per second
     qemu_cpu: list[float] = field(default_factory=list)  # percent of a processor
-    server_cpu: list[float] = field(default_factory=list)
-    commands: int = 0
-    kicks: int = 0
-    interrupts: int = 0
+    server_cpu: list[float] = field(default_factory=list)  # µs per command
+    kicks: list[float] = field(default_factory=list)  # per command
+    interrupts: list[float] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
-        """Medians; per command over all rounds. What this side does not have is null."""
-        commands = self.commands
+        """Medians over the rounds. What this side does not have is null."""
         return {
-            "commands_per_s": round(median(self.rates), 1),
-            "rates": [round(rate, 1) for rate in self.rates],
-            "kicks_per_command": round(self.kicks / commands, 4) if commands else None,
-            "interrupts_per_command": round(self.interrupts / commands, 4) if commands else None,
-            "qemu_cpu_percent": round(median(self.qemu_cpu), 1),
-            "server_cpu_percent": round(median(self.server_cpu), 1) if self.server_cpu else None,
+            "commands_per_s": _median(self.rates),
+            "rates": self.rates,
+            "kicks_per_command": _median(self.kicks),
+            "interrupts_per_command": _median(self.interrupts),
+            "qemu_cpu_percent": _median(self.qemu_cpu),
+            "server_cpu_us_per_command": _median(self.server_cpu),
         }
 
 
 def measure(
     *,
-    port: str,
-    tables: dict[str, Any] | None = None,
+    adapter: dict[str, Any],
     size: int,
-    rounds: int,
-    seconds: float,
+    rounds: int = LEAST_ROUNDS,
+    seconds: float = 2.0,
     cpus: int = 1,
     accelerator: Wanted = "auto",
-    posted_writes: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Boot the guest and run every job `rounds` times for `seconds` on each of the two devices.
 
-    `tables`: more of `[[adapter]]`, as the configuration has it. `size`: bytes of each disk.
-    Raises the `HbaError` that names the cause when the server, QEMU, the guest or fio fails.
+    `adapter`: the table `[[adapter]]` of a configuration; its units, name and socket are the benchmark's own.
+    `size`: bytes of each disk. Raises the `HbaError` that names the cause when the server, QEMU, the guest or fio
+    fails.
     """
     with _folder() as folder:
         ours, theirs = folder / "ours.img", folder / "qemu.img"
         for path in (ours, theirs):
             _fill(path, size)
+        more = {key: value for key, value in adapter.items() if key not in (*_OURS, "type", "port")}
         made = folder / "bench.toml"
-        adapter: dict[str, Any] = {"pci": {"posted_writes": posted_writes}} if posted_writes else {}
-        made.write_text(config.one_disk(folder, ours, port) + _tables(adapter | (tables or {})))
+        made.write_text(
+            config.one_disk(folder, ours, adapter.get("port", "storport"))
+            + "".join(f"{key} = {config.to_toml(value)}\n" for key, value in more.items())
+        )
         profile = machine.load("pc")
         options = Options(
             cpus=cpus,
@@ -132,7 +135,7 @@ def measure(
             progress("booting the guest")
             experiment.start()
             result = _Bench(experiment).run(rounds, seconds, progress)
-    return {"port": port, "cpus": cpus, "accelerator": experiment.runs_with, "size": size, **result}
+    return {"cpus": cpus, "accelerator": experiment.runs_with, "kernel": experiment.kernel_release, **result}
 
 
 class _Bench:
@@ -143,9 +146,9 @@ class _Bench:
         self._control = experiment.adapters[0].control
         with ControlClient(self._control) as client:
             summary = client.call("show.summary")
-            self.level = client.call("show.verifier")["level"]
-        self._server = psutil.Process(int(summary["pid"]))
-        self._qemu = psutil.Process(self._guest.pid)
+            level = client.call("show.verifier")["level"]
+        self.about = {"port": summary["port"], "verifier": level}
+        self._server, self._qemu = int(summary["pid"]), self._guest.pid
         self._devices = self._find()
 
     def run(self, rounds: int, seconds: float, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -157,8 +160,9 @@ class _Bench:
                 for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
                     self._turn(job, side, side is ours, seconds)
         return {
-            "verifier": self.level,
+            **self.about,
             "rounds": rounds,
+            "seconds": seconds,
             "cases": [
                 {
                     "name": job.name,
@@ -166,25 +170,23 @@ class _Bench:
                     "depth": job.depth,
                     "adapter": ours.result(),
                     "qemu": theirs.result(),
-                    "ratio": round(median(a / b for a, b in zip(ours.rates, theirs.rates, strict=True)), 3),
+                    "ratio": median(a / b for a, b in zip(ours.rates, theirs.rates, strict=True)),
                 }
                 for job, (ours, theirs) in sides.items()
             ],
         }
 
     def _turn(self, job: Job, side: Side, ours: bool, seconds: float) -> None:
-        device = self._devices[0 if ours else 1]
-        before = self._sample() if ours else None
+        before = self._sample()
         begin, qemu, server = time.monotonic(), _cpu(self._qemu), _cpu(self._server)
-        side.rates.append(self._fio(job, device, seconds))
-        taken = time.monotonic() - begin
-        side.qemu_cpu.append((_cpu(self._qemu) - qemu) / taken * 100)
-        if before is not None:
-            side.server_cpu.append((_cpu(self._server) - server) / taken * 100)
+        side.rates.append(self._fio(job, self._devices[0 if ours else 1], seconds))
+        side.qemu_cpu.append((_cpu(self._qemu) - qemu) / (time.monotonic() - begin) * 100)
+        if ours:
             after = self._sample()
-            side.commands += after.commands - before.commands
-            side.kicks += after.kicks - before.kicks
-            side.interrupts += after.interrupts - before.interrupts
+            commands = max(1, after.commands - before.commands)
+            side.server_cpu.append((_cpu(self._server) - server) / commands * 1e6)
+            side.kicks.append((after.kicks - before.kicks) / commands)
+            side.interrupts.append((after.interrupts - before.interrupts) / commands)
 
     def _fio(self, job: Job, device: str, seconds: float) -> float:
         """Commands per second."""
@@ -223,8 +225,11 @@ class _Bench:
             time.sleep(0.1)
 
 
-def _tables(adapter: dict[str, Any]) -> str:
-    return "".join(f"{key} = {config.to_toml(value)}\n" for key, value in adapter.items())
+def adapter_of(path: Path) -> dict[str, Any]:
+    """The first `[[adapter]]` of a configuration, as `measure` takes it. Raises `ConfigError`."""
+    load(path)  # says what is wrong with it
+    table: dict[str, Any] = toml.parse(toml.read(path), path)["adapter"][0]
+    return table
 
 
 @contextmanager
@@ -240,11 +245,22 @@ def _folder() -> Iterator[Path]:
 def _fill(path: Path, size: int) -> None:
     """Real blocks, so that reads do not find holes."""
     chunk = os.urandom(1 << 20)
-    with path.open("wb") as file:
-        for _ in range(size >> 20):
-            file.write(chunk)
+    try:
+        with path.open("wb") as file:
+            for _ in range(size >> 20):
+                file.write(chunk)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; give the disks less room (--size)", error.errno or 0) from error
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
+def _cpu(pid: int) -> float:
+    """Seconds a process has used so far, all of its threads."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error as error:
+        raise GuestError(f"the benchmark's process {pid} cannot be watched ({error}); has it been killed?") from error
     return float(times.user + times.system)
+
+
+def _median(values: list[float]) -> float | None:
+    return median(values) if values else None
