@@ -30,7 +30,7 @@ class PciOptions(Struct, forbid_unknown_fields=True, frozen=True):
 
     msi: bool = True
     msix: bool = False  # off by default: unplugging an MSI-X function makes QEMU 11.1 abort
-    posted_writes: bool = False  # true is faster, but the device then acts after the driver has gone on
+    posted_writes: bool = False  # true: the device acts after the driver has gone on (docs/performance.md)
 
 
 class VerifierOptions(Struct, forbid_unknown_fields=True, frozen=True):

@@ -186,7 +186,11 @@ class PvscsiAdapter(Adapter):
 
         self.messages = Messages(self)
         self.commands = CommandRegisters(self)
-        self.moderation = Moderation(self, poll or PollOptions(), interrupts or InterruptOptions())
+        # With posted writes only a kick says that the register writes before it have arrived. A request that a look
+        # finds may have overtaken the acknowledgement of the interrupt before, which would then clear that of its
+        # completion: SeaBIOS waits for ever.
+        poll = PollOptions(window=0) if posted_writes else poll or PollOptions()
+        self.moderation = Moderation(self, poll, interrupts or InterruptOptions())
         self.registers.on_write("INTR_STATUS", self._status_written)
         self.registers.on_write("INTR_MASK", self._mask_written)
         self.registers.on_write("KICK_NON_RW_IO", self._kick)

@@ -102,6 +102,26 @@ def test_the_trace_says_who_took_a_request(linux: Driver) -> None:
     assert takes[-1] == {"why": "look", "requests": 1}
 
 
+def test_no_look_overtakes_a_register_write_on_its_way(make: Callable[..., Driver]) -> None:
+    """Posted writes: SeaBIOS acknowledges one completion, and its next request is in memory before that has arrived."""
+    driver = make(posted_writes=True)
+    assert driver.setup() == 0
+    ask_for_threshold(driver)
+    driver.port.at_once = lambda srb: None
+    for _ in range(20):
+        driver.put()
+        driver.kick()
+        assert driver.read(0x100C) == r.INTR_CMPL_0
+        driver.completions()
+        driver.put()
+        run(driver, 100 * US)
+        driver.write(0x100C, r.INTR_CMPL_0)  # which was sent before `put`
+        driver.kick()
+        assert driver.read(0x100C) == r.INTR_CMPL_0
+        driver.completions()
+        driver.write(0x100C, r.INTR_CMPL_0)
+
+
 def test_a_full_request_ring_is_not_looked_at_in_circles(linux: Driver) -> None:
     """As many in flight as may be: what is on the ring besides cannot be taken, and no look tries to."""
     busy(linux)
