@@ -13,9 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from hba.clock import Clock, MonotonicClock, S
+from hba.clock import MS, Clock, MonotonicClock, S
 
 Callback = Callable[[], None]
+
+FD_SETSIZE = 1024  # descriptors select(2) knows
 
 
 class EventLoop:
@@ -32,6 +34,7 @@ class EventLoop:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._stopping = False
+        self.turns = 0  # so far
         self._owner = threading.get_ident()  # whose thread it runs in; until it runs, whoever made it
 
     # -- file descriptors -------------------------------------------------------------------------------------
@@ -131,7 +134,8 @@ class EventLoop:
         elif deadline is not None:
             left = max(0, deadline - self.clock.now())
             timeout = left if timeout is None else min(timeout, left)
-        for fd, event in self._epoll.poll(None if timeout is None else timeout / S):
+        self.turns += 1
+        for fd, event in self._wait(timeout):
             if fd == self._wake:
                 self._drain_foreign()
                 continue
@@ -149,6 +153,15 @@ class EventLoop:
         soon = self._soon
         for _ in range(len(soon)):
             soon.popleft()()
+
+    def _wait(self, timeout: int | None) -> list[tuple[int, int]]:
+        if timeout is None:
+            return self._epoll.poll(None)
+        if 0 < timeout < MS and self._epoll.fileno() < FD_SETSIZE:
+            # epoll counts in milliseconds, and select(2) does not.
+            select.select([self._epoll], [], [], timeout / S)
+            timeout = 0
+        return self._epoll.poll(timeout / S)
 
     def _drain_foreign(self) -> None:
         os.eventfd_read(self._wake)

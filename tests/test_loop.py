@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from hba.clock import S, VirtualClock
+from hba.clock import MS, S, VirtualClock
 from hba.loop import EventLoop
 from tests.descriptors import open_fds
 
@@ -279,3 +281,32 @@ def test_what_belongs_in_the_loop_runs_there_at_once_or_soon() -> None:
     loop.run_once(0)
     assert ran == [threading.get_ident()] * 2
     loop.close()
+
+
+class TestShortWaits:
+    def test_a_wait_of_less_than_a_millisecond_is_not_made_one(
+        self, loop: EventLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """epoll(7) would; what waits for a shorter time ends with an event all the same."""
+        waits: list[float] = []
+        real = select.select
+
+        def counted(*arguments: Any) -> Any:
+            waits.append(arguments[3])
+            return real(*arguments)
+
+        monkeypatch.setattr(select, "select", counted)
+        one, two = pair
+        seen: list[bytes] = []
+        loop.add_reader(one.fileno(), lambda: seen.append(one.recv(1)))
+        two.send(b"x")
+        loop.run_once(MS // 4)
+        assert seen == [b"x"]
+        loop.run_once(MS // 4)
+        assert waits == [0.00025, 0.00025]
+
+    def test_turns_are_counted(self, loop: EventLoop) -> None:
+        before = loop.turns
+        loop.run_once()
+        loop.run_once()
+        assert loop.turns == before + 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -17,6 +17,7 @@ from hba.cli.lun import ADDRESS
 from hba.cli.views.luns import storage
 from hba.control.client import ControlClient
 from hba.errors import EXIT_OK, ControlError
+from hba.lab.accelerator import VARIABLE, Wanted
 from hba.scsi.address import unit_name
 from hba.terminal import screen
 from hba.terminal.files import is_file
@@ -40,7 +41,7 @@ class _Summary(msgspec.Struct):
 @click.command("bench")
 @click.argument("what", metavar="[ADAPTER|CONFIG]", required=False)
 @click.option("--port", type=click.Choice(["storport", "scsiport"]), default="storport", show_default=True)
-@click.option("--verifier", type=click.Choice(["off", "report"]), default="off", show_default=True)
+@click.option("--verifier", type=click.Choice(["off", "report"]), help="Default: off; with --guest, report.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="MiB of the temporary disk.")
 @click.option("--unit", type=ADDRESS, default="0:0:0", show_default=True, help="The unit to measure.")
 @click.option(
@@ -48,22 +49,39 @@ class _Summary(msgspec.Struct):
 )
 @click.option("--writes", is_flag=True, help="Write cases too; they destroy what is on the unit.")
 @click.option("--ports", is_flag=True, help="What the port models and the verifier cost, in this process; no server.")
+@click.option("--guest", is_flag=True, help="Boot a guest: fio on our adapter and on QEMU's own PVSCSI, in turns.")
+@click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="With --guest, of each case.")
+@click.option(
+    "--accel",
+    type=click.Choice(get_args(Wanted)),
+    default="auto",
+    show_default=True,
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="With --guest: KVM, or emulation.",
+)
 @output.json_option
 def command(
     what: str | None,
     port: str,
-    verifier: str,
+    verifier: str | None,
     size: int,
     unit: tuple[int, int],
     seconds: float,
     writes: bool,
     ports: bool,
+    guest: bool,
+    rounds: int,
+    accel: Wanted,
     as_json: bool,
 ) -> int:
     """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
 
     Without an argument, an adapter is started with a temporary disk (--port, --verifier, --size are for that one), and
     the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no client.
+
+    With --guest, a Linux guest has our adapter (as the first of CONFIG, if given, but with a disk of the benchmark's
+    own) and QEMU's own PVSCSI model, and runs fio on both.
     """
     from hba.lab import interruption
 
@@ -73,6 +91,8 @@ def command(
         try:
             if ports:
                 _ports(as_json)
+            elif guest:
+                _guest(what, port, verifier, size << 20, seconds, rounds, accel, as_json)
             else:
                 _adapter(what, port, verifier, size, unit, seconds, writes, as_json)
         except interruption.Interrupted as interrupted:
@@ -86,7 +106,7 @@ def command(
 def _adapter(
     what: str | None,
     port: str,
-    verifier: str,
+    verifier: str | None,
     size: int,
     unit: tuple[int, int],
     seconds: float,
@@ -99,7 +119,9 @@ def _adapter(
     with ExitStack() as stack:
         if what is None or is_file(what):
             config = None if what is None else Path(what)
-            started = stack.enter_context(own_server.start(config, port=port, verifier=verifier, size=size << 20))
+            started = stack.enter_context(
+                own_server.start(config, port=port, verifier=verifier or "off", size=size << 20)
+            )
             client = ControlClient(started.control)
             writes = writes or config is None
         else:
@@ -177,6 +199,58 @@ def _ports(as_json: bool) -> None:
     click.echo(
         f"  port/command: share of the port with the verifier off, at most {ports.PORT_SHARE:.2f}; "
         f"report/off: at most {ports.REPORT_RATIO:.0f}"
+    )
+
+
+def _guest(
+    what: str | None,
+    port: str,
+    verifier: str | None,
+    size: int,
+    seconds: float,
+    rounds: int,
+    accel: Wanted,
+    as_json: bool,
+) -> None:
+    from hba.bench import guest
+
+    if what is not None and not is_file(what):
+        raise click.UsageError(f"--guest starts an adapter of its own: {what} is no configuration file")
+    adapter: dict[str, Any] = {"port": port} if what is None else guest.adapter_of(Path(what))
+    if verifier is not None:
+        adapter["verifier"] = {"level": verifier}
+    report = guest.measure(
+        adapter=adapter, size=size, rounds=rounds, seconds=seconds, accelerator=accel, progress=_progress
+    )
+    if as_json:
+        output.print_json(report)
+        return
+    if screen.animated(sys.stderr):
+        click.echo("\r\033[K", nl=False, err=True)
+    output.heading(
+        f"fio in Linux {report['kernel']} ({report['accelerator']}, processors: {report['cpus']}): our pvscsi on "
+        f"{report['port']}, verifier {report['verifier']}, and QEMU's own; {rounds} rounds of {seconds:g} s"
+    )
+    output.table(
+        ("case", "commands/s", "QEMU's/s", "ratio", "kicks", "interrupts", "server µs", "QEMU %", "QEMU's own %"),
+        [
+            (
+                case["name"],
+                f"{case['adapter']['commands_per_s']:.0f}",
+                f"{case['qemu']['commands_per_s']:.0f}",
+                f"{case['ratio']:.2f}",
+                f"{case['adapter']['kicks_per_command']:.3f}",
+                f"{case['adapter']['interrupts_per_command']:.3f}",
+                f"{case['adapter']['server_cpu_us_per_command']:.0f}",
+                f"{case['adapter']['qemu_cpu_percent']:.0f}",
+                f"{case['qemu']['qemu_cpu_percent']:.0f}",
+            )
+            for case in report["cases"]
+        ],
+    )
+    click.echo(
+        "  ratio: our rate to that of QEMU's own device; kicks, interrupts, server µs (CPU): per command of ours; "
+        "QEMU %: of a processor, fio's start included"
     )
 
 

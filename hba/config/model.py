@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
@@ -29,7 +30,7 @@ class PciOptions(Struct, forbid_unknown_fields=True, frozen=True):
 
     msi: bool = True
     msix: bool = False  # off by default: unplugging an MSI-X function makes QEMU 11.1 abort
-    posted_writes: bool = False  # true is faster, but the device then acts after the driver has gone on
+    posted_writes: bool = False  # true: the device acts after the driver has gone on (docs/performance.md)
 
 
 class VerifierOptions(Struct, forbid_unknown_fields=True, frozen=True):
@@ -57,6 +58,8 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     miniport_options: dict[str, Any] = {}
     engine: Literal["native"] = "native"
     pci: PciOptions = PciOptions()
+    poll: PollOptions = PollOptions()
+    interrupts: InterruptOptions = InterruptOptions()
     pvscsi: PvscsiOptions = PvscsiOptions()
     scsiport: ScsiPortConfig = ScsiPortConfig()
     storport: StorPortConfig = StorPortConfig()

@@ -81,6 +81,7 @@ class Experiment:
         self._decision: accelerator.Decision | None = None
         self._commands: dict[str, list[str]] = {}
         self._start: Callable[[accelerator.Accelerator], None] | None = None
+        self._accelerator: accelerator.Accelerator | None = None
 
     def __enter__(self) -> Experiment:
         return self
@@ -99,6 +100,12 @@ class Experiment:
     def commands(self) -> list[list[str]]:
         """How what runs was started: the server, then QEMU."""
         return list(self._commands.values())
+
+    @property
+    def runs_with(self) -> accelerator.Accelerator:
+        """What runs the guest."""
+        assert self._accelerator is not None, "start() first"
+        return self._accelerator
 
     @property
     def guest(self) -> Guest:
@@ -189,6 +196,7 @@ class Experiment:
     ) -> None:
         if self._parts.guest is not None:
             self._parts.guest.kill()
+        self._accelerator = chosen_accelerator
         sockets = machine.Sockets(self.folder)
         command = machine.command_line(
             chosen,

@@ -179,19 +179,23 @@ def vfio_user_device(
     return json.dumps(device)
 
 
-def builtin_pvscsi(profile: Profile, disk: Path, serial: str, *, boot_index: int | None) -> list[str]:
-    """The arguments that attach QEMU's own PVSCSI model with one disk: the peer to hold our device against."""
+def builtin_pvscsi(
+    profile: Profile, disk: Path, serial: str, *, boot_index: int | None = None, name: str = "hba0"
+) -> list[str]:
+    """The arguments that attach QEMU's own PVSCSI model with one disk: the peer to hold our device against. `name`: of
+    the device, where the machine has ours besides.
+    """
     node = {
         "driver": "raw",
-        "node-name": "disk0",
+        "node-name": f"disk-{name}",
         "file": {"driver": "file", "filename": str(disk), "cache": {"direct": False}},
     }
-    disk_device: dict[str, Any] = {"driver": "scsi-hd", "bus": "hba0.0", "drive": "disk0", "serial": serial}
+    disk_device: dict[str, Any] = {"driver": "scsi-hd", "bus": f"{name}.0", "drive": f"disk-{name}", "serial": serial}
     if boot_index is not None:
         disk_device["bootindex"] = boot_index
     return [
         "-blockdev " + json.dumps(node),
-        json.dumps({"driver": "pvscsi", "id": "hba0", "bus": profile.bus}),
+        json.dumps({"driver": "pvscsi", "id": name, "bus": profile.bus}),
         json.dumps(disk_device),
     ]
 

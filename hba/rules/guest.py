@@ -108,8 +108,10 @@ GUEST_RULES: tuple[Rule, ...] = (
     _rule(
         "GD-15",
         "work without kick",
-        "Requests put on the ring are announced by a kick (reqCallThreshold is 0 here, so always).",
-        "Requests that lie on the ring for a second with no kick since are reported.",
+        "Requests put on the ring are announced by a kick, but for those of a driver that has asked for "
+        "reqCallThreshold while they are fewer than that.",
+        "Requests that lie on the ring for a second with no kick or look since are reported, and those a look has "
+        "taken without a kick for a second from a driver that has not asked for the threshold.",
     ),
     _rule(
         "GD-16",

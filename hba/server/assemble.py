@@ -139,7 +139,7 @@ class Assembler:
                 miniport = load_miniport(config.miniport, chip, config.miniport_options)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
-            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier)
+            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier, recorder)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()
@@ -193,7 +193,9 @@ def _verifier(config: AdapterConfig, loop: EventLoop) -> Verifier | None:
 
 # -- adapter types --------------------------------------------------------------------------------------------------
 
-MakeAdapter = Callable[[AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None], Adapter]
+MakeAdapter = Callable[
+    [AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None, Recorder | None], Adapter
+]
 
 
 def _pvscsi(
@@ -203,6 +205,7 @@ def _pvscsi(
     bus: ScsiBus,
     memory: GuestMemory,
     verifier: Verifier | None,
+    recorder: Recorder | None,
 ) -> Adapter:
     from hba.adapters.pvscsi.adapter import PvscsiAdapter
     from hba.adapters.pvscsi.watch import GuestWatch
@@ -216,7 +219,10 @@ def _pvscsi(
         msi=config.pci.msi,
         msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
         posted_writes=config.pci.posted_writes,
+        poll=config.poll,
+        interrupts=config.interrupts,
         watch=None if verifier is None else GuestWatch(verifier),
+        recorder=recorder,
     )
 
 

@@ -1,7 +1,8 @@
 """VMware PVSCSI as the guest sees it: registers and rings in front, SRBs behind.
 
-Order of a request: kick -> request descriptor -> SRB -> port; back: SRB -> completion descriptor -> cmpProdIdx -> one
-interrupt a batch. The commands written to the COMMAND registers are in `commands`.
+Order of a request: kick or look -> request descriptor -> SRB -> port; back: SRB -> completion descriptor -> cmpProdIdx
+-> one interrupt for several. The commands written to the COMMAND registers are in `commands`; when to look without a
+kick and when to interrupt is decided in `hba.adapters.moderation`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from hba.adapters.adapter import Adapter, Announcement
+from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.pvscsi.commands import CommandRegisters
 from hba.adapters.pvscsi.messages import Messages
+from hba.adapters.pvscsi.moderation import Moderation
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.registers import (
     BAR_SIZE,
     INTR_ALL_SUPPORTED,
-    INTR_CMPL_0,
     MSIX_PBA_OFFSET,
     MSIX_TABLE_OFFSET,
     REGISTERS,
@@ -77,6 +79,7 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
     Srb,
 )
+from hba.trace.recorder import Recorder
 
 IDENTITY = Identity(
     vendor=0x15AD, device=0x07C0, subsystem_vendor=0x15AD, subsystem=0x07C0, revision=0x02, class_code=0x010000
@@ -134,7 +137,10 @@ class PvscsiAdapter(Adapter):
         msi: bool = True,
         msix_vectors: int = 0,
         posted_writes: bool = False,
+        poll: PollOptions | None = None,
+        interrupts: InterruptOptions | None = None,
         watch: GuestWatch | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.loop = loop
         self.port = port
@@ -142,6 +148,7 @@ class PvscsiAdapter(Adapter):
         self.memory = memory
         self.options = options
         self.watch = watch
+        self.recorder = recorder
         self.registers = RegisterBlock("PVSCSI", REGISTERS)
         self.bar = Bar(BAR_SIZE, {0: self.registers})
         self.function = PciFunction(
@@ -177,6 +184,7 @@ class PvscsiAdapter(Adapter):
         self._batching = False
         self._flush_pending = False
         self._full = False  # the next request on the ring has to wait until others have completed
+        self.kicks = 0
         self.requests = 0
         self.completions = 0
         self.bytes = 0
@@ -184,6 +192,11 @@ class PvscsiAdapter(Adapter):
 
         self.messages = Messages(self)
         self.commands = CommandRegisters(self)
+        # With posted writes only a kick says that the register writes before it have arrived. A request that a look
+        # finds may have overtaken the acknowledgement of the interrupt before, which would then clear that of its
+        # completion: SeaBIOS waits for ever.
+        poll = PollOptions(window=0) if posted_writes else poll or PollOptions()
+        self.moderation = Moderation(self, poll, interrupts or InterruptOptions())
         self.registers.on_write("INTR_STATUS", self._status_written)
         self.registers.on_write("INTR_MASK", self._mask_written)
         self.registers.on_write("KICK_NON_RW_IO", self._kick)
@@ -229,6 +242,7 @@ class PvscsiAdapter(Adapter):
             self._batching = False
             if self._done and self.rings is not None and self.rings.shared:
                 self._flush()  # else it would be written after the driver was told that the reset is over
+        self.moderation.announcer.now()
         self.messages.forget("reset the adapter")
         self.forget_rings()
         self._status.value = 0
@@ -237,6 +251,7 @@ class PvscsiAdapter(Adapter):
     def forget_rings(self) -> None:
         """No ring memory is touched after this."""
         self.messages.forget()
+        self.moderation.forget()
         if self.rings is not None:
             self.rings.generation = -1  # whoever still works with them stops
         self.rings = None
@@ -279,27 +294,35 @@ class PvscsiAdapter(Adapter):
     def _kick(self, _value: int) -> None:
         # Handled once the messages that have arrived are: kicks are posted, so several may be waiting, and a
         # synchronous one is answered before its work starts.
+        self.kicks += 1
         if not self._kick_pending:
             self._kick_pending = True
             self.loop.call_soon(self.take_kick)
         if self.watch is not None:
             self.watch.kick()
 
+    @property
+    def takes(self) -> bool:
+        """Whether a look at the ring now would take what is on it, and none is due anyway."""
+        return not (self.fault or self._full or self._kick_pending or self._batching) and self.memory.enabled
+
     def take_kick(self) -> None:
         """Look at the request ring now if the guest asked for it."""
         if self._kick_pending:
-            self.look()
+            self.look("kick")
 
-    def look(self) -> None:
-        """Look at the request ring now, asked for or not: what is on it may be what a command is about."""
+    def look(self, why: str) -> None:
+        """Look at the request ring now, asked for or not. `why`: "kick", "look" while a window is open, "command": what
+        is on the ring may be what that is about."""
         self._kick_pending = False
         if self.rings is not None:
-            self.process_requests()
+            self.process_requests(why)
             if self.messages.waiting:
                 self.messages.post()  # the driver looks at a unit it was told of, so it may have taken the message
 
-    def process_requests(self) -> None:
-        """Take what is on the request ring, one pass; come back later for what arrives meanwhile."""
+    def process_requests(self, why: str) -> None:
+        """Take what is on the request ring, one pass; come back later for what arrives meanwhile. `why`: as `look` has
+        it, or "room": there is some for requests that had to wait."""
         rings = self.rings
         if rings is None or self.fault or self._batching or not self.memory.enabled:
             return
@@ -311,9 +334,12 @@ class PvscsiAdapter(Adapter):
         try:
             pending = self._pending(rings)
             if self.watch is not None and not self.fault:
-                self.watch.taking(rings, rings.request_cons, pending)
+                self.watch.taking(rings, rings.request_cons, pending, why)
             if not pending:
                 return
+            if self.recorder is not None:
+                self.recorder.add("ring.take", 0, {"why": why, "requests": pending})
+            self.moderation.arrived()
             while pending and rings.generation == self.memory.generation:
                 first = rings.request_cons
                 self.port.submit_all(self._take(rings, min(pending, BATCH)))
@@ -347,9 +373,13 @@ class PvscsiAdapter(Adapter):
             return 0
         if pending > rings.most_pending:
             rings.most_pending = pending
+        return min(pending, self.room(rings))  # what is left is looked at when a completion has made room
+
+    def room(self, rings: Rings) -> int:
+        """How many requests could be taken now if they were there."""
         # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
-        room = min(ring.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
-        return min(pending, max(0, room))  # what is left is looked at when a completion has made room
+        room = min(rings.requests.entries, rings.completions.entries) - self.outstanding - len(self._backlog)
+        return max(0, room)
 
     def _kick_again(self) -> None:
         if not self._kick_pending:
@@ -595,7 +625,7 @@ class PvscsiAdapter(Adapter):
         if self._done and not self._batching:
             self._flush()
         # Requests may have been left on the ring for lack of room.
-        self.process_requests()
+        self.process_requests("room")
 
     def _flush(self) -> None:
         """Post what has been done, then interrupt once."""
@@ -614,15 +644,21 @@ class PvscsiAdapter(Adapter):
             self._stop_ring(str(fault), fault)  # what has been done waits in the backlog
         self.completions += posted
         fields = posted * COMPLETION_FIELDS
-        self.bytes += sum(done[1:fields:COMPLETION_FIELDS])
+        size = sum(done[1:fields:COMPLETION_FIELDS])
+        self.bytes += size
         if fields < len(done):
             for at in range(fields, len(done), COMPLETION_FIELDS):
                 context, length, sense_length, host_status, scsi_status = done[at : at + COMPLETION_FIELDS]
                 self._backlog.append((context, length, sense_length, host_status, scsi_status))
             self._retry_backlog()
         if posted:
-            self.raise_cause(INTR_CMPL_0)
+            self.moderation.posted(posted, size)
         self.traffic.answered(self._answered)
+
+    def retry_later(self) -> None:
+        """Something could not be written to the rings' memory: try again, or at the latest when that is back."""
+        if self._retry is None and self.memory.enabled:
+            self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
 
     def _retry_backlog(self) -> None:
         """The completion ring is full, its memory not mapped or only reachable by message: post what can be posted."""
@@ -632,20 +668,22 @@ class PvscsiAdapter(Adapter):
         rings = self.rings
         if rings is None:
             return
-        posted = 0
+        posted = size = 0
         try:
             if self.reachable(rings):
+                self.moderation.window.settle()
                 while self._backlog and rings.post_completion(COMPLETION.pack(*self._backlog[0])):
                     item = self._backlog.popleft()
                     self.completions += 1
-                    self.bytes += item[1]
+                    size += item[1]
                     posted += 1
         except DmaFault as fault:
             self._stop_ring(str(fault), fault)
+        self.bytes += size
         if posted:
-            self.raise_cause(INTR_CMPL_0)
-        if self._backlog and self.memory.enabled:  # else it is tried when that is back
-            self._retry = self.loop.clock.call_later(RETRY_COMPLETIONS, self._retry_backlog)
+            self.moderation.posted(posted, size)
+        if self._backlog or self.moderation.window.unsettled:
+            self.retry_later()
 
     # -- hot-plug -------------------------------------------------------------------------------------------------
 
@@ -673,10 +711,12 @@ class PvscsiAdapter(Adapter):
             "ring_fault": self.fault,
             "unreachable": self.unreachable,
             "request_call_threshold": self.commands.threshold_enabled,
+            "moderation": self.moderation.snapshot(),
             "last_command": self.commands.last,
             "messages": self.messages.describe(),
             "traffic": self.traffic.snapshot(),
             "counters": {
+                "kicks": self.kicks,
                 "requests": self.requests,
                 "completions": self.completions,
                 "bytes": self.bytes,

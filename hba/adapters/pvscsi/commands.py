@@ -187,7 +187,7 @@ class CommandRegisters:
 
     def _look(self) -> None:
         """What is on the request ring may be what the command is about."""
-        self.adapter.look()
+        self.adapter.look("command")
         if self.adapter.watch is not None:
             self.adapter.watch.drained()
 
@@ -209,7 +209,6 @@ class CommandRegisters:
 
     def _threshold(self, descriptor: bytes) -> int:
         (enable,) = SETUP_REQCALLTHRESHOLD.unpack(descriptor)
-        # Enabled or not, the threshold in the state page stays 0: the ring is empty whenever we are not looking at
-        # it, so there is never a reason to keep the driver from kicking.
+        # The threshold in the state page is 0 but for the time in which the ring is looked at anyway.
         self.threshold_enabled = bool(enable)
         return int(self.threshold_enabled)

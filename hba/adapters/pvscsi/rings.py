@@ -53,8 +53,8 @@ class IndexPage:
         self._words = view.cast("I") if view is not None else None
 
     @property
-    def shared(self) -> bool:
-        """It is reached without a message to the client."""
+    def direct(self) -> bool:
+        """Whether an access is one of ours to memory, not a message to the client."""
         return self._words is not None
 
     def load(self, offset: int) -> int:
@@ -155,7 +155,7 @@ class Rings:
     @property
     def shared(self) -> bool:
         """All of the request and completion rings can be written without a message to the client."""
-        return self.state.shared and bool(self.completions.slots)
+        return self.state.direct and bool(self.completions.slots)
 
     def setup_messages(self, pages: list[int]) -> None:
         """Raises `DmaFault`."""
@@ -238,6 +238,7 @@ class Rings:
                 "pending": (load(REQ_PROD_IDX) - self.request_cons) & MASK32,
                 "most_pending": self.most_pending,
                 "pages": self.requests.addresses,
+                "call_threshold": load(REQ_CALL_THRESHOLD),
             },
             "completion": {
                 "entries": self.completions.entries,

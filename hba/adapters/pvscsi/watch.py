@@ -65,7 +65,9 @@ class GuestWatch:
         self._taken = 0
         self._announced = 0  # ring index up to which requests were counted
         self._idle = 0  # kicks so far that found nothing, of which nothing was said yet
-        self._last_kick = self.clock.now()
+        self._lag = 0  # requests without a kick at the last tick
+        self._unkicked_since: int | None = None  # ... of a driver that should kick for each
+        self._last_kick = self.clock.now()  # or when a look found something
         self._last_cons = 0
         self._consumed_at = self.clock.now()
         self._line_since: int | None = None
@@ -92,6 +94,7 @@ class GuestWatch:
         self._last_kick = self.clock.now()
         self._report_idle()  # and the next one is no command
         self._kicks += 1
+        self._unkicked_since = None
         if adapter.rings is None:
             if adapter.commands.counts["ADAPTER_RESET"] or not adapter.commands.counts["SETUP_RINGS"]:
                 self.verifier.report("GD-19", "kick, but no rings are set up")
@@ -100,8 +103,13 @@ class GuestWatch:
         else:
             self._arm()
 
-    def taking(self, rings: Rings, cons: int, pending: int) -> None:
+    def taking(self, rings: Rings, cons: int, pending: int, why: str) -> None:
         """The device is about to take `pending` requests from ring index `cons` on."""
+        if pending and why == "look":
+            self._last_kick = self.clock.now()
+            if self._unkicked_since is None and not self.adapter.commands.threshold_enabled:
+                self._unkicked_since = self._last_kick
+            self._arm()
         end = (cons + pending) & MASK32
         if (new := (end - self._announced) & MASK32) < MASK32 // 2:  # a ring is worked off in several turns
             self._taken += new
@@ -121,6 +129,12 @@ class GuestWatch:
                 "GD-14", f"{self._idle} kicks without a request", kicks=self._kicks, requests=self._taken
             )
             self.drained()
+
+    def _forgive_unkicked(self) -> None:
+        """A request that a look took may still be kicked for, which is not idle (GD-14); one that was taken a tick ago
+        will not be any more, and is no excuse for later kicks."""
+        self._kicks += min(self._lag, max(0, self._taken - self._kicks))
+        self._lag = max(0, self._taken - self._kicks)
 
     def drained(self) -> None:
         """A driver kicks before it aborts or resets, so that nothing of what it means is left on the ring."""
@@ -260,6 +274,7 @@ class GuestWatch:
     def _tick(self) -> None:
         self._timer = None
         self._report_idle()
+        self._forgive_unkicked()
         adapter = self.adapter
         rings = adapter.rings
         if rings is None or not adapter.memory.enabled or adapter.memory.find(rings.state.address) is None:
@@ -277,8 +292,12 @@ class GuestWatch:
             self.verifier.report(
                 "GD-15", f"{pending} requests on the ring, last kick {(now - self._last_kick) / S:.1f} s ago"
             )
+        if self._unkicked_since is not None and now - self._unkicked_since >= UNKICKED:
+            self._unkicked_since = None
+            self.verifier.report("GD-15", "a look took requests nobody kicked for, nor since")
         self._check_line(now)
-        if waiting or pending or adapter.outstanding or self._line_since is not None:
+        unkicked = self._lag or self._unkicked_since is not None
+        if waiting or pending or adapter.outstanding or self._line_since is not None or unkicked:
             self._arm()  # nothing left to wait for: an idle guest costs nothing
 
     def _check_consumer(self, rings: Rings) -> int:

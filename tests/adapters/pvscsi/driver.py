@@ -69,7 +69,14 @@ class ScriptedPort(PortDriver):
 class Driver:
     """The guest's side."""
 
-    def __init__(self, *, verify: bool = False, options: PvscsiOptions | None = None, ram: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        verify: bool = False,
+        options: PvscsiOptions | None = None,
+        ram: bool = True,
+        posted_writes: bool = False,
+    ) -> None:
         self.clock = VirtualClock()
         self.loop = EventLoop(self.clock)
         self.memory = GuestMemory()
@@ -82,6 +89,7 @@ class Driver:
             self.bus,
             self.memory,
             options or PvscsiOptions(),
+            posted_writes=posted_writes,
             watch=GuestWatch(self.verifier) if self.verifier else None,
         )
         self.adapter.start()

@@ -1,0 +1,112 @@
+"""When completions that have been posted are announced by an interrupt.
+
+An interrupt costs the guest more than a completion does, so while it has more requests on their way, several
+completions share one. It is sent
+
+- at once when all that the driver has had in flight lately has been completed: it waits for us, and a driver with one
+  request at a time always does;
+- when enough completions, or bytes, have come together: `count`, `bytes`, or half of what was in flight lately;
+- when no new request has come for `delay`: the driver has stopped to wait; at the latest after `PATIENCE` times that.
+
+Nothing is sent when the driver has taken all completions meanwhile, as it does when it is in its interrupt routine
+already. How much a driver has in flight is learned from what it had; a wait in vain corrects that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from hba.adapters.moderation.options import InterruptOptions
+from hba.clock import US, Timer
+from hba.loop import EventLoop
+
+PATIENCE = 10  # times `delay`: how long a completion may wait while new requests keep coming
+
+
+class Driver(ABC):
+    """What the adapter knows of the guest's driver."""
+
+    @abstractmethod
+    def standing(self) -> tuple[int, int]:
+        """(in flight, unseen): requests it has given away and whose completions it has not taken; completions that are
+        posted and that it has not taken."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Tell it that there are completions."""
+
+
+class Announcer:
+    """One adapter's. `depth`: requests the driver has had in flight lately; `held` counts announcements put off,
+    `spared` those that were not needed any more."""
+
+    def __init__(self, loop: EventLoop, driver: Driver, options: InterruptOptions) -> None:
+        self._clock = loop.clock
+        self._driver = driver
+        self._count = options.count
+        self._bytes = options.bytes
+        self._delay = options.delay * US
+        self.depth = 1
+        self.held = self.spared = 0
+        self._posted = self._size = 0  # not announced yet
+        self._arrived_at = self._held_at = 0  # ns
+        self._timer: Timer | None = None
+
+    def arrived(self) -> None:
+        """Requests are being taken: the driver is at work."""
+        self._arrived_at = self._clock.now()
+
+    def posted(self, count: int, size: int) -> None:
+        """`count` completions of `size` bytes have been posted."""
+        self._posted += count
+        self._size += size
+        in_flight, unseen = self._driver.standing()
+        self.depth = depth = max(self.depth, in_flight)
+        if (
+            self._posted >= min(self._count, depth // 2)
+            or self._size >= self._bytes
+            or not self._delay
+            or unseen >= depth
+        ):
+            self._announce(unseen)
+        elif self._timer is None:
+            self.held += 1
+            self._held_at = self._clock.now()
+            self._timer = self._clock.call_later(self._delay, self._due)
+
+    def now(self) -> None:
+        """Announce what has been posted and not been announced yet."""
+        if self._posted:
+            self._announce(self._driver.standing()[1])
+
+    def _announce(self, unseen: int) -> None:
+        self._stop_waiting()
+        if unseen:
+            self._driver.interrupt()
+        else:
+            self.spared += 1
+
+    def _stop_waiting(self) -> None:
+        self._posted = self._size = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def forget(self) -> None:
+        """Nobody waits for what was posted any more."""
+        self._stop_waiting()
+        self.depth = 1
+
+    def _due(self) -> None:
+        now = self._clock.now()
+        quiet = now - self._arrived_at
+        if quiet < self._delay and now - self._held_at < PATIENCE * self._delay:
+            self._timer = self._clock.call_later(self._delay - quiet, self._due)
+            return
+        _, unseen = self._driver.standing()
+        self.depth = max(1, unseen)  # it has stopped at that
+        self._announce(unseen)
+
+    def snapshot(self) -> dict[str, object]:
+        """For `hba show`; JSON-able."""
+        return {"waiting": self._posted, "depth": self.depth, "held": self.held, "spared": self.spared}

@@ -1,0 +1,193 @@
+"""When to look at a ring of requests without having been asked to, and when to sleep.
+
+A kick costs more than a look: the virtual processor stops until it has come through, and the server is waked. So after
+work the ring is looked at again, in every turn of the event loop, for a window of time, and the driver is told not to
+kick meanwhile, if the interface has a way (PVSCSI's reqCallThreshold, virtio's avail_event).
+
+The window adapts as the kernel's halt polling does (Documentation/virt/kvm/halt-polling.rst): requests that come sooner
+after the work before them than the longest window would have lasted make it longer, others shorter, down to nothing.
+Looks that find nothing are paid from a credit, a share of the time that goes by; without credit there is no window.
+
+The end of a window is a race: the driver may have read "do not kick" just before we take it back, and its request may
+become visible just after we have looked for the last time, as processors let a load pass an earlier store. So what is
+written last is followed by a look, and by one more a moment later: a store does not stay invisible for that long.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+
+from hba.adapters.moderation.options import PollOptions
+from hba.clock import MS, US, Timer
+from hba.loop import EventLoop
+
+SHORTEST = 50 * US  # a window; below that there is none
+GROW, SHRINK = 2, 4
+PERIOD = 100 * MS  # over which the share is meant
+ONCE_MORE = MS // 2  # after the end of a window
+
+
+class Ring(ABC):
+    """What is looked at, said by the adapter."""
+
+    @abstractmethod
+    def can_look(self) -> bool:
+        """Whether looking is possible, and cheap: a few memory accesses."""
+
+    @abstractmethod
+    def has_work(self) -> bool:
+        """Whether there is a request that can be taken now, and nobody is about to."""
+
+    @abstractmethod
+    def take(self) -> None:
+        """Take what there is, as after a kick."""
+
+    @abstractmethod
+    def suppress(self) -> bool:
+        """Ask the driver not to kick; False when there is no way to, or it does not listen."""
+
+    @abstractmethod
+    def restore(self) -> bool:
+        """Ask it to kick again; False when its memory cannot be reached now: `Window.settle` is called when it can."""
+
+
+class Window:
+    """Looks at one ring. The adapter says what it does: `arrived`, `worked`, `forget`.
+
+    `length` is that of the next window in ns, 0 for none; `looks` and `found` count looks, and those with a request;
+    `late` counts looks after a window that found one, a lost wake-up at worst, mostly one whose kick is on its way.
+    """
+
+    def __init__(self, loop: EventLoop, ring: Ring, options: PollOptions) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._longest = options.window * US if options.share else 0
+        self._share = options.share
+        self.length = 0
+        self.looks = self.found = self.late = 0
+        self.is_open = False
+        self._scheduled = False
+        self._suppressed = False
+        self._worked_at = -(1 << 62)
+        self._looked_at = 0  # the last look that found nothing
+        self._most_credit = int(PERIOD * options.share)
+        self._credit = self._most_credit  # ns
+        self._credited_at = loop.clock.now()
+        self._exhausted = False
+        self._once_more: Timer | None = None
+
+    # -- for the adapter ------------------------------------------------------------------------------------------
+
+    def arrived(self) -> None:
+        """Requests are being taken, whoever asked for it."""
+        if self._longest:
+            now = self._loop.clock.now()
+            if now - self._worked_at <= self._longest:
+                self.length = min(self._longest, max(SHORTEST, self.length * GROW))
+            else:
+                self.length = shorter if (shorter := self.length // SHRINK) >= SHORTEST else 0
+            self._worked(now)
+
+    def worked(self) -> None:
+        """Completions were posted: the driver may have its next requests soon."""
+        if self._longest:
+            self._worked(self._loop.clock.now())
+
+    def close(self) -> None:
+        """Do not look any more, until there is work again."""
+        self.is_open = False
+        if self._once_more is not None:
+            self._once_more.cancel()
+            self._once_more = None
+        if not self._suppressed or not self._ring.restore():
+            return
+        self._suppressed = False
+        self._once_more = self._loop.clock.call_later(ONCE_MORE, self._look_once_more)
+        if self._ring.has_work():
+            self._ring.take()
+
+    @property
+    def unsettled(self) -> bool:
+        """The window is closed, and the driver does not know: `Ring.restore` has failed."""
+        return self._suppressed and not self.is_open
+
+    def settle(self) -> None:
+        """What `Ring.restore` needs may be back."""
+        if self.unsettled:
+            self.close()
+
+    def forget(self) -> None:
+        """There is no ring any more, nor may its memory be written."""
+        self.is_open = self._suppressed = False
+        self.length = 0
+        if self._once_more is not None:
+            self._once_more.cancel()
+            self._once_more = None
+
+    def snapshot(self) -> dict[str, object]:
+        """For `hba show`; JSON-able."""
+        return {
+            "open": self.is_open,
+            "kicks_suppressed": self._suppressed,
+            "window_us": self.length // US,
+            "looks": self.looks,
+            "found": self.found,
+            "late": self.late,
+        }
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def _worked(self, now: int) -> None:
+        self._worked_at = now
+        if not self.is_open and self.length and self._ring.can_look() and self._affordable(now):
+            self.is_open = True
+            if not self._suppressed:
+                self._suppressed = self._ring.suppress()
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """One look, in one turn of the loop: between two of them everybody else has a turn."""
+        self._scheduled = False
+        if not self.is_open:
+            return
+        self.looks += 1
+        if self._ring.has_work():
+            self.found += 1
+            self._ring.take()
+        else:
+            now = self._loop.clock.now()
+            self._pay(now, now - max(self._looked_at, self._worked_at))
+            self._looked_at = now
+            if now - self._worked_at >= self.length or self._exhausted:
+                self.close()
+                return
+            os.sched_yield()  # somebody on this processor may be who we wait for
+        self._schedule()
+
+    def _look_once_more(self) -> None:
+        self._once_more = None
+        if not self.is_open and self._ring.has_work():
+            self.late += 1
+            self._ring.take()
+
+    # -- the share ------------------------------------------------------------------------------------------------
+
+    def _pay(self, now: int, spent: int) -> None:
+        earned = int((now - self._credited_at) * self._share)
+        self._credited_at = now
+        self._credit = min(self._most_credit, self._credit + earned) - spent
+        if self._credit <= 0 and self._share < 1:
+            self._exhausted = True
+
+    def _affordable(self, now: int) -> bool:
+        """Once the credit is used up, half of it must have been earned again before there is another window."""
+        self._pay(now, 0)
+        if self._exhausted and self._credit >= self._most_credit // 2:
+            self._exhausted = False
+        return not self._exhausted

@@ -1,0 +1,173 @@
+"""When completions are announced: the policy alone, with a driver of the test's on a virtual clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hba.adapters.moderation.announce import PATIENCE, Announcer, Driver
+from hba.adapters.moderation.options import InterruptOptions
+from hba.clock import US, VirtualClock
+from hba.loop import EventLoop
+
+DELAY = 100 * US  # the default
+
+
+class Scripted(Driver):
+    """A driver that keeps `depth` requests in flight and takes completions when told to."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = VirtualClock()
+        self.announcer = Announcer(EventLoop(self.clock), self, InterruptOptions(**options))
+        self.submitted = self.completed = self.taken = 0
+        self.interrupts: list[int] = []  # completions unseen at each
+
+    def standing(self) -> tuple[int, int]:
+        return self.submitted - self.taken, self.completed - self.taken
+
+    def interrupt(self) -> None:
+        self.interrupts.append(self.completed - self.taken)
+
+    def submit(self, count: int = 1) -> None:
+        self.submitted += count
+        self.announcer.arrived()
+
+    def complete(self, count: int = 1, size: int = 0) -> None:
+        self.completed += count
+        self.announcer.posted(count, size)
+
+    def take(self) -> None:
+        self.taken = self.completed
+
+
+def test_one_request_at_a_time_is_announced_at_once() -> None:
+    driver = Scripted()
+    for _ in range(10):
+        driver.submit()
+        driver.complete()
+        driver.take()
+    assert driver.interrupts == [1] * 10
+    assert driver.announcer.held == 0
+
+
+def test_the_last_of_a_burst_is_announced_at_once() -> None:
+    driver = Scripted(count=8)
+    driver.submit(30)
+    for _ in range(30):
+        driver.complete()
+    assert driver.interrupts == [8, 16, 24, 30]  # it has taken none yet, and there are no more to come
+    assert driver.clock.next_deadline() is None
+
+
+def test_many_in_flight_share_an_interrupt() -> None:
+    """Each request is done as soon as it is there, and the driver goes on submitting: nothing is outstanding here."""
+    driver = Scripted(count=8)
+    driver.submit(32)
+    driver.complete(32)
+    driver.take()
+    driver.interrupts.clear()
+    for _ in range(64):
+        driver.submit()
+        driver.complete()
+        driver.clock.advance(50 * US)
+        if driver.interrupts and driver.interrupts[-1] == driver.completed - driver.taken:
+            driver.take()
+    assert driver.interrupts == [8] * 8
+
+
+def test_few_in_flight_do_not_wait_for_a_count_they_never_reach() -> None:
+    driver = Scripted(count=8)
+    driver.submit(4)
+    driver.complete(1)
+    assert driver.interrupts == []
+    driver.complete(1)
+    assert driver.interrupts == [2]  # half of them: the driver works on these while we work on the rest
+
+
+def test_bytes_are_enough_too() -> None:
+    driver = Scripted(count=8, bytes=1 << 20)
+    driver.submit(32)
+    driver.complete(1, 1 << 19)
+    assert driver.interrupts == []
+    driver.complete(1, 1 << 19)
+    assert driver.interrupts == [2]
+
+
+def test_a_driver_that_stops_submitting_hears_after_the_delay() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(3)
+    driver.clock.advance(DELAY - 1)
+    assert driver.interrupts == []
+    driver.clock.advance(1)
+    assert driver.interrupts == [3]
+
+
+def test_requests_that_keep_coming_put_it_off_but_not_for_ever() -> None:
+    driver = Scripted(count=1000)
+    driver.submit(2000)
+    driver.complete(1)
+    waited = 0
+    while not driver.interrupts:
+        driver.submit()
+        driver.clock.advance(DELAY // 2)
+        waited += DELAY // 2
+        assert waited <= (PATIENCE + 1) * DELAY
+    assert waited > 2 * DELAY
+
+
+def test_a_wait_in_vain_is_not_repeated() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(32)
+    driver.take()
+    driver.interrupts.clear()
+    for _ in range(5):
+        driver.submit()
+        driver.complete()
+        driver.clock.advance(DELAY)  # from now on one at a time: only the first pays
+        driver.take()
+    assert len(driver.interrupts) == 5
+    assert driver.announcer.held == 1
+
+
+def test_what_the_driver_has_taken_already_is_not_announced() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(2)
+    driver.take()
+    driver.clock.advance(DELAY)
+    assert driver.interrupts == []
+    assert driver.announcer.spared == 1
+    driver.complete(1)
+    driver.clock.advance(DELAY)
+    assert driver.interrupts == [1]
+
+
+@pytest.mark.parametrize("options", [{"count": 1}, {"delay": 0}])
+def test_off_is_an_interrupt_a_batch(options: dict[str, int]) -> None:
+    driver = Scripted(**options)
+    driver.submit(32)
+    for _ in range(8):
+        driver.complete(1)
+    assert driver.interrupts == list(range(1, 9))
+
+
+def test_now_is_now_and_nothing_follows() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(1)
+    driver.announcer.now()
+    driver.announcer.now()
+    assert driver.interrupts == [1]
+    assert driver.clock.next_deadline() is None
+
+
+def test_nobody_hears_of_what_was_forgotten() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(1)
+    driver.announcer.forget()
+    driver.clock.advance(10 * DELAY)
+    assert driver.interrupts == []

@@ -1,0 +1,294 @@
+"""When a ring is looked at: the policy alone, with a ring of the test's and a clock that moves only when told to."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from hba.adapters.moderation.look import ONCE_MORE, PERIOD, SHORTEST, Ring, Window
+from hba.adapters.moderation.options import PollOptions
+from hba.clock import MS, US, S, VirtualClock
+from hba.loop import EventLoop
+
+LONGEST = 1 * MS  # the default
+
+
+class Scripted(Ring):
+    """A ring with `waiting` requests. `events` is what the window did to it."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.taken = 0
+        self.events: list[str] = []
+        self.supports_suppression = True
+        self.reachable = True
+        self.looked: Callable[[], None] = lambda: None
+
+    def can_look(self) -> bool:
+        return self.reachable
+
+    def has_work(self) -> bool:
+        self.looked()
+        return self.waiting > 0
+
+    def take(self) -> None:
+        self.window.arrived()
+        self.taken += self.waiting
+        self.waiting = 0
+        self.window.worked()
+
+    def suppress(self) -> bool:
+        if self.supports_suppression:
+            self.events.append("suppress")
+        return self.supports_suppression
+
+    def restore(self) -> bool:
+        self.events.append("restore" if self.reachable else "restore failed")
+        return self.reachable
+
+    window: Window
+
+
+class Rig:
+    """A window with its ring on a loop."""
+
+    def __init__(self, options: PollOptions | None = None) -> None:
+        self.clock = VirtualClock()
+        self.loop = EventLoop(self.clock)
+        self.ring = Scripted()
+        self.window = self.ring.window = Window(self.loop, self.ring, options or PollOptions())
+
+    def kick(self, requests: int = 1) -> None:
+        self.ring.waiting += requests
+        self.ring.take()
+
+    def learn(self, gap: int = 100 * US) -> None:
+        """Requests come in quick succession, so the window becomes as long as it may."""
+        for _ in range(8):
+            self.kick()
+            self.clock.advance(gap)
+
+    def pass_time(self, total: int, step: int = 10 * US) -> None:
+        for _ in range(total // step):
+            self.clock.advance(step)
+            self.loop.run_once(0)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_requests_far_apart_are_never_looked_for(rig: Rig) -> None:
+    for _ in range(20):
+        rig.kick()
+        rig.pass_time(5 * MS, 1 * MS)
+    assert rig.window.looks == 0
+    assert rig.ring.events == []
+
+
+def test_the_window_grows_with_requests_that_come_soon_and_shrinks_to_nothing_with_late_ones(rig: Rig) -> None:
+    lengths = []
+    for _ in range(7):
+        rig.kick()
+        lengths.append(rig.window.length)
+        rig.clock.advance(200 * US)
+    assert lengths[0] == 0
+    assert lengths[1] == SHORTEST
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == LONGEST
+    lengths.clear()
+    for _ in range(4):
+        rig.clock.advance(50 * MS)
+        rig.kick()
+        lengths.append(rig.window.length)
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] == 0
+
+
+def test_a_request_that_comes_in_the_window_is_taken_without_a_kick(rig: Rig) -> None:
+    rig.learn()
+    before = rig.ring.taken
+    rig.ring.waiting = 3
+    rig.loop.run_once(0)
+    assert rig.ring.taken == before + 3
+    assert rig.window.found == 1
+    assert rig.window.is_open
+
+
+def test_kicks_are_suppressed_exactly_while_the_window_is_open(rig: Rig) -> None:
+    rig.learn()
+    assert rig.ring.events == ["suppress"]
+    rig.pass_time(2 * LONGEST)
+    assert not rig.window.is_open
+    assert rig.ring.events == ["suppress", "restore"]
+    rig.kick()
+    assert rig.ring.events == ["suppress", "restore", "suppress"]
+
+
+def test_a_driver_that_cannot_be_kept_from_kicking_gets_the_window_alone(rig: Rig) -> None:
+    rig.ring.supports_suppression = False
+    rig.learn()
+    rig.ring.waiting = 1
+    rig.loop.run_once(0)
+    assert rig.ring.waiting == 0
+    rig.pass_time(2 * LONGEST)
+    assert rig.ring.events == []
+    assert rig.clock.next_deadline() is None  # nothing was suppressed, so nothing can have been lost
+
+
+@pytest.mark.parametrize("options", [PollOptions(window=0), PollOptions(share=0)])
+def test_off_is_off(options: PollOptions) -> None:
+    rig = Rig(options)
+    rig.learn()
+    rig.pass_time(5 * MS)
+    assert rig.window.looks == 0
+    assert rig.ring.events == []
+
+
+def test_the_window_ends_after_its_length_and_nothing_is_left_to_wake_up_for(rig: Rig) -> None:
+    rig.learn()
+    rig.kick()
+    ended = rig.clock.now()
+    while rig.window.is_open:
+        rig.pass_time(10 * US)
+    assert LONGEST <= rig.clock.now() - ended <= LONGEST + 20 * US
+    rig.pass_time(ONCE_MORE)
+    turns = rig.loop.turns
+    assert rig.clock.next_deadline() is None
+    rig.clock.advance(10 * S)
+    assert not rig.loop._soon
+    assert rig.loop.turns == turns
+
+
+def test_work_that_takes_long_does_not_close_the_window_before_its_completions(rig: Rig) -> None:
+    rig.learn()
+    rig.pass_time(2 * LONGEST)
+    assert not rig.window.is_open
+    rig.window.worked()
+    assert rig.window.is_open
+    rig.ring.waiting = 1
+    rig.loop.run_once(0)
+    assert rig.ring.waiting == 0
+
+
+def test_sockets_and_timers_have_their_turn_at_every_look(rig: Rig) -> None:
+    one, two = socket.socketpair()
+    with one, two:
+        heard: list[int] = []
+        rig.loop.add_reader(one.fileno(), lambda: heard.append(len(one.recv(1))))
+        rig.learn()
+        for number in range(1, 6):
+            two.send(b"x")
+            rig.clock.call_later(0, lambda: heard.append(0))
+            looks = rig.window.looks
+            rig.loop.run_once(0)
+            assert rig.window.looks == looks + 1
+            assert heard == [1, 0] * number
+        rig.loop.remove_reader(one.fileno())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
+def test_looks_in_vain_take_no_more_than_their_share(share: float) -> None:
+    """Requests that come just soon enough to be looked for, one after the other."""
+    rig = Rig(PollOptions(window=1000, share=share))
+    spent = 0
+
+    def looked() -> None:
+        nonlocal spent
+        if not rig.ring.waiting:
+            rig.clock.advance(10 * US)
+            spent += 10 * US
+
+    rig.ring.looked = looked
+    begin = rig.clock.now()
+    due = begin
+    while rig.clock.now() - begin < 1 * S:
+        if rig.clock.now() >= due:
+            rig.kick()
+            due = rig.clock.now() + 900 * US
+        elif rig.window.is_open:
+            rig.loop.run_once(0)
+        else:
+            rig.clock.advance(min(100 * US, due - rig.clock.now()))
+    elapsed = rig.clock.now() - begin
+    assert spent <= share * (elapsed + PERIOD) + LONGEST
+    assert spent >= share * elapsed / 2  # it is used, too
+
+
+def test_a_ring_that_is_gone_is_not_touched(rig: Rig) -> None:
+    rig.learn()
+    rig.ring.events.clear()
+    looks = rig.window.looks
+    rig.window.forget()
+    rig.pass_time(5 * MS)
+    assert rig.ring.events == []
+    assert rig.window.looks == looks
+    assert rig.clock.next_deadline() is None
+
+
+def test_a_driver_whose_memory_is_away_hears_that_it_has_to_kick_once_that_is_back(rig: Rig) -> None:
+    rig.learn()
+    rig.ring.reachable = False
+    rig.pass_time(3 * MS)
+    assert rig.window.unsettled
+    assert rig.ring.events == ["suppress", "restore failed"]
+    rig.ring.reachable = True
+    rig.ring.waiting = 1
+    rig.window.settle()
+    assert rig.ring.events[-2:] == ["restore", "suppress"]  # what was found opens the next window
+    assert rig.ring.waiting == 0
+
+
+# -- the race at the end of a window -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", sorted(set(itertools.permutations(["restored", "looked", "loaded", "stored"]))))
+def test_no_order_of_loads_and_stores_loses_a_request(order: tuple[str, ...]) -> None:
+    """As the memory bus sees it: our store of the threshold (restored) and our last look at the index; the driver's
+    load of the threshold (loaded) and its store of the index (stored). Each side may see its own in the wrong order.
+    """
+    rig = Rig()
+    rig.learn()
+    before = rig.ring.taken
+    kicks = []
+
+    def driver_until(event: str) -> None:
+        """What the driver does before our `event`."""
+        for step in order[: order.index(event)]:
+            driver(step)
+
+    done: set[str] = set()
+
+    def driver(step: str) -> None:
+        if step in done:
+            return
+        done.add(step)
+        if step == "loaded" and order.index("restored") < order.index("loaded"):
+            kicks.append(step)
+        elif step == "stored":
+            rig.ring.waiting += 1
+
+    original = rig.ring.restore
+
+    def restore() -> bool:
+        driver_until("restored")
+        return original()
+
+    def looked() -> None:
+        if "restore" in rig.ring.events:
+            driver_until("looked")
+
+    rig.ring.restore = restore  # type: ignore[method-assign]
+    rig.ring.looked = looked
+    while "restore" not in rig.ring.events:
+        rig.pass_time(10 * US)
+    for step in order:
+        driver(step)  # a moment later all of it can be seen
+    if kicks and rig.ring.waiting:
+        rig.ring.take()
+    rig.pass_time(1 * MS)
+    assert rig.ring.taken == before + 1
