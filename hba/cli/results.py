@@ -166,6 +166,42 @@ class PortBenchmark(Result):
     cases: list[PortCase]
 
 
+class GuestSide(Result):
+    """One of the two devices: medians over the rounds, and the `rates` of each in commands a second. What is not known
+    of QEMU's own device is null."""
+
+    commands_per_s: Rate
+    rates: list[Rate]
+    kicks_per_command: float | None
+    interrupts_per_command: float | None
+    qemu_cpu_percent: float | None
+    server_cpu_us_per_command: float | None
+
+
+class GuestCase(Result):
+    """One fio job. `ratio`: our rate to that of QEMU's own device, the median over the rounds."""
+
+    name: str
+    length: Bytes
+    depth: Count
+    adapter: GuestSide
+    qemu: GuestSide
+    ratio: float
+
+
+class GuestBenchmark(Result):
+    """`hba bench --guest`."""
+
+    cpus: Count
+    accelerator: str
+    kernel: str
+    port: str
+    verifier: str
+    rounds: Count
+    seconds: float
+    cases: list[GuestCase]
+
+
 class Versions(Result):
     """`hba version`."""
 
@@ -312,5 +348,6 @@ OUTPUTS: dict[str, Output] = {
     "hba doctor": Output(Diagnosis),
     "hba bench": Output(Benchmark),
     "hba bench --ports": Output(PortBenchmark),
+    "hba bench --guest": Output(GuestBenchmark),
     "hba version": Output(Versions),
 }

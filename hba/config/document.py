@@ -13,6 +13,8 @@ from hba.config import schema
 TABLES = {
     "## `[[adapter]]`": ("", "AdapterConfig"),
     "## `[adapter.pci]`": ("PciOptions",),
+    "## `[adapter.poll]`": ("PollOptions",),
+    "## `[adapter.interrupts]`": ("InterruptOptions",),
     "## `[adapter.pvscsi]`": ("PvscsiOptions",),
     "Both:": ("ScsiPortConfig", "StorPortConfig"),
     "SCSI Port only:": ("ScsiPortConfig",),

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from hba.bench import guest
+from hba.cli.results import OUTPUTS
+from hba.contract import versioned
 from hba.errors import ConfigError, GuestError
 from hba.lab.agent import Result
+from tests.contract.checker import Checker
 
 CONFIG = """
 [[adapter]]
@@ -110,4 +113,4 @@ def test_both_devices_are_measured_in_one_guest(port: str, monkeypatch: pytest.M
         assert 0 < case["adapter"]["kicks_per_command"] <= 1.5
         assert 0 < case["adapter"]["interrupts_per_command"] <= 1.5
         assert case["qemu"]["kicks_per_command"] is None
-    json.dumps(report)
+    Checker().output(versioned(report), OUTPUTS["hba bench --guest"].kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hba.bench import ports
+from hba.bench import guest, ports
 from hba.cli import machine
 from hba.cli.main import run
 from hba.cli.results import OUTPUTS, ErrorLine, Output
@@ -81,6 +81,7 @@ def test_every_command_prints_what_its_schema_says(
     terminal("hba bench", "--seconds", "0.1", "--size", "16")
     terminal("hba bench", NAME, "--unit", "4:0", "--seconds", "0.1")  # which is no file
     terminal("hba bench --ports")
+    terminal("hba bench --guest")
     assert terminal.run == set(OUTPUTS)
     kinds = [output.kind for output in OUTPUTS.values()]
     assert sorted(terminal.checker.unseen(kinds, module="hba.cli.results")) == []  # the others are for test_methods.py
@@ -90,7 +91,17 @@ def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less of what takes long: of measurements, and of what is tried on this machine for guests."""
     small = partial(ports.measure, models=("storport",), depths=(1,), rounds=1, commands=32)
     monkeypatch.setattr(ports, "measure", small)
+    monkeypatch.setattr(guest, "measure", _a_guest)  # the real one is in tests/bench/test_guest.py
     monkeypatch.setattr(doctor, "examine", lambda: [machine._python()])
+
+
+def _a_guest(**_asked: object) -> dict[str, object]:
+    """What is measured in a guest, without one."""
+    ours = guest.Side([1.0, 2.0], [50.0], [30.0], [0.1], [0.2])
+    case = {"adapter": ours.result(), "qemu": guest.Side([1.0], [60.0]).result(), "ratio": 1.5}
+    about = {"port": "storport", "verifier": "report", "rounds": 2, "seconds": 1.0}
+    about |= {"cpus": 1, "accelerator": "tcg", "kernel": "6.12"}
+    return {**about, "cases": [{"name": "reads", "length": 4096, "depth": 1, **case}]}
 
 
 def _about_adapters(terminal: Terminal, parts: Parts, runtime: Path) -> None:

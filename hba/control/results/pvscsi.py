@@ -12,7 +12,8 @@ from hba.control.results.traffic import UnitTraffic
 
 class RequestRing(Result):
     """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet;
-    `most_pending`: the most that were, whenever the adapter looked."""
+    `most_pending`: the most that were, whenever the adapter looked; `call_threshold`: reqCallThreshold, from how many on the
+    driver is to kick."""
 
     entries: Count
     prod: Count
@@ -20,6 +21,7 @@ class RequestRing(Result):
     pending: Count
     most_pending: Count
     pages: list[BusAddress]
+    call_threshold: Count
 
 
 class CompletionRing(Result):
@@ -58,6 +60,35 @@ class Messages(Result):
     stuck: str
 
 
+class Polling(Result):
+    """Looks at the request ring without a kick. `open`: they go on now; `window_us`: for how long after the next work;
+    `found`: looks that found a request; `late`: of those once more after a window."""
+
+    open: bool
+    kicks_suppressed: bool
+    window_us: Count
+    looks: Count
+    found: Count
+    late: Count
+
+
+class Announcing(Result):
+    """Completions that share an interrupt. `waiting`: posted, not announced; `depth`: what the guest has in flight;
+    `held`: batches that waited; `spared`: interrupts that were not needed for it."""
+
+    waiting: Count
+    depth: Count
+    held: Count
+    spared: Count
+
+
+class Moderation(Result):
+    """When the ring is looked at, and when completions are announced."""
+
+    poll: Polling
+    interrupts: Announcing
+
+
 class PvscsiQueues(Result):
     """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
 
@@ -71,14 +102,16 @@ class PvscsiQueues(Result):
     ring_fault: str
     unreachable: str
     request_call_threshold: bool
+    moderation: Moderation
     last_command: str
     messages: Messages
     traffic: list[UnitTraffic]
 
 
 class PvscsiCounters(Result):
-    """What was counted at the adapter. `pieces`: scatter-gather elements held; `commands`: by name."""
+    """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring. `pieces`: scatter-gather elements held; `commands`: by name."""
 
+    kicks: Count
     requests: Count
     completions: Count
     bytes: Bytes
