@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.config.model import PciOptions, TraceOptions, VerifierOptions
 from hba.control.results.base import Bytes, Count, Result
@@ -64,6 +65,8 @@ class ConfigShown(Result, kw_only=True):
     miniport_options: dict[str, Any]
     engine: str
     pci: PciOptions
+    poll: PollOptions
+    interrupts: InterruptOptions
     pvscsi: PvscsiOptions
     scsiport: ScsiPortConfig | UnsetType = UNSET
     storport: StorPortConfig | UnsetType = UNSET

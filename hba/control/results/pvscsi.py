@@ -12,8 +12,8 @@ from hba.control.results.traffic import UnitTraffic
 
 class RequestRing(Result):
     """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet;
-    `most_pending`: the most that were, whenever the adapter looked; `call_threshold`: reqCallThreshold, from how many on the
-    driver is to kick."""
+    `most_pending`: the most that were, whenever the adapter looked; `call_threshold`: reqCallThreshold, from how many on
+    the driver is to kick."""
 
     entries: Count
     prod: Count
@@ -109,7 +109,8 @@ class PvscsiQueues(Result):
 
 
 class PvscsiCounters(Result):
-    """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring. `pieces`: scatter-gather elements held; `commands`: by name."""
+    """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring; `pieces`:
+    scatter-gather elements held; `commands`: by name."""
 
     kicks: Count
     requests: Count
