@@ -17,6 +17,7 @@ class Recording(DmaBuffer):
     """Counts its commits."""
 
     __slots__ = ("committed",)
+    by_message = True
 
     def commit(self, transferred: int) -> None:
         self.committed = transferred

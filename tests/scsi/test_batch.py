@@ -1,9 +1,10 @@
-"""Commands that a bus runs as a batch: plain reads together, everything else one by one, all as if one by one."""
+"""Commands that a unit runs as a batch: plain reads together, everything else one by one, all as if one by one."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from itertools import groupby
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hba.errors import StorageError
 from hba.scsi.bus import ScsiBus
 from hba.scsi.disk.disk import Disk
 from hba.scsi.task import DATA_OUT, ORDERED, RESPONSE_NO_TARGET, Task
-from hba.storage.backend import Done, Read
+from hba.storage.backend import Done, Transfer
 from hba.storage.memory import MemoryBackend
 from tests.scsi.util import CHECK_CONDITION, GOOD, disk, make_task, read10, read16, settle, write10
 
@@ -21,9 +22,7 @@ BLOCKS = 64
 
 
 class Batching(MemoryBackend):
-    """Memory that takes batches, leaves some of each, and writes down in which order things happen."""
-
-    batches = True
+    """Memory that lets some reads wait, fails others, and writes down in which order things happen."""
 
     def __init__(self) -> None:
         super().__init__(BLOCKS * BLOCK)
@@ -32,19 +31,11 @@ class Batching(MemoryBackend):
         self.broken: set[int] = set()  # offsets that cannot be read at all
         self.waiting: list[Done] = []
 
-    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
-        self.log.append([offset // BLOCK for _, offset, _, _ in reads])
-        left = []
-        for read in reads:
-            views, offset, _, _ = read
-            if offset in self.leave | self.broken:
-                left.append(read)
-            else:
-                super().read(views, offset, lambda error: None)
-        return left
+    def read_batch(self, reads: Sequence[Transfer]) -> Sequence[Transfer]:
+        self.log.append([read.offset // BLOCK for read in reads])
+        return super().read_batch(reads)
 
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
-        self.log.append(f"read {offset // BLOCK}")
         if offset in self.broken:
             raise StorageError("broken", errno.EIO)
         super().read(views, offset, done)
@@ -77,9 +68,14 @@ class Bench:
             settle(unit)
 
     def run(self, *commands: tuple[int, int, Task]) -> list[Task]:
-        for _, _, task in commands:
-            task.done = self.ended.append
-        return self.bus.execute_batch(commands)
+        """Each (target, lun, task)."""
+        ended: list[Task] = []
+        for address, row in groupby(commands, lambda command: command[:2]):
+            tasks = [task for _, _, task in row]
+            for task in tasks:
+                task.done = self.ended.append
+            ended += self.bus.execute(*address, tasks)
+        return ended
 
 
 def content(task: Task) -> bytes:
@@ -128,7 +124,7 @@ def test_an_ordered_task_finds_the_reads_before_it_done() -> None:
     first, ordered, last = (make_task(read10(lba, 1), 512) for lba in (0, 1, 2))
     ordered.attribute = ORDERED
     assert bench.run((0, 0, first), (0, 0, ordered), (0, 0, last)) == []
-    assert bench.stores[0].log == [[0], "read 0"]  # the others wait for the first
+    assert bench.stores[0].log == [[0]]  # the others wait for the first
     bench.stores[0].waiting.pop()(None)
     assert bench.ended == [first, ordered, last]
 
