@@ -82,7 +82,7 @@ class MediumUnit(DeviceServer):
             if direction == DATA_IN:
                 task.unit = self
                 reads.append(task)
-                length += task.length
+                length += task.transferred
                 continue
             if reads:
                 ended += self._read(reads, length)  # what came before goes before
@@ -110,9 +110,11 @@ class MediumUnit(DeviceServer):
 
     def _write(self, task: Task) -> bool:
         """A plain write."""
+        data = task.data
+        assert data is not None  # or it would not be plain
         self.writes += 1
-        self.written_blocks += task.length // self.block_size
-        if self.store().write(task.views, task.offset, task.answered, self.write_through):
+        self.written_blocks += data.length // self.block_size
+        if self.store().write(data.views, task.offset, task.answered, self.write_through):
             return True
         return self.pending_io(task)
 

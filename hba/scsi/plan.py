@@ -41,7 +41,7 @@ class Plan:
         self._write16 = _WRITE16 if writable and long_cdb else _NONE
 
     def direction(self, task: Task) -> int:
-        """DATA_IN: a plain read, DATA_OUT: a plain write; the task then says what it moves. DATA_NONE: all else."""
+        """DATA_IN: a plain read, DATA_OUT: a plain write; `task.offset` says then where. DATA_NONE: all else."""
         lba: int
         count: int
         cdb = task.cdb
@@ -75,7 +75,6 @@ class Plan:
             or task.initiator != INITIATOR
         ):
             return DATA_NONE
-        task.views = data.views
         task.offset = lba * self._block_size
-        task.length = task.transferred = length
+        task.transferred = length
         return direction

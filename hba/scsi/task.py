@@ -32,12 +32,11 @@ class Task(Transfer):
     In:  cdb (16 bytes or fewer, any bit pattern), direction, data (None when there is none), attribute, initiator.
     Out: status (SAM status byte), sense (b"" unless CHECK CONDITION), transferred (bytes really moved),
          overrun (bytes there was no room for), response (0, or one of the bus-level RESPONSE_* below).
-    Of a plain read or write, views, offset and length say what it moves (`hba.scsi.plan`).
+    Of a plain read or write, offset says where its blocks are (`hba.scsi.plan`).
     """
 
     cdb: bytes = b""
     direction = DATA_NONE
-    data: DmaBuffer | None = None
     attribute = SIMPLE
     initiator = INITIATOR
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from hba.dma import DmaBuffer
 from hba.errors import StorageError
 
 Done = Callable[[StorageError | None], None]
@@ -23,16 +24,14 @@ Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
 
 
 class Transfer:
-    """A range of blocks and the memory they go to or come from; who wants them derives from it.
+    """Blocks and the memory they go to or come from; who wants them derives from it.
 
-    views   of guest memory, `length` bytes in all
+    data    the memory; its length is that of the blocks
     offset  in the store, bytes
-    length  bytes
     """
 
-    views: Sequence[memoryview] = ()
+    data: DmaBuffer | None = None
     offset = 0
-    length = 0
 
     def failed(self, error: StorageError) -> None:
         """It has ended at once, with an error."""
@@ -67,8 +66,9 @@ class Backend(ABC):
         """Read for one or more; returns those that wait. Of the others each has its data, or was told why not."""
         late: list[Transfer] = []
         for read in reads:
+            assert read.data is not None
             try:
-                if not self.read(read.views, read.offset, read.answered):
+                if not self.read(read.data.views, read.offset, read.answered):
                     read.waits()
                     late.append(read)
             except StorageError as error:

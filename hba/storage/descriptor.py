@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic_ns
 
 from hba.clock import S, Timer
+from hba.dma import DmaBuffer
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
@@ -38,13 +39,16 @@ NEVER = -1  # instead of flags: this call may always block, hand it to a worker
 _Late = tuple[Transfer, int, int]  # what did not end at once, the bytes it has, the error number (0: none)
 
 
+def _length(transfer: Transfer) -> int:
+    return 0 if transfer.data is None else transfer.data.length
+
+
 class _OneRead(Transfer):
     """A read that somebody wants by itself."""
 
     def __init__(self, views: Sequence[memoryview], offset: int, done: Done) -> None:
-        self.views = views
+        self.data = DmaBuffer((), list(views), length_of(views))
         self.offset = offset
-        self.length = length_of(views)
         self.error: StorageError | None = None
         self._done = done
 
@@ -120,10 +124,10 @@ class DescriptorBackend(CountingBackend):
         late: list[_Late] = []
         if flags == NEVER:
             late = [(read, 0, 0) for read in reads]
-        elif reads[0].length >= LONG and len(reads) > 1 and self._workers.assistant.useful:
+        elif len(reads) > 1 and _length(reads[0]) >= LONG and self._workers.assistant.useful:
             # Long ones on two processors.
             self._workers.assistant.share(deque(partial(self._read_at_once, (read,), flags, late) for read in reads))
-            self.bytes_read += sum(read.length for read in reads) - sum(read.length for read, _, _ in late)
+            self.bytes_read += sum(map(_length, reads)) - sum(_length(read) for read, _, _ in late)
         else:
             self.bytes_read += self._read_at_once(reads, flags, late)
         self.reads += len(reads)
@@ -133,12 +137,14 @@ class DescriptorBackend(CountingBackend):
         """What the kernel can do without waiting, in bytes. In either thread: touches nothing of ours but `late`."""
         fd, size, done = self._fd, self.size, 0
         for read in reads:
-            length, offset = read.length, read.offset
+            data, offset = read.data, read.offset
+            assert data is not None
+            length = data.length
             if offset + length > size:
                 late.append((read, 0, 0))
                 continue
             try:
-                if (count := preadv(fd, read.views, offset, flags)) == length:
+                if (count := preadv(fd, data.views, offset, flags)) == length:
                     done += length
                 else:
                     late.append((read, count, 0))
@@ -150,7 +156,9 @@ class DescriptorBackend(CountingBackend):
         """What did not end at once: a worker goes on with it, unless it cannot be."""
         waiting: list[Transfer] = []
         for read, count, code in late:
-            views, offset, length = read.views, read.offset, read.length
+            data, offset = read.data, read.offset
+            assert data is not None
+            views, length = data.views, data.length
             try:
                 if not 0 <= offset <= self.size - length:
                     self.reads -= 1

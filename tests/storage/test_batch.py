@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hba.dma import DmaBuffer
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import descriptor
@@ -28,9 +29,8 @@ class Reading(Transfer):
     """Says what it was told."""
 
     def __init__(self, offset: int, length: int) -> None:
-        self.views = [memoryview(bytearray(length))]
+        self.data = self.memory = DmaBuffer.of(bytearray(length))
         self.offset = offset
-        self.length = length
         self.told: list[object] = []
 
     def failed(self, error: StorageError) -> None:
@@ -55,7 +55,7 @@ class Disk:
         self.store = FileBackend(path, self.loop, self.workers)
 
     def right(self, reads: list[Reading]) -> bool:
-        return all(b"".join(read.views) == self.content[read.offset : read.offset + read.length] for read in reads)
+        return all(read.memory.read() == self.content[read.offset : read.offset + read.memory.length] for read in reads)
 
     def wait(self) -> None:
         assert self.workers.wait(lambda: self.store.in_flight == 0, 30)
@@ -88,7 +88,7 @@ def test_what_ends_short_waits_and_fails_alone(disk: Disk) -> None:
     reads = [Reading(0, 4096), Reading(4096, 4096), Reading(0, 512)]
     assert list(disk.store.read_batch(reads)) == [reads[1]]
     assert disk.right([reads[0], reads[2]])
-    assert bytes(reads[1].views[0][:512]) == disk.content[4096 : 4096 + 512]  # and is not read again
+    assert reads[1].memory.read(0, 512) == disk.content[4096 : 4096 + 512]  # and is not read again
     assert disk.store.reads == 3
     assert disk.store.bytes_read == 4096 + 512
     disk.wait()
@@ -207,7 +207,7 @@ def test_a_store_that_reads_one_by_one_takes_batches() -> None:
     reads = [Reading(0, 512), Reading(1 << 20, 512), Reading(512, 512)]
     assert not store.read_batch(reads)
     assert [read.told for read in reads] == [[], [errno.EINVAL], []]
-    assert bytes(reads[2].views[0]) == b"a" * 512
+    assert reads[2].memory.read() == b"a" * 512
 
 
 def test_who_waits_hears_of_it_before_the_next_is_asked_for() -> None:
