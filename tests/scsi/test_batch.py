@@ -6,13 +6,15 @@ import errno
 from collections.abc import Sequence
 from itertools import groupby
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hba.errors import StorageError
 from hba.scsi.bus import ScsiBus
 from hba.scsi.disk.disk import Disk
-from hba.scsi.task import DATA_OUT, ORDERED, RESPONSE_NO_TARGET, Task
+from hba.scsi.sense import INTERNAL_TARGET_FAILURE, condition_of
+from hba.scsi.task import DATA_OUT, HEAD_OF_QUEUE, ORDERED, RESPONSE_NO_TARGET, SIMPLE, Task
 from hba.storage.backend import Done, Transfer
 from hba.storage.memory import MemoryBackend
 from tests.scsi.util import CHECK_CONDITION, GOOD, disk, make_task, read10, read16, settle, write10
@@ -161,6 +163,38 @@ def test_a_unit_attention_takes_one_command_and_not_the_batch() -> None:
     assert bench.run(*((0, 0, task) for task in tasks)) == tasks
     assert [task.status for task in tasks] == [CHECK_CONDITION, GOOD, GOOD]
     assert bench.stores[0].log == [[1, 2]]
+
+
+def test_a_defect_of_the_store_ends_all_but_what_waits(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    store = bench.stores[0]
+    store.leave = {0}
+    tasks = [make_task(read10(lba, 1), 512) for lba in range(3)]
+    take = store.read_batch
+
+    def broken(reads: Sequence[Transfer]) -> Sequence[Transfer]:
+        take(reads[:1])
+        raise TypeError("a defect")
+
+    store.read_batch = broken  # type: ignore[method-assign]
+    assert bench.run(*((0, 0, task) for task in tasks)) == tasks[1:]
+    assert [condition_of(task.sense) for task in tasks[1:]] == [INTERNAL_TARGET_FAILURE] * 2
+    assert [task.transferred for task in tasks[1:]] == [0, 0]
+    assert "a defect" in caplog.text
+    store.waiting.pop()(None)
+    assert bench.ended == [tasks[0]]
+    assert content(tasks[0]) == b"\0" * 512
+
+
+@pytest.mark.parametrize(("attribute", "initiator"), [(ORDERED, 7), (HEAD_OF_QUEUE, 7), (SIMPLE, 3)])
+def test_only_simple_tasks_of_the_adapter_are_plain(attribute: int, initiator: int) -> None:
+    bench = Bench()
+    before = bench.disks[0].commands_run
+    tasks = [make_task(read10(lba, 1), 512) for lba in range(3)]
+    tasks[1].attribute, tasks[1].initiator = attribute, initiator
+    bench.run(*((0, 0, task) for task in tasks))
+    assert bench.stores[0].log == [[0], [2]]
+    assert bench.disks[0].commands_run == before + (initiator == 7)  # of the other, POWER ON OCCURRED is due
 
 
 @st.composite
