@@ -118,6 +118,16 @@ def test_what_came_before_a_write_goes_before_it() -> None:
     assert bench.run((0, 0, old), (0, 0, write), (0, 0, new)) == [old, write, new]
     assert bench.stores[0].log == [[3], "write 3", [3]]
     assert (content(old), content(new)) == (b"\3" * 512, b"w" * 512)
+    assert (bench.disks[0].reads, bench.disks[0].read_blocks) == (2, 2)
+    assert (bench.disks[0].writes, bench.disks[0].written_blocks) == (1, 1)
+
+
+@pytest.mark.parametrize("cdb", ["28000000000020000100", "28200000000000000100", "28000000000000000104"])
+def test_a_bit_nobody_evaluates_is_refused_in_a_batch_too(cdb: str) -> None:
+    bench = Bench()
+    tasks = [make_task(cdb, 512) for cdb in (read10(0, 1), cdb, read10(1, 1))]
+    assert bench.run(*((0, 0, task) for task in tasks)) == tasks
+    assert [task.status for task in tasks] == [GOOD, CHECK_CONDITION, GOOD]
 
 
 def test_an_ordered_task_finds_the_reads_before_it_done() -> None:

@@ -114,6 +114,23 @@ def test_what_the_page_cache_does_not_have_waits_for_a_worker(disk: Disk, monkey
     assert disk.store.bytes_read == 3 * 4096
 
 
+def test_a_worker_goes_on_where_the_call_at_once_ended(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def half(fd: int, views: Sequence[memoryview], offset: int, flags: int = 0) -> int:
+        if flags:
+            return os.preadv(fd, [views[0][:512]], offset, flags)
+        calls.append((offset, sum(map(len, views))))
+        return os.preadv(fd, views, offset)
+
+    monkeypatch.setattr(descriptor, "preadv", half)
+    read = Reading(4096, 4096)
+    assert list(disk.store.read_batch([read])) == [read]
+    disk.wait()
+    assert calls == [(4096 + 512, 4096 - 512)]
+    assert disk.right([read])
+
+
 def test_an_error_at_once_is_told_to_the_one_it_is_about(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken_second(fd: int, views: Sequence[memoryview], offset: int, flags: int = 0) -> int:
         if offset == 4096:
