@@ -17,6 +17,7 @@ from hypothesis import settings
 from hba.clock import VirtualClock
 from hba.loop import EventLoop
 from hba.pci.function import PciFunction
+from hba.scsi.medium import MediumUnit
 from hba.scsi.server import DeviceServer
 from hba.watchdog import FILE_VARIABLE, LIMIT_VARIABLE, Watchdog
 
@@ -63,6 +64,7 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         for owner, name in (
             (EventLoop, "run_once"),
             (DeviceServer, "execute"),
+            (MediumUnit, "execute"),
             (PciFunction, "region_write"),
             (VirtualClock, "run_due"),
         ):

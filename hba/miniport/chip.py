@@ -41,7 +41,9 @@ class Chip:
         self.asserted = False
         self._enabled = True
         self._plugged = False
-        self._queue: list[tuple[int, int, Task]] = []  # started while plugged
+        self._rows: list[tuple[int, int, list[Task]]] = []  # started while plugged: those in a row for a target and LUN
+        self._target = self._lun = -1  # of the last row
+        self._row: list[Task] = []
         self.on_interrupt: Callable[[], None] | None = None
         self._own_memory: list[tuple[int, memoryview]] = []
         self._done = self._task_done  # bound once: the hot path sets it on every task
@@ -49,49 +51,54 @@ class Chip:
     # -- commands ---------------------------------------------------------------------------------------------
 
     def start(self, target: int, lun: int, task: Task) -> bool:
-        """Run a command. True: it has ended, its result is in `task`. False: it interrupts when it has."""
+        """Run a command. True: it has ended, its result is in `task`. False: it interrupts when it has.
+
+        lun: as addressed; or the first two bytes of the LUN field for the REPORT LUNS well known unit.
+        """
         if self.windows is not None:
             self.windows.begin(task)
         task.done = self._done
-        active = self.active
-        active[task] = None
-        if self._plugged:
-            self._queue.append((target, lun, task))
-            return False
-        if not self.bus.execute(target, lun, task):
-            return False
-        del active[task]
-        data = task.data
-        if data is not None and task.direction == DATA_IN:
-            data.commit(task.transferred)
-        if self.windows is not None:
-            self.windows.end(task)
-        return True
+        self.active[task] = None
+        if not self._plugged:
+            return task in self._retire(self.bus.execute(target, lun, [task]))
+        if lun != self._lun or target != self._target:
+            self._target, self._lun, self._row = target, lun, []
+            self._rows.append((target, lun, self._row))
+        self._row.append(task)
+        return False
 
     def plug(self) -> None:
-        """More commands are about to be started: keep them, and execute them one after the other at `unplug`."""
+        """More commands are about to be started: keep them, and execute them together at `unplug`."""
         self._plugged = True
 
     def unplug(self) -> None:
         """Execute what was started since `plug`; one interrupt for all that end at once."""
         self._plugged = False
-        if self._queue:
-            self._execute_queue()
+        self._settle()
 
-    def _execute_queue(self) -> None:
-        queue, self._queue = self._queue, []
+    def _retire(self, tasks: list[Task]) -> list[Task]:
+        """Commands have ended: the chip moves nothing for them any more, the guest can see their data.
+
+        Returns those somebody waits for: what a reset or `forget` gave up was completed long ago.
+        """
         active, windows = self.active, self.windows
-        completed = self.completed.append
-        for task in self.bus.execute_batch(queue):
-            if task in active:
+        for task in tasks:
+            if windows is not None:
+                windows.end(task)
+            try:
                 del active[task]
-                if windows is not None:
-                    windows.end(task)
-                data = task.data
-                if data is not None and data.by_message and task.direction == DATA_IN:
-                    data.commit(task.transferred)
-                completed(task)
-        if self.completed:
+            except KeyError:
+                tasks = [other for other in tasks if other is not task]  # the loop goes on over all
+                continue
+            data = task.data
+            if data is not None and data.by_message and task.direction == DATA_IN:
+                data.commit(task.transferred)
+        return tasks
+
+    def _report(self, tasks: list[Task]) -> None:
+        """Commands have ended later than `start`."""
+        if tasks:
+            self.completed += tasks
             self.raise_interrupt()
 
     def abort(self, task: Task) -> bool:
@@ -100,9 +107,13 @@ class Chip:
         return task in self.active and self.bus.abort(task)
 
     def _settle(self) -> None:
-        """Nothing is kept back while commands are aborted or reset."""
-        if self._queue:
-            self._execute_queue()
+        """What was kept back is executed: nothing is while commands are aborted or reset."""
+        rows, self._rows = self._rows, []
+        self._target = -1
+        ended: list[Task] = []
+        for target, lun, tasks in rows:
+            ended += self.bus.execute(target, lun, tasks)
+        self._report(self._retire(ended))
 
     def reset_unit(self, target: int, lun: int) -> bool:
         """False when there is no such unit. The commands come back through `completed` with RESPONSE_RESET."""
@@ -129,16 +140,7 @@ class Chip:
     # -- interrupt --------------------------------------------------------------------------------------------
 
     def _task_done(self, task: Task) -> None:
-        if self.windows is not None:
-            self.windows.end(task)
-        if task not in self.active:
-            return  # given up by a reset or `forget`: its request was completed long ago
-        del self.active[task]
-        data = task.data
-        if data is not None and task.direction == DATA_IN:
-            data.commit(task.transferred)
-        self.completed.append(task)
-        self.raise_interrupt()
+        self._report(self._retire([task]))
 
     def raise_interrupt(self) -> None:
         """Assert the line; level triggered, so a second cause while it is up makes no second edge."""

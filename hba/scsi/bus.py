@@ -5,12 +5,11 @@ This is the only way a miniport reaches the target. See `hba.scsi.unit` for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from hba.scsi.address import unit_name
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
-from hba.scsi.unit import LogicalUnit, Plan, not_plain
-from hba.storage.backend import Read
+from hba.scsi.unit import LogicalUnit
 
 REPORT_LUNS_WELL_KNOWN = 0xC101  # SAM-5 "Well known logical unit addressing"
 
@@ -91,50 +90,22 @@ class ScsiBus:
         for units in self.units.values():
             yield from units.values()
 
-    def execute(self, target: int, lun: int, task: Task) -> bool:
-        """Run a task. True: it has ended, the result is in it. False: `task.done(task)` follows, later.
+    def execute(self, target: int, lun: int, tasks: list[Task]) -> list[Task]:
+        """Run one or more tasks for one unit, in order; several cost much less than each alone.
+
+        Returns those that have ended, their results in them; `task.done(task)` follows for each other.
 
         lun: as addressed, below 256; or the first two bytes of the LUN field for the REPORT LUNS well known unit.
         """
         units = self.units.get(target)
         if units is None:
-            task.response = RESPONSE_NO_TARGET
-            return True
+            for task in tasks:
+                task.response = RESPONSE_NO_TARGET
+            return tasks
         unit = units.get(lun)
         if unit is None:
-            return self._no_unit(units, lun, task)
-        return unit.execute(task)
-
-    def execute_batch(self, batch: Sequence[tuple[int, int, Task]]) -> list[Task]:
-        """Run (target, lun, task) one after the other; returns the tasks that have ended, as `execute` tells of one.
-
-        Plain reads in a row at one unit are run together, which costs much less.
-        """
-        ended: list[Task] = []
-        reads: list[Read] = []  # to be run together, all at `unit`
-        unit: LogicalUnit | None = None
-        plain_read: Plan = not_plain
-        at_target = at_lun = -1
-        for target, lun, task in batch:
-            if lun != at_lun or target != at_target:
-                if reads and unit is not None:
-                    ended += unit.read_batch(reads)
-                    reads = []
-                at_target, at_lun = target, lun
-                unit = self.units.get(target, {}).get(lun)
-                plain_read = not_plain if unit is None else unit.plain_read
-            if (read := plain_read(task)) is not None:
-                reads.append(read)
-                continue
-            if reads and unit is not None:
-                ended += unit.read_batch(reads)  # what came before goes before
-                reads = []
-            if self.execute(target, lun, task):
-                ended.append(task)
-            at_lun = -1  # that may have changed the unit, or which unit there is
-        if reads and unit is not None:
-            ended += unit.read_batch(reads)
-        return ended
+            return [task for task in tasks if self._no_unit(units, lun, task)]
+        return unit.execute(tasks)
 
     def _no_unit(self, units: dict[int, LogicalUnit], lun: int, task: Task) -> bool:
         """SPC: a target answers INQUIRY, REPORT LUNS and REQUEST SENSE also for units it does not have."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Callable
 
 from hba.clock import Clock
 from hba.errors import StorageError
+from hba.scsi.plan import Plan
 from hba.scsi.sense import (
     CAPACITY_DATA_HAS_CHANGED,
     LBA_OUT_OF_RANGE,
@@ -25,15 +25,13 @@ from hba.scsi.server import DeviceServer, Identity, Steps
 from hba.scsi.state import SavedState
 from hba.scsi.storage_sense import condition_for, was_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
-from hba.scsi.unit import Plan, not_plain
-from hba.storage.backend import Backend, Read
+from hba.storage.backend import Backend
 from hba.storage.granules import fit
 
 MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 
 SETTLE = 1.0  # s that an abort or a reset waits for the store; the driver's own patience is 2 s (vmw_pvscsi)
 
-Run = Callable[[Task], bool]
 Ended = Callable[[StorageError | None], None]  # how a host's operation ended
 
 
@@ -43,8 +41,6 @@ def told_nobody(error: StorageError | None) -> None:
 
 # Unit attentions about the medium that is in the unit, which say nothing about the next one.
 _OF_A_MEDIUM = frozenset((NOT_READY_TO_READY_CHANGE, CAPACITY_DATA_HAS_CHANGED, OPERATOR_MEDIUM_REMOVAL_REQUEST))
-
-_length_of, _task_of = itemgetter(2), itemgetter(3)  # of a Read
 
 
 class MediumUnit(DeviceServer):
@@ -56,6 +52,7 @@ class MediumUnit(DeviceServer):
 
     block_size = 512
     write_through = True  # no cache that could lose what was written
+    long_cdb = True  # the device type has READ(16)
 
     def __init__(self, identity: Identity, clock: Clock, state: SavedState | None, *, read_only: bool) -> None:
         super().__init__(identity, clock, state)
@@ -71,44 +68,64 @@ class MediumUnit(DeviceServer):
         self.read_errors = self.write_errors = 0
         self.starts = 1
         self.loads = 0
+        self._plan = Plan(self.block_size, 0, 0, False, False)  # of the present state
         self._hanging = False  # a call of a command that was aborted has not ended within `SETTLE`
 
-    def plan_reads(self) -> Plan:
-        """The `plain_read` of the present state; see `hba.scsi.disk.rw.plan_reads`."""
-        return not_plain
+    # -- running ----------------------------------------------------------------------------------------------------
 
-    def read_batch(self, reads: Sequence[Read]) -> list[Task]:
-        left = self.store().read_batch(reads)
-        if left:
-            return self._read_rest(reads, left)
-        self.reads += len(reads)
-        self.read_blocks += sum(map(_length_of, reads)) // self.block_size
-        return list(map(_task_of, reads))
-
-    def _read_rest(self, reads: Sequence[Read], left: Sequence[Read]) -> list[Task]:
-        """Some of a batch have to wait for the store, or fail."""
-        waiting = {id(read) for read in left}
+    def execute(self, tasks: list[Task]) -> list[Task]:
         ended: list[Task] = []
-        for read in reads:
-            task = read[3]
-            if id(read) not in waiting:
-                self.reads += 1
-                self.read_blocks += read[2] // self.block_size
-                ended.append(task)
+        reads: list[Task] = []  # plain ones in a row, which the store is asked for together
+        length = 0  # of theirs, bytes
+        for task in tasks:
+            direction = self._plan.direction(task)
+            if direction == DATA_IN:
+                task.unit = self
+                reads.append(task)
+                length += task.transferred
                 continue
-            task.transferred = 0
-            if self.execute(task):
+            if reads:
+                ended += self._read(reads, length)  # what came before goes before
+                reads, length = [], 0
+            if self.attempt(self._write if direction == DATA_OUT else self.admit, task):
                 ended.append(task)
-        return ended
+        if not reads:
+            return ended
+        return ended + self._read(reads, length) if ended else self._read(reads, length)
 
-    def fast_path(self, slow: Run) -> list[Run]:
-        """The dispatch list in the present state; see `hba.scsi.disk.rw.fast_path`."""
-        return [slow] * 256
+    def _read(self, tasks: list[Task], length: int) -> list[Task]:
+        """Plain reads, of `length` bytes in all; returns those that have ended."""
+        store = self.backend
+        assert store is not None  # or nothing is plain
+        self.reads += len(tasks)
+        self.read_blocks += length // self.block_size
+        try:
+            late = store.read_batch(tasks)
+        except Exception as error:
+            ended = [task for task in tasks if task not in self._in_flight]
+            for task in ended:
+                self.defect(task, error)
+            return ended
+        return [task for task in tasks if task not in late] if late else tasks
+
+    def _write(self, task: Task) -> bool:
+        """A plain write."""
+        data = task.data
+        assert data is not None  # or it would not be plain
+        self.writes += 1
+        self.written_blocks += data.length // self.block_size
+        if self.store().write(data.views, task.offset, task.answered, self.write_through):
+            return True
+        return self.pending_io(task)
+
+    def plain(self) -> bool:
+        """Whether blocks go to the store and come from it as they are."""
+        return True
 
     def refresh(self) -> None:
         super().refresh()
-        self._dispatch = self.fast_path(self._run)
-        self.plain_read = not_plain if self._special else self.plan_reads()
+        blocks = 0 if self._special or not self.plain() else self.blocks
+        self._plan = Plan(self.block_size, blocks, self.max_transfer, not self.protected, self.long_cdb)
 
     # -- checks -----------------------------------------------------------------------------------------------------
 
@@ -175,9 +192,9 @@ class MediumUnit(DeviceServer):
         task.transferred = length
         return buffer.slice(0, length)
 
-    def _storage_failed(self, task: Task, error: StorageError) -> None:
+    def storage_failed(self, task: Task, error: StorageError) -> None:
         self.count_error(was_writing(task, error))
-        super()._storage_failed(task, error)
+        super().storage_failed(task, error)
 
     def count_error(self, writing: bool) -> None:
         if writing:

@@ -25,7 +25,16 @@ from hba.scsi.sense import (
 from hba.scsi.server import CHECK_CONDITION
 from hba.scsi.spc.report_luns import encode_lun
 from hba.scsi.storage_sense import condition_for, was_writing
-from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, RESPONSE_ABORTED, RESPONSE_NO_TARGET, RESPONSE_RESET, Task
+from hba.scsi.task import (
+    DATA_IN,
+    DATA_NONE,
+    DATA_OUT,
+    INITIATOR,
+    RESPONSE_ABORTED,
+    RESPONSE_NO_TARGET,
+    RESPONSE_RESET,
+    Task,
+)
 from hba.scsi.trouble import Trouble
 from hba.scsi.unit import UNKNOWN_TYPE, LogicalUnit
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
@@ -84,11 +93,14 @@ class PassThrough(LogicalUnit):
         self.trouble = Trouble(clock, self.tell)
         device.on_event = self._on_event
         self.attentions = Attentions()  # of this target's; the device's own come through
-        self.attentions.meet(Task.initiator)
+        self.attentions.meet(INITIATOR)
         self._in_flight: dict[Task, Callable[[], None]] = {}  # and what withdraws it
         self.commands_run = 0
 
-    def execute(self, task: Task) -> bool:
+    def execute(self, tasks: list[Task]) -> list[Task]:
+        return [task for task in tasks if self._pass(task)]
+
+    def _pass(self, task: Task) -> bool:
         cdb = cdb_of(task.cdb)
         if self.device.gone and not (cdb and cdb[0] == _REPORT_LUNS):
             return self._missing(task)

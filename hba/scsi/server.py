@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hba.clock import Clock
 from hba.errors import StorageError
@@ -41,10 +41,10 @@ from hba.scsi.task import (
     DATA_IN,
     DATA_OUT,
     HEAD_OF_QUEUE,
+    INITIATOR,
     ORDERED,
     RESPONSE_ABORTED,
     RESPONSE_RESET,
-    SIMPLE,
     HostTask,
     Task,
 )
@@ -105,32 +105,29 @@ class DeviceServer(LogicalUnit):
 
     commands: CommandTable
     removable = False
-    storage: Any = None  # the medium's back end, if the device type has one
 
     def __init__(self, identity: Identity, clock: Clock, state: SavedState | None = None) -> None:
         self.identity = identity
         self.clock = clock
         self.state = state if state is not None else SavedState(None)
         self.attentions = Attentions()
-        self.attentions.meet(Task.initiator)
+        self.attentions.meet(INITIATOR)
         self.reservations = Reservations(self.attentions, self.state)
         self.descriptor_sense = False  # the control mode page's D_SENSE
         self.deferred: CheckCondition | None = None  # an error that no command was there to end with
         self.started_at = clock.now()
-        self.commands_run = 0  # commands that were not on the fast path
+        self.commands_run = 0  # commands that were no plain reads or writes
         self.trouble = Trouble(clock, self.tell)
         self.checks = 0  # commands ended with CHECK CONDITION
         self.self_tests: list[bytes] = []  # results of SEND DIAGNOSTIC, the latest first, 16 bytes each
         self.buffer = bytearray()  # the data buffer of READ BUFFER and WRITE BUFFER
         self.echo = b""  # the echo buffer of READ BUFFER and WRITE BUFFER
         self.timestamp = (0, 0)  # (origin, offset in ms to the clock) of REPORT TIMESTAMP
-        self._home = Task.initiator
         self._in_flight: dict[Task, Steps | None] = {}
         self._waiting: deque[Task] = deque()
         self._barrier: Task | None = None
         self._draining = False
         self._special = True
-        self._dispatch: list[Callable[[Task], bool]] = [self._run] * 256
 
     # -- what a device type fills in ---------------------------------------------------------------------------------
 
@@ -191,7 +188,7 @@ class DeviceServer(LogicalUnit):
         """Raise `CheckCondition` for a command the present state of the unit forbids whatever it needs."""
 
     def is_special(self) -> bool:
-        """Whether the device type's own state forbids the fast path."""
+        """Whether in the device type's own state no read or write is plain (`hba.scsi.plan`)."""
         return False
 
     def on_reset(self, kind: str) -> None:
@@ -199,21 +196,23 @@ class DeviceServer(LogicalUnit):
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def execute(self, task: Task) -> bool:
+    def execute(self, tasks: list[Task]) -> list[Task]:
+        return [task for task in tasks if self.attempt(self.admit, task)]
+
+    def attempt(self, step: Callable[[Task], bool], task: Task) -> bool:
+        """Take a step (its answer: has the task ended) that may raise why the task ends."""
         try:
-            if self._special or task.attribute != SIMPLE or task.initiator != self._home:
-                return self._admit(task)
-            return self._dispatch[task.cdb[0]](task)
+            return step(task)
         except CheckCondition as condition:
             self._refuse(task, condition)
         except StorageError as error:
-            self._storage_failed(task, error)
+            self.storage_failed(task, error)
         except Exception as error:
-            self._defect(task, error)
+            self.defect(task, error)
         return True
 
-    def _admit(self, task: Task) -> bool:
-        """The slow path: task attributes and the order of the task set."""
+    def admit(self, task: Task) -> bool:
+        """Task attributes and the order of the task set."""
         attribute = task.attribute
         if attribute == ACA:
             raise CheckCondition(INVALID_MESSAGE_ERROR)  # SAM-5: no ACA condition is ever in effect here
@@ -234,7 +233,7 @@ class DeviceServer(LogicalUnit):
         return False
 
     def _start(self, task: Task) -> bool:
-        """Run a task whose turn it is, with every check the fast path may leave out."""
+        """Run a task whose turn it is."""
         if isinstance(task, HostTask):
             return self._start_host_task(task)
         command = self.commands.find(task.cdb)
@@ -291,7 +290,7 @@ class DeviceServer(LogicalUnit):
             ended(task.error)
 
         task = HostTask(steps, done)
-        if self._admit(task):
+        if self.admit(task):
             done(task)
 
     def _report_deferred(self, task: Task) -> bool:
@@ -302,15 +301,6 @@ class DeviceServer(LogicalUnit):
         task.sense = bytes((task.sense[0] | 1,)) + task.sense[1:]
         self.refresh()
         return True
-
-    def _run(self, task: Task) -> bool:
-        """What the fast path does with every command that has no function of its own there."""
-        cdb = task.cdb
-        command = self.commands.find(cdb)
-        if command.barrier:
-            return self._start(task)
-        command.check(cdb)
-        return self._invoke(task, command)
 
     def _invoke(self, task: Task, command: Command) -> bool:
         self.commands_run += 1
@@ -362,10 +352,10 @@ class DeviceServer(LogicalUnit):
             self._refuse(task, condition)
             return True
         except StorageError as failure:
-            self._storage_failed(task, failure)
+            self.storage_failed(task, failure)
             return True
         except Exception as defect:
-            self._defect(task, defect)
+            self.defect(task, defect)
             return True
         return False
 
@@ -410,7 +400,7 @@ class DeviceServer(LogicalUnit):
         if isinstance(error, CheckCondition):
             self._refuse(task, error)
         elif error is not None:
-            self._storage_failed(task, error)
+            self.storage_failed(task, error)
         self.finish(task)
 
     def pending_io(self, task: Task) -> bool:
@@ -433,7 +423,7 @@ class DeviceServer(LogicalUnit):
                     break
                 self._waiting.popleft()
                 task.unit = None
-                if self._start_waiting(task) and task.done is not None:
+                if self.attempt(self._start, task) and task.done is not None:
                     task.done(task)
         finally:
             self._draining = False
@@ -444,17 +434,6 @@ class DeviceServer(LogicalUnit):
             return self.commands.find(task.cdb).exclusive
         except CheckCondition:
             return False
-
-    def _start_waiting(self, task: Task) -> bool:
-        try:
-            return self._start(task)
-        except CheckCondition as condition:
-            self._refuse(task, condition)
-        except StorageError as error:
-            self._storage_failed(task, error)
-        except Exception as error:
-            self._defect(task, error)
-        return True
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
@@ -469,12 +448,12 @@ class DeviceServer(LogicalUnit):
         if not isinstance(error, SenseError):  # or the guest's protection information does not fit
             self.trouble.note(error)
 
-    def _storage_failed(self, task: Task, error: StorageError) -> None:
+    def storage_failed(self, task: Task, error: StorageError) -> None:
         self.store_failed(error)
         task.transferred = 0
         self._refuse(task, condition_for(error, was_writing(task, error), self.error_lba(task)))
 
-    def _defect(self, task: Task, error: Exception) -> None:
+    def defect(self, task: Task, error: Exception) -> None:
         """A defect of ours must not take the adapter down: the guest gets a hardware error, the log the traceback."""
         if isinstance(task, HostTask):
             log.error("what the host wanted of %s failed inside the target", self.address, exc_info=error)
@@ -633,7 +612,7 @@ class DeviceServer(LogicalUnit):
         self.refresh()
 
     def refresh(self) -> None:
-        """Fold everything that forbids the fast path into the one attribute it tests."""
+        """Something has changed that may forbid a plain read or write: fold all of it into one attribute."""
         self._special = (
             self._barrier is not None
             or bool(self._waiting)

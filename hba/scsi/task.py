@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hba.dma import DmaBuffer
 from hba.errors import StorageError
+from hba.storage.backend import Transfer
+
+if TYPE_CHECKING:
+    from hba.scsi.unit import LogicalUnit
 
 DATA_NONE = 0
 DATA_IN = 1  # device to host
@@ -19,19 +23,22 @@ ORDERED = 0x22
 ACA = 0x24
 
 
-class Task:
+INITIATOR = 7  # the host adapter's own id on the bus
+
+
+class Task(Transfer):
     """One command. Made by the miniport (it is its SRB extension), executed by `ScsiBus.execute`.
 
     In:  cdb (16 bytes or fewer, any bit pattern), direction, data (None when there is none), attribute, initiator.
     Out: status (SAM status byte), sense (b"" unless CHECK CONDITION), transferred (bytes really moved),
          overrun (bytes there was no room for), response (0, or one of the bus-level RESPONSE_* below).
+    Of a plain read or write, offset says where its blocks are (`hba.scsi.plan`).
     """
 
     cdb: bytes = b""
     direction = DATA_NONE
-    data: DmaBuffer | None = None
     attribute = SIMPLE
-    initiator = 7  # the host adapter's own id on the bus
+    initiator = INITIATOR
 
     status = 0
     sense = b""
@@ -40,15 +47,23 @@ class Task:
     overrun = 0  # bytes the command had for the initiator beyond the room in `data`
     aborted = False
 
-    done: Callable[[Task], None] | None = None  # called once, later, when execute() returned False
+    done: Callable[[Task], None] | None = None  # called once, later, when `execute` did not say that it has ended
     owner: Any = None  # the miniport's: its SRB
-    unit: Any = None  # the target's: the logical unit that has it
+    unit: LogicalUnit | None = None  # the target's: the logical unit that has it
     state: Any = None  # the target's: private progress
 
     def __init__(self, cdb: bytes, direction: int = DATA_NONE, data: DmaBuffer | None = None) -> None:
         self.cdb = cdb
         self.direction = direction
         self.data = data
+
+    def failed(self, error: StorageError) -> None:
+        assert self.unit is not None  # that asked for it
+        self.unit.storage_failed(self, error)
+
+    def waits(self) -> None:
+        assert self.unit is not None
+        self.unit.pending_io(self)
 
     def answered(self, error: StorageError | None) -> None:
         """What a back end calls that did not finish at once: the unit that has the task ends it."""

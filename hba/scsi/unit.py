@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hba.errors import StorageError
 from hba.scsi.task import Task
-from hba.storage.backend import Read
 
 if TYPE_CHECKING:
     from hba.scsi.bus import ScsiBus
-
-
-Plan = Callable[[Task], Read | None]
-
-
-def not_plain(task: Task) -> None:
-    """The `plain_read` of a unit that has nothing to run in batches."""
-    return
+    from hba.scsi.sense import CheckCondition
 
 
 UNKNOWN_TYPE = 0x1F  # "unknown or no device type" (SPC-4)
@@ -33,17 +25,23 @@ class LogicalUnit(ABC):
     commands_run = 0  # of those that are no plain reads or writes
     leaves_with_store = False  # a store that has gone takes the unit off the bus until it is back
 
-    plain_read: Plan = staticmethod(not_plain)
-    """What a task would read, when it is nothing but a read that may run now: `read_batch` can run it with others.
-    None for any other: `execute` is for them. An attribute, so that a unit can have another one in another state."""
-
     @abstractmethod
-    def execute(self, task: Task) -> bool:
-        """Run a task: True when it has ended already, False when `task.done(task)` will be called."""
+    def execute(self, tasks: list[Task]) -> list[Task]:
+        """Run one or more tasks, in order. Returns those that have ended; `task.done(task)` follows for each other."""
 
-    def read_batch(self, reads: Sequence[Read]) -> list[Task]:
-        """Run plain reads together (the fourth of each is its task); returns the tasks that have ended."""
-        return [read[3] for read in reads if self.execute(read[3])]
+    # What the store says to a task that has this unit as its `unit`:
+
+    def storage_failed(self, task: Task, error: StorageError) -> None:
+        """It has ended at once, with an error."""
+        raise NotImplementedError
+
+    def pending_io(self, task: Task) -> bool:
+        """It waits for `finish_io`. Returns False: it has not ended."""
+        raise NotImplementedError
+
+    def finish_io(self, task: Task, error: StorageError | CheckCondition | None) -> None:
+        """It has ended. Nothing happens when it was aborted meanwhile."""
+        raise NotImplementedError
 
     @abstractmethod
     def execute_for_absent_lun(self, task: Task) -> bool:

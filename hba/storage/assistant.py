@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
-Call = Callable[[], None]  # must not raise
+Call = Callable[[], object]  # must not raise
 
 
 class _Job:

@@ -14,14 +14,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from hba.dma import DmaBuffer
 from hba.errors import StorageError
 
 Done = Callable[[StorageError | None], None]
 Allocation = Callable[["tuple[bool, int] | StorageError"], None]
-Read = tuple[Sequence[memoryview], int, int, Any]  # views, offset, their length, whatever the caller wants with it
 Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
+
+
+class Transfer:
+    """Blocks and the memory they go to or come from; who wants them derives from it.
+
+    data    the memory; its length is that of the blocks
+    offset  in the store, bytes
+    """
+
+    data: DmaBuffer | None = None
+    offset = 0
+
+    def failed(self, error: StorageError) -> None:
+        """It has ended at once, with an error."""
+        raise NotImplementedError
+
+    def waits(self) -> None:
+        """It does not end at once: `answered` will be called. Told before anything else can happen to the store."""
+        raise NotImplementedError
+
+    def answered(self, error: StorageError | None) -> None:
+        """It waited, and has ended."""
+        raise NotImplementedError
 
 
 class Backend(ABC):
@@ -31,7 +53,6 @@ class Backend(ABC):
     size: int = 0  # bytes
     read_only: bool = False
     can_discard: bool = False
-    batches: bool = False  # `read_batch` is worth calling
     physical_block_size: int = 512  # bytes; what the store would like to be written in
     granule: int = 1  # bytes; the least it reads and writes at all, at a multiple of itself (`hba.storage.granules`)
     medium_block: int = 1  # bytes; the least its medium takes at once: a unit reports no smaller physical block
@@ -41,9 +62,18 @@ class Backend(ABC):
     @abstractmethod
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool: ...
 
-    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
-        """Do the reads of a batch that finish at once; returns the others, which `read` is then asked for."""
-        return reads
+    def read_batch(self, reads: Sequence[Transfer]) -> Sequence[Transfer]:
+        """Read for one or more; returns those that wait. Of the others each has its data, or was told why not."""
+        late: list[Transfer] = []
+        for read in reads:
+            assert read.data is not None
+            try:
+                if not self.read(read.data.views, read.offset, read.answered):
+                    read.waits()
+                    late.append(read)
+            except StorageError as error:
+                read.failed(error)
+        return late
 
     @abstractmethod
     def write(self, views: Sequence[memoryview], offset: int, done: Done, fua: bool = False) -> bool:

@@ -18,13 +18,14 @@ from pathlib import Path
 from time import monotonic_ns
 
 from hba.clock import S, Timer
+from hba.dma import DmaBuffer
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
-from hba.storage.backend import Done, Read
+from hba.storage.backend import Done, Transfer
 from hba.storage.counters import CountingBackend
 from hba.storage.inline import LARGEST, PAGE, InlineWrites
-from hba.storage.vectors import IOV_MAX, EndOfFile, skip, transfer, write_zeros
+from hba.storage.vectors import IOV_MAX, EndOfFile, length_of, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 
 SECTOR = 512  # bytes; a store is a whole number of these
@@ -33,6 +34,32 @@ CLOSE_TIMEOUT = 10.0  # s; how long close() waits for calls that are still in a 
 
 LONG = 256 << 10  # bytes; of a batch of reads as long as this a second thread copies a part
 NEVER = -1  # instead of flags: this call may always block, hand it to a worker
+
+
+_Late = tuple[Transfer, int, int]  # what did not end at once, the bytes it has, the error number (0: none)
+
+
+def _length(transfer: Transfer) -> int:
+    return 0 if transfer.data is None else transfer.data.length
+
+
+class _OneRead(Transfer):
+    """A read that somebody wants by itself."""
+
+    def __init__(self, views: Sequence[memoryview], offset: int, done: Done) -> None:
+        self.data = DmaBuffer((), list(views), length_of(views))
+        self.offset = offset
+        self.error: StorageError | None = None
+        self._done = done
+
+    def failed(self, error: StorageError) -> None:
+        self.error = error
+
+    def waits(self) -> None:
+        """Whoever asked hears of it by `read`'s answer."""
+
+    def answered(self, error: StorageError | None) -> None:
+        self._done(error)
 
 
 class DescriptorBackend(CountingBackend):
@@ -77,7 +104,6 @@ class DescriptorBackend(CountingBackend):
             self._write_flags = 0 if inline_writes == "always" else os.RWF_NOWAIT
             if inline_writes == "auto":
                 self._inline = InlineWrites()
-        self.batches = self._read_flags != NEVER
         self._loop.in_loop(self._watch_later)
 
     def _watch_later(self) -> None:
@@ -87,62 +113,67 @@ class DescriptorBackend(CountingBackend):
     # -- data -------------------------------------------------------------------------------------------------
 
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
-        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
-        if not 0 <= offset <= self.size - length:
-            raise self._outside("read", offset, length)
-        self.reads += 1
-        count = 0
-        if (flags := self._read_flags) >= 0:
-            try:
-                if (count := preadv(self._fd, views, offset, flags)) == length:
-                    self.bytes_read += length
-                    return True
-            except OSError as problem:
-                if problem.errno != errno.EAGAIN:
-                    self._read_flags = self._not_at_once(problem, "read", offset, views, flags)
-        rest = skip(views, count) if count else views
-        self._submit(partial(self._read_blocking, rest, offset + count), partial(self._read_done, done, offset, length))
-        return False
+        read = _OneRead(views, offset, done)
+        late = self.read_batch((read,))
+        if read.error is not None:
+            raise read.error
+        return not late
 
-    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
+    def read_batch(self, reads: Sequence[Transfer]) -> Sequence[Transfer]:
         flags = self._read_flags
-        if flags < 0:
-            return reads
-        if reads[0][2] >= LONG and len(reads) > 1 and self._workers.assistant.useful:
-            return self._share_reads(reads, flags)
-        fd = self._fd
-        left: list[Read] = []
-        total = 0
+        late: list[_Late] = []
+        if flags == NEVER:
+            late = [(read, 0, 0) for read in reads]
+        elif len(reads) > 1 and _length(reads[0]) >= LONG and self._workers.assistant.useful:
+            # Long ones on two processors.
+            self._workers.assistant.share(deque(partial(self._read_at_once, (read,), flags, late) for read in reads))
+            self.bytes_read += sum(map(_length, reads)) - sum(_length(read) for read, _, _ in late)
+        else:
+            self.bytes_read += self._read_at_once(reads, flags, late)
+        self.reads += len(reads)
+        return self._read_later(late, flags) if late else ()
+
+    def _read_at_once(self, reads: Sequence[Transfer], flags: int, late: list[_Late]) -> int:
+        """What the kernel can do without waiting, in bytes. In either thread: touches nothing of ours but `late`."""
+        fd, size, done = self._fd, self.size, 0
         for read in reads:
-            views, offset, length, _ = read
+            data, offset = read.data, read.offset
+            assert data is not None
+            length = data.length
+            if offset + length > size:
+                late.append((read, 0, 0))
+                continue
             try:
-                if preadv(fd, views, offset, flags) == length:
-                    total += length
-                    continue
-            except OSError:
-                pass
-            left.append(read)  # `read` finds out why, and what to do about it
-        self.reads += len(reads) - len(left)
-        self.bytes_read += total
-        return left
+                if (count := preadv(fd, data.views, offset, flags)) == length:
+                    done += length
+                else:
+                    late.append((read, count, 0))
+            except OSError as problem:
+                late.append((read, 0, problem.errno or errno.EIO))
+        return done
 
-    def _share_reads(self, reads: Sequence[Read], flags: int) -> Sequence[Read]:
-        """`read_batch`, for much data: on two processors."""
-        left: list[Read] = []
-        self._workers.assistant.share(deque(partial(self._read_at_once, read, flags, left) for read in reads))
-        self.reads += len(reads) - len(left)
-        self.bytes_read += sum(read[2] for read in reads) - sum(read[2] for read in left)
-        return left
-
-    def _read_at_once(self, read: Read, flags: int, left: list[Read]) -> None:
-        """In either thread: touches nothing of ours but `left`."""
-        views, offset, length, _ = read
-        try:
-            if preadv(self._fd, views, offset, flags) == length:
-                return
-        except OSError:
-            pass
-        left.append(read)
+    def _read_later(self, late: list[_Late], flags: int) -> list[Transfer]:
+        """What did not end at once: a worker goes on with it, unless it cannot be."""
+        waiting: list[Transfer] = []
+        for read, count, code in late:
+            data, offset = read.data, read.offset
+            assert data is not None
+            views, length = data.views, data.length
+            try:
+                if not 0 <= offset <= self.size - length:
+                    self.reads -= 1
+                    raise self._outside("read", offset, length)
+                if code and code != errno.EAGAIN:
+                    self._read_flags = self._not_at_once(code, "read", offset, views, flags)
+                rest = skip(views, count) if count else views
+                ended = partial(self._read_done, read.answered, offset, length)
+                self._submit(partial(self._read_blocking, rest, offset + count), ended)
+            except StorageError as error:
+                read.failed(error)
+                continue
+            read.waits()
+            waiting.append(read)
+        return waiting
 
     def _read_blocking(self, views: Sequence[memoryview], offset: int) -> None:
         try:
@@ -172,7 +203,7 @@ class DescriptorBackend(CountingBackend):
                 count = pwritev(self._fd, views, offset, flags)
             except OSError as problem:
                 if problem.errno != errno.EAGAIN:
-                    self._write_flags = self._not_at_once(problem, "write", offset, views, flags)
+                    self._write_flags = self._not_at_once(problem.errno, "write", offset, views, flags)
             if count == length:
                 self._changes += 1
                 self.bytes_written += length
@@ -183,7 +214,7 @@ class DescriptorBackend(CountingBackend):
                 try:
                     count = pwritev(self._fd, views, offset)
                 except OSError as problem:
-                    self._not_at_once(problem, "write", offset, views, 0)
+                    self._not_at_once(problem.errno, "write", offset, views, 0)
                 self._inline.took(begin, monotonic_ns())
                 if count == length:
                     self._changes += 1
@@ -325,16 +356,15 @@ class DescriptorBackend(CountingBackend):
 
     # -- errors -----------------------------------------------------------------------------------------------
 
-    def _not_at_once(self, problem: OSError, what: str, offset: int, views: Sequence[memoryview], flags: int) -> int:
-        """The call at once failed with `problem`: returns the flags for the next one, or raises the error."""
-        if problem.errno in (errno.EOPNOTSUPP, errno.ENOSYS) and flags:
+    def _not_at_once(self, code: int | None, what: str, offset: int, views: Sequence[memoryview], flags: int) -> int:
+        """The call at once failed with this error number: returns the flags for the next one, or raises the error."""
+        code = code or errno.EIO
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS) and flags:
             return NEVER
-        if len(views) > IOV_MAX and problem.errno == errno.EINVAL:
+        if len(views) > IOV_MAX and code == errno.EINVAL:
             return flags  # the worker takes it in pieces
         self.errors += 1
-        raise StorageError(
-            f"{self.path}: cannot {what} at {offset}: {problem.strerror}", problem.errno or errno.EIO
-        ) from None
+        raise StorageError(f"{self.path}: cannot {what} at {offset}: {os.strerror(code)}", code) from None
 
     def _outside(self, what: str, offset: int, length: int) -> StorageError:
         self.errors += 1

@@ -56,8 +56,8 @@ class FakeUnit(LogicalUnit):
         self.locked = False
         self.closed = False
 
-    def execute(self, task: Task) -> bool:
-        return True
+    def execute(self, tasks: list[Task]) -> list[Task]:
+        return tasks
 
     def execute_for_absent_lun(self, task: Task) -> bool:
         return True

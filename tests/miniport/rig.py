@@ -39,13 +39,14 @@ class AnsweringBus(ScsiBus):
                 for view in task.data.views:
                     view[:] = bytes(len(view)).replace(b"\0", b"\x5a")
 
-    def execute(self, target: int, lun: int, task: Task) -> bool:
-        self.seen.append((target, lun, task))
+    def execute(self, target: int, lun: int, tasks: list[Task]) -> list[Task]:
+        self.seen += [(target, lun, task) for task in tasks]
         if self.hold:
-            self.held.append(task)
-            return False
-        self.answer(task)
-        return True
+            self.held += tasks
+            return []
+        for task in tasks:
+            self.answer(task)
+        return tasks
 
     def release(self, task: Task, response: int = 0) -> None:
         self.held.remove(task)

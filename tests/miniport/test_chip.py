@@ -17,6 +17,7 @@ class Recording(DmaBuffer):
     """Counts its commits."""
 
     __slots__ = ("committed",)
+    by_message = True
 
     def commit(self, transferred: int) -> None:
         self.committed = transferred
@@ -103,6 +104,34 @@ def test_forget(chip: Chip) -> None:
     chip.forget(task)
     bus_of(chip).release(task)
     assert not chip.completed and not chip.asserted
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_given_up_while_it_runs_is_not_reported(chip: Chip, together: bool) -> None:
+    lost, kept = read_task(), read_task()
+    bus_of(chip).answer = lambda task: chip.forget(lost)
+    if together:
+        chip.plug()
+    assert not chip.start(0, 0, lost)
+    assert chip.start(0, 0, kept) is not together
+    chip.unplug()
+    assert list(chip.completed) == ([kept] if together else [])
+    assert not chip.active
+
+
+def test_rows_for_several_units_keep_their_order_with_one_interrupt(chip: Chip) -> None:
+    raised: list[int] = []
+    chip.on_interrupt = lambda: raised.append(len(chip.completed))
+    tasks = [read_task() for _ in range(5)]
+    places = [(0, 0), (0, 1), (0, 1), (2, 1), (0, 0)]
+    for _ in range(2):  # the second batch begins where the first one ended
+        chip.plug()
+        for place, task in zip(places, tasks, strict=True):
+            chip.start(*place, task)
+        chip.unplug()
+    assert bus_of(chip).seen == [(*place, task) for place, task in zip(places, tasks, strict=True)] * 2
+    assert list(chip.completed) == tasks * 2
+    assert raised == [5]
 
 
 def test_abort_only_what_is_here(chip: Chip) -> None:

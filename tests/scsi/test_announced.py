@@ -222,7 +222,7 @@ def test_the_well_known_unit() -> None:
 
     def ask(cdb: str, room: int = 255) -> tuple[int, bytes]:
         task = make_task(cdb, room)
-        assert bus.execute(0, REPORT_LUNS_WELL_KNOWN, task)
+        assert bus.execute(0, REPORT_LUNS_WELL_KNOWN, [task])
         assert task.data is not None
         return sense.condition_of(task.sense), task.data.read(0, task.transferred)
 

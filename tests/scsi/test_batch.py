@@ -1,18 +1,21 @@
-"""Commands that a bus runs as a batch: plain reads together, everything else one by one, all as if one by one."""
+"""Commands that a unit runs as a batch: plain reads together, everything else one by one, all as if one by one."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from itertools import groupby
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hba.errors import StorageError
 from hba.scsi.bus import ScsiBus
 from hba.scsi.disk.disk import Disk
-from hba.scsi.task import DATA_OUT, ORDERED, RESPONSE_NO_TARGET, Task
-from hba.storage.backend import Done, Read
+from hba.scsi.sense import INTERNAL_TARGET_FAILURE, condition_of
+from hba.scsi.task import DATA_OUT, HEAD_OF_QUEUE, ORDERED, RESPONSE_NO_TARGET, SIMPLE, Task
+from hba.storage.backend import Done, Transfer
 from hba.storage.memory import MemoryBackend
 from tests.scsi.util import CHECK_CONDITION, GOOD, disk, make_task, read10, read16, settle, write10
 
@@ -21,9 +24,7 @@ BLOCKS = 64
 
 
 class Batching(MemoryBackend):
-    """Memory that takes batches, leaves some of each, and writes down in which order things happen."""
-
-    batches = True
+    """Memory that lets some reads wait, fails others, and writes down in which order things happen."""
 
     def __init__(self) -> None:
         super().__init__(BLOCKS * BLOCK)
@@ -32,19 +33,11 @@ class Batching(MemoryBackend):
         self.broken: set[int] = set()  # offsets that cannot be read at all
         self.waiting: list[Done] = []
 
-    def read_batch(self, reads: Sequence[Read]) -> Sequence[Read]:
-        self.log.append([offset // BLOCK for _, offset, _, _ in reads])
-        left = []
-        for read in reads:
-            views, offset, _, _ = read
-            if offset in self.leave | self.broken:
-                left.append(read)
-            else:
-                super().read(views, offset, lambda error: None)
-        return left
+    def read_batch(self, reads: Sequence[Transfer]) -> Sequence[Transfer]:
+        self.log.append([read.offset // BLOCK for read in reads])
+        return super().read_batch(reads)
 
     def read(self, views: Sequence[memoryview], offset: int, done: Done) -> bool:
-        self.log.append(f"read {offset // BLOCK}")
         if offset in self.broken:
             raise StorageError("broken", errno.EIO)
         super().read(views, offset, done)
@@ -77,9 +70,14 @@ class Bench:
             settle(unit)
 
     def run(self, *commands: tuple[int, int, Task]) -> list[Task]:
-        for _, _, task in commands:
-            task.done = self.ended.append
-        return self.bus.execute_batch(commands)
+        """Each (target, lun, task)."""
+        ended: list[Task] = []
+        for address, row in groupby(commands, lambda command: command[:2]):
+            tasks = [task for _, _, task in row]
+            for task in tasks:
+                task.done = self.ended.append
+            ended += self.bus.execute(*address, tasks)
+        return ended
 
 
 def content(task: Task) -> bytes:
@@ -120,6 +118,16 @@ def test_what_came_before_a_write_goes_before_it() -> None:
     assert bench.run((0, 0, old), (0, 0, write), (0, 0, new)) == [old, write, new]
     assert bench.stores[0].log == [[3], "write 3", [3]]
     assert (content(old), content(new)) == (b"\3" * 512, b"w" * 512)
+    assert (bench.disks[0].reads, bench.disks[0].read_blocks) == (2, 2)
+    assert (bench.disks[0].writes, bench.disks[0].written_blocks) == (1, 1)
+
+
+@pytest.mark.parametrize("cdb", ["28000000000020000100", "28200000000000000100", "28000000000000000104"])
+def test_a_bit_nobody_evaluates_is_refused_in_a_batch_too(cdb: str) -> None:
+    bench = Bench()
+    tasks = [make_task(cdb, 512) for cdb in (read10(0, 1), cdb, read10(1, 1))]
+    assert bench.run(*((0, 0, task) for task in tasks)) == tasks
+    assert [task.status for task in tasks] == [GOOD, CHECK_CONDITION, GOOD]
 
 
 def test_an_ordered_task_finds_the_reads_before_it_done() -> None:
@@ -128,7 +136,7 @@ def test_an_ordered_task_finds_the_reads_before_it_done() -> None:
     first, ordered, last = (make_task(read10(lba, 1), 512) for lba in (0, 1, 2))
     ordered.attribute = ORDERED
     assert bench.run((0, 0, first), (0, 0, ordered), (0, 0, last)) == []
-    assert bench.stores[0].log == [[0], "read 0"]  # the others wait for the first
+    assert bench.stores[0].log == [[0]]  # the others wait for the first
     bench.stores[0].waiting.pop()(None)
     assert bench.ended == [first, ordered, last]
 
@@ -165,6 +173,38 @@ def test_a_unit_attention_takes_one_command_and_not_the_batch() -> None:
     assert bench.run(*((0, 0, task) for task in tasks)) == tasks
     assert [task.status for task in tasks] == [CHECK_CONDITION, GOOD, GOOD]
     assert bench.stores[0].log == [[1, 2]]
+
+
+def test_a_defect_of_the_store_ends_all_but_what_waits(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    store = bench.stores[0]
+    store.leave = {0}
+    tasks = [make_task(read10(lba, 1), 512) for lba in range(3)]
+    take = store.read_batch
+
+    def broken(reads: Sequence[Transfer]) -> Sequence[Transfer]:
+        take(reads[:1])
+        raise TypeError("a defect")
+
+    store.read_batch = broken  # type: ignore[method-assign]
+    assert bench.run(*((0, 0, task) for task in tasks)) == tasks[1:]
+    assert [condition_of(task.sense) for task in tasks[1:]] == [INTERNAL_TARGET_FAILURE] * 2
+    assert [task.transferred for task in tasks[1:]] == [0, 0]
+    assert "a defect" in caplog.text
+    store.waiting.pop()(None)
+    assert bench.ended == [tasks[0]]
+    assert content(tasks[0]) == b"\0" * 512
+
+
+@pytest.mark.parametrize(("attribute", "initiator"), [(ORDERED, 7), (HEAD_OF_QUEUE, 7), (SIMPLE, 3)])
+def test_only_simple_tasks_of_the_adapter_are_plain(attribute: int, initiator: int) -> None:
+    bench = Bench()
+    before = bench.disks[0].commands_run
+    tasks = [make_task(read10(lba, 1), 512) for lba in range(3)]
+    tasks[1].attribute, tasks[1].initiator = attribute, initiator
+    bench.run(*((0, 0, task) for task in tasks))
+    assert bench.stores[0].log == [[0], [2]]
+    assert bench.disks[0].commands_run == before + (initiator == 7)  # of the other, POWER ON OCCURRED is due
 
 
 @st.composite

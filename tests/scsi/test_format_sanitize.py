@@ -145,7 +145,7 @@ def test_sanitize_in_the_background_lets_nearly_nothing_in() -> None:
 
 def run_now(unit: Disk, cdb: str, room: int) -> int:
     task = make_task(cdb, room)
-    assert unit.execute(task)
+    assert unit.execute([task])
     return sense.condition_of(task.sense)
 
 
@@ -155,7 +155,7 @@ def test_without_immed_the_command_waits_but_others_are_answered() -> None:
     task = make_task(sanitize(BLOCK_ERASE))
     ended: list[object] = []
     task.done = ended.append
-    assert not unit.execute(task)
+    assert not unit.execute([task])
     advance(unit)
     assert run_now(unit, TUR, 0) == sense.NOT_READY_SANITIZE_IN_PROGRESS
     while backend.pending:

@@ -75,7 +75,7 @@ def check(unit: DeviceServer, cdb: bytes, direction: int, size: int, attribute: 
     task.initiator = initiator
     ended: list[Task] = []
     task.done = ended.append
-    if unit.execute(task):
+    if unit.execute([task]):
         ended.append(task)
     assert isinstance(unit.clock, VirtualClock)
     for _ in range(20_000):
@@ -149,7 +149,7 @@ def test_parameter_lists_survive_every_content(kind: str) -> None:
         task = Task(bytes.fromhex(text).ljust(16, b"\x00"), DATA_OUT, DmaBuffer.of(data))
         ended: list[Task] = []
         task.done = ended.append
-        if unit.execute(task):
+        if unit.execute([task]):
             ended.append(task)
         assert isinstance(unit.clock, VirtualClock)
         unit.clock.advance(1)

@@ -168,7 +168,7 @@ def test_ejecting_ends_what_runs() -> None:
     task = make_task(read10(0, 1), 512)
     ended: list[Task] = []
     task.done = ended.append
-    assert not unit.execute(task)
+    assert not unit.execute([task])
     unit.eject()
     assert ended == [task] and task.response == RESPONSE_ABORTED
     backend.finish_all()

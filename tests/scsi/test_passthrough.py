@@ -60,7 +60,7 @@ def start(unit: PassThrough, cdb: str, room: int = 0, out: bytes | None = None) 
     task = make_task(cdb, room, out)
     ended: list[Task] = []
     task.done = ended.append
-    if unit.execute(task):
+    if unit.execute([task]):
         ended.append(task)
     return task, ended
 
@@ -174,7 +174,7 @@ def test_report_luns_is_ours(device: FakeDevice) -> None:
     assert task.data is not None and task.data.read(0, 24)[8:] == bytes(9) + b"\x04" + bytes(6)
     assert not device.sent
     absent = make_task("000000000000")
-    assert bus.execute(0, 7, absent)
+    assert bus.execute(0, 7, [absent])
     assert sense.condition_of(absent.sense) == sense.LOGICAL_UNIT_NOT_SUPPORTED
 
 

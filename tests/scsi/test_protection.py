@@ -196,7 +196,7 @@ class Kept:
         task = make_task(cdb, room, out)
         ended: list[object] = []
         task.done = ended.append
-        if not self.unit.execute(task):
+        if not self.unit.execute([task]):
             until(self.loop, lambda: bool(ended))
         return Result(task, task.data.read() if task.data is not None else b"")
 
@@ -311,11 +311,11 @@ def test_a_read_between_the_halves_of_a_write_is_read_again() -> None:
     unit = disk(backend=backend, protection=True)
     write = make_task(write10(0, 1), out=b"x" * 512)
     write.done = lambda task: None
-    assert not unit.execute(write)  # the information is there already, the data is not
+    assert not unit.execute([write])  # the information is there already, the data is not
     ended: list[object] = []
     read = make_task(read10(0, 1), 512)
     read.done = ended.append
-    assert not unit.execute(read)
+    assert not unit.execute([read])
     backend.pending.rotate(1)
     backend.finish()  # the read first: old data
     assert isinstance(unit.clock, VirtualClock)
@@ -342,12 +342,12 @@ def test_with_a_store_that_answers_later() -> None:
     ended: list[object] = []
     write = make_task(write10(0, 1), out=b"x" * 512)
     write.done = ended.append
-    assert not unit.execute(write)
+    assert not unit.execute([write])
     backend.finish()
     backend.memory.write([memoryview(b"!")], 0, lambda error: None)
     read = make_task(read10(0, 1), 512)
     read.done = ended.append
-    assert not unit.execute(read)
+    assert not unit.execute([read])
     backend.finish()
     assert ended == [write, read]
     assert sense.condition_of(read.sense) == sense.GUARD_CHECK_FAILED

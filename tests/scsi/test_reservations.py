@@ -261,11 +261,11 @@ def test_preempt_and_abort_ends_the_victims_tasks() -> None:
     ended: list[Task] = []
     victim = make_task(read10(0, 1), 512, initiator=A)
     victim.done = ended.append
-    assert not unit.execute(victim)
+    assert not unit.execute([victim])
     preempting = make_task(
         "5f050100000000001800", out=KEY_B.to_bytes(8, "big") + KEY_A.to_bytes(8, "big") + bytes(8), initiator=B
     )
-    assert unit.execute(preempting)
+    assert unit.execute([preempting])
     assert ended == [victim] and victim.response == RESPONSE_ABORTED
     assert unit.reservations.keys == {B: KEY_B}
 
@@ -455,10 +455,10 @@ def test_saving_is_done_beside_the_loop_and_others_wait(loop: EventLoop, workers
     task.initiator = A
     ended: list[object] = []
     task.done = ended.append
-    assert not unit.execute(task)
+    assert not unit.execute([task])
     read = make_task("28" + "00" * 9, 512)
     read.done = ended.append
-    assert not unit.execute(read), "it waits until the registration is stable"
+    assert not unit.execute([read]), "it waits until the registration is stable"
     gate.set()
     until(loop, lambda: len(ended) == 2)
     assert ended == [task, read] and task.status == GOOD

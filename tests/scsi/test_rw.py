@@ -114,11 +114,11 @@ def test_a_write_with_more_bytes_takes_what_it_needs() -> None:
 def test_the_wrong_direction_moves_nothing() -> None:
     unit = disk(1 << 20)
     task = Task(bytes.fromhex(read10(0, 1)), DATA_OUT, DmaBuffer.of(bytearray(b"k" * 512)))
-    assert unit.execute(task)
+    assert unit.execute([task])
     assert (task.status, task.transferred) == (0, 0)
     assert task.data is not None and task.data.read() == b"k" * 512
     task = Task(bytes.fromhex(write10(0, 1)), DATA_IN, DmaBuffer.of(bytearray(512)))
-    assert unit.execute(task)
+    assert unit.execute([task])
     assert task.status == 0x02
 
 
@@ -126,10 +126,10 @@ def test_scattered_buffers() -> None:
     unit = disk(1 << 20)
     parts = [bytearray(b"1" * 100), bytearray(b"2" * 412), bytearray(b"3" * 512)]
     task = Task(bytes.fromhex(write10(3, 2)), DATA_OUT, DmaBuffer.of(*parts))
-    assert unit.execute(task) and task.status == 0
+    assert unit.execute([task]) and task.status == 0
     into = [bytearray(700), bytearray(324)]
     task = Task(bytes.fromhex(read10(3, 2)), DATA_IN, DmaBuffer.of(*into))
-    assert unit.execute(task) and task.transferred == 1024
+    assert unit.execute([task]) and task.transferred == 1024
     assert bytes(into[0] + into[1]) == b"".join(parts)
 
 
@@ -155,7 +155,7 @@ def test_a_cdb_that_is_cut_short() -> None:
     unit = disk(1 << 20)
     for length in range(10):
         task = Task(bytes.fromhex(read10(0, 1))[:length], DATA_IN, DmaBuffer.of(bytearray(512)))
-        assert unit.execute(task)
+        assert unit.execute([task])
         assert task.status == 0x02, length
         assert task.transferred == 0
 
@@ -213,7 +213,7 @@ def test_asynchronous_reads_end_through_done() -> None:
     tasks = [make_task(read10(lba, 1), 512) for lba in range(4)]
     for task in tasks:
         task.done = ended.append
-        assert not unit.execute(task)
+        assert not unit.execute([task])
         assert task.unit is unit
     backend.pending.rotate(-2)
     backend.finish_all()

@@ -101,12 +101,12 @@ def test_an_error_says_what_was_being_done_and_where_if_that_is_known(
     task.done = ended.append
     error = StorageError("broken", errno.EIO)
     if deferred:
-        assert not unit.execute(task)
+        assert not unit.execute([task])
         backend.finish(error)
         assert ended == [task]
     else:
         backend.fail_next = error
-        assert unit.execute(task)
+        assert unit.execute([task])
     assert task.status == 2
     code = task.sense
     assert (code[2] & 0x0F, code[12], code[13]) == (condition >> 16, condition >> 8 & 0xFF, condition & 0xFF)
@@ -121,7 +121,7 @@ def test_a_failed_read_reports_the_lba_and_moves_nothing(deferred: bool) -> None
         task = make_task(read10(5, 2), 1024)
         ended: list[object] = []
         task.done = ended.append
-        assert not unit.execute(task)
+        assert not unit.execute([task])
         backend.finish(StorageError("broken", errno.EIO))
         assert ended == [task]
     else:

@@ -111,7 +111,7 @@ def in_pieces(rig: Rig, cdb: str, direction: int, pieces: list[memoryview]) -> T
     ended: list[Task] = []
     task = Task(bytes.fromhex(cdb), direction, DmaBuffer([], pieces, sum(map(len, pieces))))
     task.done = ended.append
-    if not rig.unit.execute(task):
+    if not rig.unit.execute([task]):
         until(rig.loop, lambda: bool(ended))
     return task
 

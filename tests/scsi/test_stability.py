@@ -82,7 +82,7 @@ class Rig:
         task = make_task(cdb, room, bytes.fromhex(data) if data else out)
         ended: list[Task] = []
         task.done = ended.append
-        if not self.unit.execute(task):
+        if not self.unit.execute([task]):
             until(self.loop, lambda: bool(ended))
         return Result(task, task.data.read() if task.data is not None else b"")
 
@@ -418,10 +418,10 @@ def test_commands_wait_while_the_host_changes_the_unit(loop: EventLoop, tmp_path
     first, second = make_task(write10(0, 8), out=DATA), make_task(write10(8, 8), out=DATA)
     first.done = lambda task: order.append("first")
     second.done = lambda task: order.append("second")
-    assert not rig.unit.execute(first)
+    assert not rig.unit.execute([first])
     store.inject(Fault("flush", hang=True, count=1))
     rig.unit.set_read_only(True, lambda error: order.append(f"read-only {error}"))
-    assert not rig.unit.execute(second), "it waits for its turn"
+    assert not rig.unit.execute([second]), "it waits for its turn"
     assert order == [] and not rig.unit.protected
     store.release()
     assert order == ["first"] and not rig.unit.protected
@@ -445,7 +445,7 @@ def test_a_reset_ends_what_the_host_waits_for(loop: EventLoop, tmp_path: Path) -
 
 def test_a_unit_that_formats_is_not_changed_by_the_host() -> None:
     unit = disk(removable=True)
-    assert unit.execute(make_task("041000000000", out=bytes((0, 0x82, 0, 0))))
+    assert unit.execute([make_task("041000000000", out=bytes((0, 0x82, 0, 0)))])
     for change in (lambda: unit.resize(1 << 19), lambda: unit.set_read_only(True), unit.eject):
         with pytest.raises(ValueError, match="formatted or sanitized"):
             change()

@@ -37,7 +37,7 @@ class Started:
     def start(self, cdb: str, attribute: int = SIMPLE, out: bytes | None = None, room: int = 512) -> Task:
         task = make_task(cdb, 0 if out is not None else room, out, attribute=attribute)
         task.done = self.ended.append
-        if self.unit.execute(task):
+        if self.unit.execute([task]):
             self.ended.append(task)
         return task
 
@@ -214,11 +214,11 @@ def test_units_are_found_by_address() -> None:
     bus.attach(0, 0, disk())
     bus.attach(0, 5, disk())
     task = make_task("a0" + "00" * 5 + "000001000000", 256)
-    assert bus.execute(0, 5, task)
+    assert bus.execute(0, 5, [task])
     assert task.data is not None
     assert task.data.read(0, task.transferred) == bytes.fromhex("00000010" + "00" * 4 + "00" * 8 + "0005" + "00" * 6)
     nobody = make_task(TUR)
-    assert bus.execute(1, 0, nobody) and nobody.response == RESPONSE_NO_TARGET
+    assert bus.execute(1, 0, [nobody]) and nobody.response == RESPONSE_NO_TARGET
 
 
 def test_a_lun_that_is_not_there() -> None:
@@ -227,7 +227,7 @@ def test_a_lun_that_is_not_there() -> None:
 
     def ask(cdb: str, room: int = 0) -> Task:
         task = make_task(cdb, room)
-        assert bus.execute(0, 3, task)
+        assert bus.execute(0, 3, [task])
         return task
 
     inquiry = ask("120000002400", 36)
@@ -261,7 +261,7 @@ def test_attach_and_detach_tell_the_other_luns_and_end_tasks() -> None:
     task = make_task(read10(0, 1), 512)
     ended: list[Task] = []
     task.done = ended.append
-    assert not bus.execute(0, 1, task)
+    assert not bus.execute(0, 1, [task])
     assert bus.detach(0, 1) is second
     assert ended == [task] and task.response == RESPONSE_NO_TARGET
     # REPORT LUNS is what the attention is about, so it takes it
@@ -314,7 +314,7 @@ def test_bus_task_management() -> None:
     assert not bus.reset_unit(2, 1)
     assert not bus.reset_target(3)
     task = make_task(read10(0, 1), 512)
-    assert not bus.execute(2, 0, task)
+    assert not bus.execute(2, 0, [task])
     assert bus.abort(task) and not bus.abort(task)
     settle(unit)
     assert bus.reset_unit(2, 0) and bus.reset_target(2)
@@ -328,7 +328,7 @@ def test_the_report_luns_well_known_unit() -> None:
 
     def ask(cdb: str, room: int = 0) -> Task:
         task = make_task(cdb, room)
-        assert bus.execute(0, REPORT_LUNS_WELL_KNOWN, task)
+        assert bus.execute(0, REPORT_LUNS_WELL_KNOWN, [task])
         return task
 
     inquiry = ask("120000002400", 36)
@@ -370,7 +370,7 @@ def test_the_store_settles_before_an_aborted_task_ends(how: str, cdb: str) -> No
     reading = cdb.startswith("28")
     task = make_task(cdb, 512) if reading else make_task(cdb, out=bytes(1024 if cdb.startswith("89") else 512))
     task.done = lambda task: said.append("ended")
-    assert not unit.execute(task)
+    assert not unit.execute([task])
     if how == "abort":
         assert unit.abort(task)
     else:
@@ -392,13 +392,13 @@ def test_a_store_that_hangs_is_waited_for_once_and_told() -> None:
     store.hangs = True
     tasks = [make_task(read10(0, 1), 512) for _ in range(3)]
     for task in tasks:
-        assert not unit.execute(task)
+        assert not unit.execute([task])
     assert unit.abort(tasks[0]) and unit.abort(tasks[1])
     assert store.patience == [SETTLE, 0]
     assert unit.describe()["storage_errors"] == 1
     assert "a call hangs" in str(unit.describe()["latest_storage_error"])
     store.hangs = False
     assert unit.abort(tasks[2])
-    assert not unit.execute(tasks[2])
+    assert not unit.execute([tasks[2]])
     assert unit.abort(tasks[2])
     assert store.patience == [SETTLE, 0, 0, SETTLE]

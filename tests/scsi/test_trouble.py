@@ -114,7 +114,7 @@ def test_of_a_device_that_is_passed_through() -> None:
     bus.on_storage = lambda event, target, lun: heard.append(event)
     unit.attentions.next(7)
     device.refuse = BROKEN
-    assert unit.execute(make_task(read10(0, 1), 512))
+    assert unit.execute([make_task(read10(0, 1), 512)])
     assert heard == ["error: Input/output error"]
     assert unit.describe()["storage_errors"] == 1
 

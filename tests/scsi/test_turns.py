@@ -100,7 +100,7 @@ def test_the_most_at_once(kind: str, direction: int, make: object, pieces: int) 
     task = Task(bytes.fromhex(cdb).ljust(16, b"\0"), direction, data)
     ended: list[Task] = []
     task.done = ended.append
-    if not unit.execute(task):
+    if not unit.execute([task]):
         assert isinstance(unit.clock, VirtualClock)
         for _ in range(100_000):
             if ended:

@@ -118,7 +118,7 @@ def test_a_write_that_has_to_read_first(deferred: bool) -> None:
         assert run(unit, write10(LBA, 1), out=ONES).condition == READ
         return
     task = make_task(write10(LBA, 1), out=ONES)
-    assert not unit.execute(task)
+    assert not unit.execute([task])
     store.finish(error=error)
     assert sense.condition_of(task.sense) == READ
     assert (unit.read_errors, unit.write_errors) == (1, 0)

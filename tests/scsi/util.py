@@ -142,7 +142,7 @@ def run(
     task = make_task(cdb, room, out, initiator, attribute)
     ended: list[Task] = []
     task.done = ended.append
-    if unit.execute(task):
+    if unit.execute([task]):
         assert not ended
     else:
         clock = unit.clock if isinstance(unit, DeviceServer) else None

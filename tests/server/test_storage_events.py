@@ -76,7 +76,7 @@ def report(loop: EventLoop, backend: MemoryBackend, event: str) -> None:
 def answer(adapter: Assembled, target: int) -> int:
     """The condition TEST UNIT READY ends with; -1 when nobody is there."""
     task = Task(bytes(6))
-    assert adapter.parts.bus.execute(target, 0, task)
+    assert adapter.parts.bus.execute(target, 0, [task])
     return -1 if task.response == RESPONSE_NO_TARGET else condition_of(task.sense)
 
 

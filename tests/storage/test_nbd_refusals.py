@@ -199,7 +199,7 @@ def command(rig: Rig, unit: Disk, cdb: str, room: int = 0, out: bytes | None = N
     task = make_task(cdb, room, out)
     ended: list[Task] = []
     task.done = ended.append
-    if not unit.execute(task):
+    if not unit.execute([task]):
         rig.until(lambda: bool(ended))
     return sense.condition_of(task.sense) or task.status
 

@@ -156,7 +156,7 @@ def test_giving_up_much_memory_is_done_in_pieces(loop: EventLoop) -> None:
     task = make_task("42000000000000001800", out=unmap)
     ended: list[Task] = []
     task.done = ended.append
-    if not unit.execute(task):
+    if not unit.execute([task]):
         until(loop, lambda: bool(ended))
     assert task.status == 0 and store.used == 0
     unit.close()

@@ -12,8 +12,8 @@ from hba.control.results.traffic import UnitTraffic
 
 class RequestRing(Result):
     """Requests, which the guest produces. Indices are as they are in memory; `pending`: not taken yet;
-    `most_pending`: the most that were, whenever the adapter looked; `call_threshold`: reqCallThreshold, from how many on
-    the driver is to kick."""
+    `most_pending`: the most that were, whenever the adapter looked; `call_threshold`: reqCallThreshold, so many are
+    worth a kick."""
 
     entries: Count
     prod: Count

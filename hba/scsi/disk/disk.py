@@ -27,7 +27,7 @@ from hba.scsi.disk import (
 )
 from hba.scsi.disk.background import Background
 from hba.scsi.disk.tags import OpenTags, in_memory
-from hba.scsi.medium import MediumUnit, Run
+from hba.scsi.medium import MediumUnit
 from hba.scsi.sense import (
     SANITIZE_COMMAND_FAILED,
     SOFTWARE_WRITE_PROTECTED,
@@ -41,7 +41,6 @@ from hba.scsi.spc.inquiry import SAM5, SBC3, SPC4, standard_data
 from hba.scsi.spc.mode import ModePage, ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
-from hba.scsi.unit import Plan, not_plain
 from hba.storage.backend import Backend
 
 BLOCK_COMMANDS = CommandTable(
@@ -191,11 +190,8 @@ class Disk(MediumUnit):
 
     # -- state ------------------------------------------------------------------------------------------------------
 
-    def plan_reads(self) -> Plan:
-        return not_plain if self.protection_enabled else rw.plan_reads(self)
-
-    def fast_path(self, slow: Run) -> list[Run]:
-        return [slow] * 256 if self.protection_enabled else rw.fast_path(self, slow)
+    def plain(self) -> bool:
+        return not self.protection_enabled
 
     def error_lba(self, task: Task) -> int | None:
         return rw.lba_of(task.cdb)

@@ -1,4 +1,4 @@
-"""READ and WRITE, 6 to 16 (SBC-4), and the fast path the two common sizes take.
+"""READ and WRITE, 6 to 16 (SBC-4), whatever their flags and the room for data. `hba.scsi.plan` has the plain ones.
 
 Data moves between the back end and the initiator's own buffer, never through a copy.
 
@@ -9,32 +9,23 @@ do not count do not refuse it either.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from hba.scsi.command import CONFLICTS, READS, CommandTable
-from hba.scsi.task import DATA_IN, DATA_OUT, SIMPLE, Task
-from hba.scsi.unit import Plan, not_plain
+from hba.scsi.task import Task
 
 if TYPE_CHECKING:
     from hba.scsi.disk.disk import Disk
     from hba.scsi.medium import MediumUnit
     from hba.scsi.server import Steps
-    from hba.storage.backend import Read
 
 commands = CommandTable()
 
-# The first two bytes together: the operation code, and no flag.
-_PLAIN10 = struct.Struct(">HIBHB").unpack_from
-_PLAIN16 = struct.Struct(">HQIBB").unpack_from
 _RW10 = struct.Struct(">xBIBHB").unpack_from
 _RW16 = struct.Struct(">xBQIBB").unpack_from
 FUA = 0x08
 DPO = 0x10
-
-Run = Callable[[Task], bool]
-
 
 # Commands that name one range of blocks (SBC-4, MMC-6): READ, WRITE, VERIFY, PRE-FETCH, WRITE SAME and their like.
 _WITH_LBA = frozenset(
@@ -53,154 +44,6 @@ def lba_of(cdb: bytes) -> int | None:
     if group == 4:
         return int.from_bytes(cdb[2:10], "big")
     return None
-
-
-# -- the fast path --------------------------------------------------------------------------------------------------
-
-
-def fast_path(unit: MediumUnit, slow: Run, long_cdb: bool = True) -> list[Run]:
-    """The dispatch list of a disk in its present state: everything is `slow` but plain READ and WRITE, 10 and 16.
-
-    Made anew whenever the state changes, so nothing has to be looked up or tested per command that cannot change
-    between two of them: size, write protection, cache mode.
-    """
-    table: list[Run] = [slow] * 256
-    if unit.backend is None:
-        return table
-    reading = _fast_read(unit, slow)
-    table[0x28] = _decode10(reading, slow)
-    if long_cdb:
-        table[0x88] = _decode16(reading, slow)
-    if not unit.protected:
-        writing = _fast_write(unit, slow)
-        table[0x2A] = _decode10(writing, slow)
-        table[0x8A] = _decode16(writing, slow)
-    return table
-
-
-def plan_reads(unit: MediumUnit, long_cdb: bool = True) -> Plan:
-    """What of the fast path can be run together with others: see `LogicalUnit.plain_read`. Made anew with it."""
-    if unit.backend is None or not unit.backend.batches:
-        return not_plain
-    size = unit.block_size
-    blocks = unit.blocks
-    limit = unit.max_transfer
-    home = Task.initiator
-    head16 = 0x8800 if long_cdb else -1
-
-    def plan(task: Task) -> Read | None:
-        cdb = task.cdb
-        try:
-            head, lba, group, count, control = _PLAIN10(cdb)
-            if head != 0x2800:
-                if head != head16:
-                    return None
-                _, lba, count, group, control = _PLAIN16(cdb)
-        except struct.error:
-            return None  # cut short
-        data = task.data
-        length = count * size
-        if (
-            group
-            or control
-            or data is None
-            or data.length != length
-            or count > limit
-            or not count
-            or lba + count > blocks
-            or task.direction != DATA_IN
-            or task.attribute != SIMPLE
-            or task.initiator != home
-        ):
-            return None
-        task.transferred = length
-        return data.views, lba * size, length, task
-
-    return plan
-
-
-def _decode10(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:
-    def run(task: Task) -> bool:
-        cdb = task.cdb
-        if len(cdb) >= 10:
-            flags, lba, group, count, control = _RW10(cdb)
-            if not (flags or group or control):
-                return transfer(task, lba, count)
-        return slow(task)
-
-    return run
-
-
-def _decode16(transfer: Callable[[Task, int, int], bool], slow: Run) -> Run:
-    def run(task: Task) -> bool:
-        cdb = task.cdb
-        if len(cdb) >= 16:
-            flags, lba, count, group, control = _RW16(cdb)
-            if not (flags or group or control):
-                return transfer(task, lba, count)
-        return slow(task)
-
-    return run
-
-
-def _fast_read(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
-    read = unit.store().read
-    size = unit.block_size
-    blocks = unit.blocks
-    limit = unit.max_transfer * size
-    pending = unit.pending_io
-
-    def transfer(task: Task, lba: int, count: int) -> bool:
-        data = task.data
-        length = count * size
-        if (
-            data is None
-            or data.length != length
-            or not 0 < length <= limit
-            or lba + count > blocks
-            or task.direction != DATA_IN
-        ):
-            return slow(task)
-        unit.reads += 1
-        unit.read_blocks += count
-        task.transferred = length
-        if read(data.views, lba * size, task.answered):
-            return True
-        return pending(task)
-
-    return transfer
-
-
-def _fast_write(unit: MediumUnit, slow: Run) -> Callable[[Task, int, int], bool]:
-    write = unit.store().write
-    size = unit.block_size
-    blocks = unit.blocks
-    limit = unit.max_transfer * size
-    pending = unit.pending_io
-    through = unit.write_through
-
-    def transfer(task: Task, lba: int, count: int) -> bool:
-        data = task.data
-        length = count * size
-        if (
-            data is None
-            or data.length != length
-            or not 0 < length <= limit
-            or lba + count > blocks
-            or task.direction != DATA_OUT
-        ):
-            return slow(task)
-        unit.writes += 1
-        unit.written_blocks += count
-        task.transferred = length
-        if write(data.views, lba * size, task.answered, through):
-            return True
-        return pending(task)
-
-    return transfer
-
-
-# -- the general case -------------------------------------------------------------------------------------------------
 
 
 def read_blocks(unit: MediumUnit, task: Task, lba: int, count: int, byte: int, fua: bool = False) -> Steps | None:

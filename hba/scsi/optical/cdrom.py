@@ -9,7 +9,7 @@ from hba.clock import Clock
 from hba.scsi import start_stop
 from hba.scsi.command import Command, CommandTable
 from hba.scsi.disk import capacity, rw
-from hba.scsi.medium import Ended, MediumUnit, Run, told_nobody
+from hba.scsi.medium import Ended, MediumUnit, told_nobody
 from hba.scsi.optical import disc, events, features, mode_pages, read_cd, structure, toc
 from hba.scsi.sense import NOT_READY_TRAY_CLOSED, CheckCondition, invalid_parameter
 from hba.scsi.server import Identity
@@ -19,7 +19,6 @@ from hba.scsi.spc.log import LogPages
 from hba.scsi.spc.mode import ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
-from hba.scsi.unit import Plan
 from hba.storage.backend import Backend
 
 COMMANDS = CommandTable(
@@ -48,6 +47,7 @@ class Cdrom(MediumUnit):
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, MMC6)
     block_size = SECTOR
     removable = True
+    long_cdb = False
 
     def __init__(
         self, backend: Backend | None, identity: Identity, clock: Clock, state: SavedState | None = None
@@ -84,12 +84,6 @@ class Cdrom(MediumUnit):
         if self.backend is None and not self.tray_open:
             raise CheckCondition(NOT_READY_TRAY_CLOSED)
         super().check_ready()
-
-    def plan_reads(self) -> Plan:
-        return rw.plan_reads(self, long_cdb=False)
-
-    def fast_path(self, slow: Run) -> list[Run]:
-        return rw.fast_path(self, slow, long_cdb=False)
 
     def error_lba(self, task: Task) -> int | None:
         return rw.lba_of(task.cdb)

@@ -42,12 +42,13 @@ class HeldBus(ScsiBus):
         self.hold = False
         self.tasks: list[Task] = []
 
-    def execute(self, target: int, lun: int, task: Task) -> bool:
+    def execute(self, target: int, lun: int, tasks: list[Task]) -> list[Task]:
         if self.hold:
-            self.tasks.append(task)
-            return False
-        task.transferred = task.data.length if task.data is not None else 0
-        return True
+            self.tasks += tasks
+            return []
+        for task in tasks:
+            task.transferred = task.data.length if task.data is not None else 0
+        return tasks
 
     def finish(self, task: Task, response: int = 0) -> None:
         self.tasks.remove(task)
