@@ -108,7 +108,7 @@ class Chip:
 
     def _settle(self) -> None:
         """What was kept back is executed: nothing is while commands are aborted or reset."""
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._row = self._rows, [], []  # nothing here keeps the guest's memory mapped
         self._target = -1
         ended: list[Task] = []
         for target, lun, tasks in rows:
