@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
+from hba.native import mypyc_attr
+
 FEW = 8  # views; more are not walked to find one
 Segment = tuple[int, int]  # (bus address, length in bytes)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DmaBuffer:
     """A scatter/gather list of guest memory, in order.
 
@@ -24,13 +27,13 @@ class DmaBuffer:
     `length`    bytes in all.
     """
 
-    __slots__ = ("_segment_ends", "_view_ends", "length", "segments", "views")
-    by_message = False  # `commit` has something to do
+    __slots__ = ("_segment_ends", "_view_ends", "by_message", "length", "segments", "views")
 
     def __init__(self, segments: Sequence[Segment], views: list[memoryview], length: int) -> None:
         self.segments = segments
         self.views = views
         self.length = length
+        self.by_message = False  # `commit` has something to do
         # Where each ends, counted from the beginning; made when somebody looks into a list of many.
         self._segment_ends: list[int] | None = None
         self._view_ends: list[int] | None = None

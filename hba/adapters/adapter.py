@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypedDict
 
+from hba.native import mypyc_attr
 from hba.pci.function import PciFunction
 
 
@@ -20,6 +21,7 @@ class Announcement(TypedDict):
     why: str
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Adapter(ABC):
     """One HBA: a PCI function in front, a port driver behind. Made by `hba.server.assemble`."""
 

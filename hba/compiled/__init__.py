@@ -27,14 +27,28 @@ _PACKAGE = Path(__file__).parent.parent
 # What is compiled: these packages, but for modules that declare data (msgspec structures lose their keywords) and
 # classes that Python's own objects are mixed with (an SRB that stands for another).
 PACKAGES = ("port", "port/scsiport", "port/storport")
+MODULES = (
+    "dma.py",
+    "pci/memory.py",
+    "miniport/chip.py",
+    "miniport/windows.py",
+    "miniport/dma.py",
+    "scsi/plan.py",
+    "adapters/adapter.py",
+    "adapters/traffic.py",
+    "adapters/pvscsi/adapter.py",
+    "adapters/pvscsi/rings.py",
+    "adapters/pvscsi/scatter.py",
+    "adapters/pvscsi/messages.py",
+    "adapters/pvscsi/commands.py",
+)
 LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py"})
 
 
 def sources() -> list[Path]:
     """The source of all modules that are compiled."""
-    return sorted(
-        path for package in PACKAGES for path in (_PACKAGE / package).glob("*.py") if path.name not in LEFT_OUT
-    )
+    whole = [path for package in PACKAGES for path in (_PACKAGE / package).glob("*.py") if path.name not in LEFT_OUT]
+    return sorted([*whole, *(_PACKAGE / module for module in MODULES)])
 
 
 def module_name(source: Path) -> str:

@@ -53,7 +53,8 @@ def build() -> Path:
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "HBA_PURE": "1"}
         said = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True)
         if said.returncode:
-            lines = (said.stderr or said.stdout).strip().splitlines()
+            lines = (said.stderr + said.stdout).strip().splitlines()
+            lines = [line for line in lines if "error" in line] or lines
             raise HbaError("the port cannot be compiled; " + "; ".join(lines[-3:]))
         made = Path(work) / "lib"
         missing = [name for source in sources() if not _file(made, name := module_name(source)).exists()]

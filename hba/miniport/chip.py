@@ -82,18 +82,19 @@ class Chip:
         Returns those somebody waits for: what a reset or `forget` gave up was completed long ago.
         """
         active, windows = self.active, self.windows
+        waited_for = tasks
         for task in tasks:
             if windows is not None:
                 windows.end(task)
             try:
                 del active[task]
             except KeyError:
-                tasks = [other for other in tasks if other is not task]  # the loop goes on over all
+                waited_for = [other for other in waited_for if other is not task]
                 continue
             data = task.data
             if data is not None and data.by_message and task.direction == DATA_IN:
                 data.commit(task.transferred)
-        return tasks
+        return waited_for
 
     def _report(self, tasks: list[Task]) -> None:
         """Commands have ended later than `start`."""

@@ -40,6 +40,7 @@ from hba.miniport.services import (
     ScsiPortServices,
     StorPortServices,
 )
+from hba.native import mypyc_attr
 from hba.scsi.task import (
     DATA_IN,
     DATA_OUT,
@@ -100,6 +101,7 @@ SUPPORTED_CONTROLS = (
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DmaMiniport(Miniport):
     """See the module's text."""
 

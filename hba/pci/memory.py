@@ -55,11 +55,11 @@ class MessageBuffer(DmaBuffer):
     """A buffer of which at least a part has no file descriptor: a copy here, written back by `commit`."""
 
     __slots__ = ("_memory", "_write")
-    by_message = True
 
     def __init__(self, memory: GuestMemory, segments: Sequence[Segment], length: int, write: bool) -> None:
         data = bytearray(length)
         super().__init__(segments, [memoryview(data)], length)
+        self.by_message = True
         self._memory = memory
         self._write = write
         if not write:

@@ -17,7 +17,6 @@ class Recording(DmaBuffer):
     """Counts its commits."""
 
     __slots__ = ("committed",)
-    by_message = True
 
     def commit(self, transferred: int) -> None:
         self.committed = transferred
@@ -74,7 +73,7 @@ def test_data_for_the_guest_are_committed(chip: Chip, hold: bool) -> None:
     view = memoryview(bytearray(512))
     for direction in (DATA_IN, DATA_OUT):
         data = Recording([(0x1000, 512)], [view], 512)
-        data.committed = -1
+        data.committed, data.by_message = -1, True
         task = Task(b"\x28" + bytes(9), direction, data)
         chip.start(0, 0, task)
         if hold:
