@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hba.lab.config import one_disk
 from hba.lab.experiment import Experiment, Options
 from hba.lab.progress import Progress
 from tests.guest import bootsector
@@ -20,6 +21,19 @@ from tests.guest import bootsector
 def test_seabios_boots_from_the_disk(tmp_path: Path, port_model: str, machine: str) -> None:
     disk = bootsector.make(tmp_path / "boot.img")
     boot(disk, Options(disk=disk.path, machine=machine, port_model=port_model))
+
+
+@pytest.mark.qemu
+def test_seabios_finds_the_disk_with_posted_writes(tmp_path: Path) -> None:
+    """A request must not be taken before the acknowledgement of the one before it, which may still be on its way: the
+    firmware would wait for ever, and no Linux would start.
+    """
+    disk = bootsector.make(tmp_path / "disk.img")
+    config = tmp_path / "posted.toml"
+    config.write_text(one_disk(tmp_path, disk.path, "storport") + "pci = { posted_writes = true }\n")
+    with Experiment(Options(config=config), Progress()) as experiment:
+        experiment.start()
+        experiment.guest.agent.ping()
 
 
 @pytest.mark.qemu
