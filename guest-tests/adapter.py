@@ -20,8 +20,9 @@ def settle() -> None:
 class Adapter:
     """One PCI function of the kind under test."""
 
-    def __init__(self, device: pyudev.Device) -> None:
+    def __init__(self, device: pyudev.Device, about: dict) -> None:
         self._device = device
+        self.about = about  # what the host says of its type: driver, resets, ...
         self.address = device.sys_name  # 0000:00:05.0
 
     @property
@@ -33,6 +34,16 @@ class Adapter:
     @property
     def path(self) -> Path:
         return Path(self._device.sys_path)
+
+    @property
+    def interrupts(self) -> set[str]:
+        """The numbers of its interrupts, as /proc/interrupts has them."""
+        messages = self.path / "msi_irqs"
+        return {entry.name for entry in messages.iterdir()} if messages.is_dir() else {self.read("irq")}
+
+    def read(self, name: str) -> str:
+        """An attribute of it in sysfs."""
+        return (self.path / name).read_text().strip()
 
     def disks(self) -> list[Disk]:
         """The disks below this function, by target and lun."""
@@ -56,10 +67,15 @@ class Adapter:
             time.sleep(0.2)  # the kernel scans in its own time; nothing tells when it is done
 
 
-def find_adapters(pci_id: str) -> list[Adapter]:
-    """The PCI functions with this id (`15AD:07C0`), by address."""
+def find_adapters(expected: list[dict]) -> list[Adapter]:
+    """The PCI functions of the kinds that the host says there are, by address."""
     context = pyudev.Context()
-    found = [Adapter(device) for device in context.list_devices(subsystem="pci", PCI_ID=pci_id)]
+    kinds = {about["pci_id"]: about for about in expected}
+    found = [
+        Adapter(device, about)
+        for pci_id, about in kinds.items()
+        for device in context.list_devices(subsystem="pci", PCI_ID=pci_id)
+    ]
     return sorted(found, key=lambda adapter: adapter.address)
 
 

@@ -11,20 +11,17 @@ from kernellog import KernelLog
 
 EXPERIMENT = Path("/run/lab/experiment.json")
 
-# QEMU's own pvscsi does not know the configuration page that the driver asks every adapter for.
-KNOWN_MESSAGES = {"builtin-pvscsi": ("PVSCSI_CMD_CONFIG failed",)}
-
 
 @pytest.fixture(scope="session")
 def experiment() -> dict:
-    """What the host says we should find: adapter, disks, patterns."""
+    """What the host says we should find: adapters and their drivers, disks, patterns."""
     return json.loads(EXPERIMENT.read_text())
 
 
 @pytest.fixture
 def adapters(experiment: dict) -> list[Adapter]:
     """The PCI functions under test, looked up anew for every test."""
-    return find_adapters(experiment["adapter"]["pci_id"])
+    return find_adapters(experiment["adapters"])
 
 
 @pytest.fixture
@@ -52,14 +49,21 @@ def writable(disks: list) -> list:
 @pytest.fixture
 def known_messages(experiment: dict) -> tuple[str, ...]:
     """Patterns of kernel messages that are no fault on this device."""
-    return KNOWN_MESSAGES.get(experiment["device"], ())
+    return tuple(experiment["known_messages"])
+
+
+@pytest.fixture(scope="session")
+def driver_logs(experiment: dict) -> tuple[str, ...]:
+    """Patterns of the messages of the adapters' drivers."""
+    return tuple({about["log"] for about in experiment["adapters"]})
 
 
 @pytest.fixture(autouse=True)
-def kernel_is_content(request: pytest.FixtureRequest, known_messages: tuple[str, ...]):
+def kernel_is_content(request: pytest.FixtureRequest, known_messages: tuple[str, ...], driver_logs: tuple[str, ...]):
     """After every test: nothing in the kernel log that tells of trouble with our device."""
     marker = request.node.get_closest_marker("expects_kernel_messages")
-    log = KernelLog()
+    log = KernelLog(driver_logs)
+    log.expected += [*known_messages, *(marker.args if marker else ())]
     yield log
-    trouble = log.trouble((*known_messages, *(marker.args if marker else ())))
+    trouble = log.trouble()
     assert not trouble, "the kernel complains:\n" + "\n".join(trouble)

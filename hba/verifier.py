@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hba.clock import Clock
 from hba.rules import RULES
-from hba.rules.rule import NOTE, VIOLATION, WARNING
+from hba.rules.rule import NOTE, VIOLATION, WARNING, Rule
 
 LEVELS = ("off", "report", "strict")
 SEVERITIES = ("off", NOTE, WARNING, VIOLATION)  # of an override
@@ -42,17 +42,25 @@ class Finding:
 class Verifier:
     """Collects findings. One per adapter.
 
+    `rules`: the catalogue; with an adapter, that has its rules too (`hba.adapters.types.Registry.rules`).
     `overrides`: rule ID -> "off", "note", "warning", "violation" (severity instead of the rule's own).
     """
 
-    def __init__(self, clock: Clock, level: str = "report", overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        level: str = "report",
+        overrides: Mapping[str, str] | None = None,
+        rules: Mapping[str, Rule] = RULES,
+    ) -> None:
         if level not in LEVELS:
             raise ValueError(f"verifier level {level!r} is none of {', '.join(LEVELS)}")
         self.clock = clock
         self.level = level
         self.strict = level == "strict"
+        self._rules = rules
         self.overrides = dict(overrides or {})
-        unknown = sorted(set(self.overrides) - set(RULES))
+        unknown = sorted(set(self.overrides) - set(rules))
         if unknown:
             raise ValueError(f"no such rule: {', '.join(unknown)}")
         wrong = sorted({severity for severity in self.overrides.values() if severity not in SEVERITIES})
@@ -81,7 +89,7 @@ class Verifier:
         Does not raise: whether the offender gets an exception at level strict is for the caller, who knows whether
         there is an offender to raise into (see `RuleViolation`).
         """
-        severity = self.overrides.get(rule) or severity or RULES[rule].severity
+        severity = self.overrides.get(rule) or severity or self._rules[rule].severity
         if severity == "off":
             return None
         finding = Finding(rule, severity, message, self.clock.now(), where, srb, history, details)

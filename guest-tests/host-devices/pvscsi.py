@@ -1,4 +1,8 @@
-"""A PVSCSI driver over vfio-user, for tests that look at every answer: its status, its sense data, each byte of it."""
+"""A PVSCSI driver over vfio-user, for tests that look at every answer: its status, its sense data, each byte of it.
+
+The suite's server runs in the guest and has no guest of its own, so this stands in for one. What is asked is about the
+storage; the adapter is the one that has a driver here.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ PATIENCE = 60.0  # seconds to start, to stop, and for an event
 
 
 def toml(units: list[dict]) -> str:
-    """A configuration with one adapter; a unit's `storage` is a table, everything else a plain value."""
+    """A configuration with one adapter; a unit's `storage` is a table, everything else a plain value.
+
+    Which adapter is all the same to this suite, which is about what is behind it; `pvscsi` plays its driver.
+    """
     text = '[[adapter]]\ntype = "pvscsi"\nname = "nested"\nport = "storport"\nverifier = { level = "report" }\n'
     for unit in units:
         text += "[[adapter.lun]]\n"

@@ -22,8 +22,8 @@ def kind_of(disk: Disk) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "scsi_test" in metafunc.fixturenames:
-        pci_id = json.loads(EXPERIMENT.read_text())["adapter"]["pci_id"]
-        kinds = dict.fromkeys(kind_of(disk) for adapter in find_adapters(pci_id) for disk in adapter.disks())
+        expected = json.loads(EXPERIMENT.read_text())["adapters"]
+        kinds = dict.fromkeys(kind_of(disk) for adapter in find_adapters(expected) for disk in adapter.disks())
         # All tests of one disk, then the next: a case's name tells both.
         metafunc.parametrize(("kind", "scsi_test"), [(kind, test) for kind in kinds for test in tool.tests()])
 
@@ -37,7 +37,7 @@ def score() -> Score:
 @pytest.fixture(scope="session")
 def disks_by_kind(experiment: dict) -> dict[str, Disk]:
     """The first disk of each kind. Looked up once: no test here takes a disk away, and there are many tests."""
-    found = [disk for adapter in find_adapters(experiment["adapter"]["pci_id"]) for disk in adapter.disks()]
+    found = [disk for adapter in find_adapters(experiment["adapters"]) for disk in adapter.disks()]
     return {kind_of(disk): disk for disk in reversed(found)}
 
 

@@ -1,4 +1,4 @@
-"""The measurement where the user is: fio in a guest, on our adapter and on QEMU's own PVSCSI model, in turns.
+"""The measurement where the user is: fio in a guest, on our adapter and on QEMU's own model of it, in turns.
 
 One guest has both devices, each with a file of its own in memory, so that neither the host's disks nor the boot make a
 difference. Every round runs every job on both, one after the other; a ratio is the median over the rounds of that of
@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import psutil
 
+from hba.adapters.registry import ADAPTERS
 from hba.config import toml
 from hba.config.load import load
 from hba.control.client import ControlClient
-from hba.errors import GuestError, StorageError
+from hba.errors import ConfigError, GuestError, StorageError
 from hba.lab import config, disks, machine
 from hba.lab.accelerator import Wanted
 from hba.lab.experiment import Experiment, Options
@@ -114,6 +115,9 @@ def measure(
     `size`: bytes of each disk. Raises the `HbaError` that names the cause when the server, QEMU, the guest or fio
     fails.
     """
+    kind = ADAPTERS[adapter.get("type", ADAPTERS.default.name)]
+    if kind.qemu is None:
+        raise ConfigError(f"QEMU has no {kind.title} of its own to measure against; the other benchmarks need none")
     with _folder() as folder:
         ours, theirs = folder / "ours.img", folder / "qemu.img"
         for path in (ours, theirs):
@@ -121,7 +125,7 @@ def measure(
         more = {key: value for key, value in adapter.items() if key not in (*_OURS, "type", "port")}
         made = folder / "bench.toml"
         made.write_text(
-            config.one_disk(folder, ours, adapter.get("port", "storport"))
+            config.one_disk(folder, ours, adapter.get("port", "storport"), kind.name)
             + "".join(f"{key} = {config.to_toml(value)}\n" for key, value in more.items())
         )
         profile = machine.load("pc")
@@ -129,13 +133,21 @@ def measure(
             cpus=cpus,
             accelerator=accelerator,
             config=made,
-            qemu_arguments=tuple(machine.builtin_pvscsi(profile, theirs, disks.BUILTIN_SERIAL, name="peer")),
+            qemu_arguments=tuple(
+                machine.builtin(profile, kind.qemu, theirs, disks.BUILTIN_SERIAL, boot_index=None, name="peer")
+            ),
         )
         with Experiment(options, Progress()) as experiment:
             progress("booting the guest")
             experiment.start()
             result = _Bench(experiment).run(rounds, seconds, progress)
-    return {"cpus": cpus, "accelerator": experiment.runs_with, "kernel": experiment.kernel_release, **result}
+    return {
+        "type": kind.name,
+        "cpus": cpus,
+        "accelerator": experiment.runs_with,
+        "kernel": experiment.kernel_release,
+        **result,
+    }
 
 
 class _Bench:

@@ -9,8 +9,10 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from hba.bench.driver import SLOTS, Transfer
+from hba.adapters.bench import Transfer
 from hba.errors import StorageError
+
+TRANSFERS = 1024  # different ones of a case, before the first comes again
 
 
 class PlainLoop:
@@ -40,7 +42,7 @@ class PlainLoop:
         """Over and over through `transfers` for `seconds`: (calls, seconds, latencies in ns)."""
         room = len(self._view) // max(length for _, _, length in transfers)
         calls = []
-        for slot in range(SLOTS):
+        for slot in range(TRANSFERS):
             write, offset, length = transfers[slot % len(transfers)]
             at = slot % room * length
             calls.append((os.pwritev if write else os.preadv, [self._view[at : at + length]], offset, length))

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from hba.bench.driver import SLOTS, BenchDriver, Transfer
-from hba.bench.loop import PlainLoop
+from hba.adapters.bench import BenchDriver, Transfer
+from hba.bench.loop import TRANSFERS, PlainLoop
 from hba.errors import ControlError
 
 DATA_SIZE = 32 << 20  # bytes of guest memory for data
@@ -49,7 +49,7 @@ WRITING_CASES = (
 
 
 def transfers_of(case: Case, size: int) -> list[Transfer]:
-    """The transfers of a case on `size` bytes, one for each slot of the ring; the same ones every time."""
+    """The transfers of a case on `size` bytes, as many as run in turn; the same ones every time."""
     source = random.Random(case.name)
     places = size // case.length
     return [
@@ -58,11 +58,12 @@ def transfers_of(case: Case, size: int) -> list[Transfer]:
             (source.randrange(places) if case.random else slot % places) * case.length,
             case.length,
         )
-        for slot in range(SLOTS)
+        for slot in range(TRANSFERS)
     ]
 
 
 def measure(
+    make_driver: Callable[[str, int, int, int], BenchDriver],
     socket: str,
     pid: int,
     path: Path | None,
@@ -74,7 +75,8 @@ def measure(
     rounds: int = 4,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Run the cases on the adapter at `socket`, served by process `pid`; `path`: the file behind the unit, if there is
+    """Run the cases on the adapter at `socket`, served by process `pid`, with a driver for its type
+    (`AdapterType.bench_driver`); `path`: the file behind the unit, if there is
     one to run the loop on. `seconds`: of each side of each case, in `rounds` turns.
 
     Raises `HbaError` when the adapter, its process or the file is not what it was said to be.
@@ -86,7 +88,7 @@ def measure(
             f"the adapter says that it runs as process {pid}, which cannot be watched ({error}); measure on its machine"
         ) from None
     results = []
-    with BenchDriver(socket, DATA_SIZE, target, lun) as driver:
+    with make_driver(socket, DATA_SIZE, target, lun) as driver:
         blocks, block_size = driver.capacity()
         for case in cases:
             progress(case.name)

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from hba.adapters.registry import ADAPTERS
 from hba.errors import EXIT_SERVER, HbaError
 from hba.lab import process
 
@@ -47,8 +48,16 @@ class OwnServer:
         self.close()
 
 
-def start(config: Path | None, *, port: str = "storport", verifier: str = "off", size: int = 256 << 20) -> OwnServer:
-    """Start the first adapter of `config`; without one, an adapter with a disk of `size` bytes in a temporary file.
+def start(
+    config: Path | None,
+    *,
+    kind: str = ADAPTERS.default.name,
+    port: str = "storport",
+    verifier: str = "off",
+    size: int = 256 << 20,
+) -> OwnServer:
+    """Start the first adapter of `config`; without one, one of type `kind` with a disk of `size` bytes in a temporary
+    file.
 
     Raises `HbaError` when it does not listen.
     """
@@ -56,7 +65,7 @@ def start(config: Path | None, *, port: str = "storport", verifier: str = "off",
     try:
         if config is None:
             config = folder / "bench.toml"
-            config.write_text(_config(folder / "disk.img", port, verifier))
+            config.write_text(_config(folder / "disk.img", kind, port, verifier))
             _fill(folder / "disk.img", size)
         return _start(config, folder)
     except BaseException:
@@ -64,9 +73,9 @@ def start(config: Path | None, *, port: str = "storport", verifier: str = "off",
         raise
 
 
-def _config(disk: Path, port: str, verifier: str) -> str:
+def _config(disk: Path, kind: str, port: str, verifier: str) -> str:
     return (
-        '[[adapter]]\ntype = "pvscsi"\nname = "bench"\n'
+        f'[[adapter]]\ntype = "{kind}"\nname = "bench"\n'
         f'port = "{port}"\nverifier = {{ level = "{verifier}" }}\n'
         f"[[adapter.lun]]\nstorage = {{ kind = \"file\", path = '{disk}' }}\n"
     )

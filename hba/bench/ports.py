@@ -1,6 +1,6 @@
 """What the port layer and the verifier cost: CPU time of whole commands through an adapter in this process.
 
-A guest's driver without a guest: it writes request descriptors to a PVSCSI ring and kicks; adapter, port, the DMA
+A guest's driver without a guest (`InnerDriver`) puts requests where the adapter looks for them; adapter, port, the DMA
 miniport and a disk on a file in the page cache do the rest. Only the wire is missing. The same commands go through
 
     without the port    requests go to the miniport as they come, nothing is queued, counted or checked
@@ -19,15 +19,12 @@ import random
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from hba.adapters.pvscsi import registers, structures
-from hba.adapters.pvscsi.adapter import PvscsiAdapter
-from hba.adapters.pvscsi.options import PvscsiOptions
-from hba.adapters.pvscsi.watch import GuestWatch
+from hba.adapters.types import AdapterType, Registry, Wiring
 from hba.clock import MonotonicClock
 from hba.dma import Segment
 from hba.errors import HbaError
@@ -52,9 +49,6 @@ from hba.verifier import Verifier
 DISK = 32 << 20  # bytes
 BLOCK = 512
 LENGTH = 4096  # bytes of one read
-RING_PAGES = 4
-SLOTS = RING_PAGES * structures.PAGE_SIZE // structures.REQUEST_SIZE
-COMPLETION_PAGES = 1
 DEPTHS = (1, 32)  # commands per kick
 ROUNDS = 60
 COMMANDS = 1024  # per round
@@ -62,12 +56,9 @@ KINDS = ("without", "off", "report", "trace")
 PORT_SHARE = 1 / 3  # at most, with the verifier off
 REPORT_RATIO = 2.0  # at most, report to off
 
-KICK = 0x4018  # the register KICK_RW_IO
-
 RAM = 2 << 20
-RINGS_STATE, REQUESTS, COMPLETIONS, DATA = 0x1000, 0x10000, 0x20000, 0x40000
 COMMAND_REGISTER, MEMORY_AND_BUS_MASTER = 0x04, 0x06
-BAR0, CONFIG_SPACE = 0, 7  # regions
+CONFIG_SPACE = 7  # region
 
 
 class NoPort(PortDriver):
@@ -104,7 +95,12 @@ class NoPort(PortDriver):
     def _complete(self) -> None:
         if self.ended:
             ended, self.ended = self.ended, []
-            self._many(ended)
+            if self._one is not None:
+                self._many(ended)
+                return
+            for srb in ended:  # the adapter takes them one by one
+                if srb.completion is not None:
+                    srb.completion(srb)
 
     def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:
         return None if srb.mdl is None else srb.mdl.segments
@@ -130,11 +126,11 @@ class NoPort(PortDriver):
 
 
 class Stack:
-    """An adapter with a disk on `disk`, and the guest's driver in front of it. `kind` is one of KINDS."""
+    """An adapter of a type with a disk on `disk`, and the guest's driver in front of it. `kind` is one of KINDS."""
 
-    def __init__(self, model: str, kind: str, disk: Path) -> None:
+    def __init__(self, adapter: AdapterType[Any], model: str, kind: str, disk: Path) -> None:
         loop = self.loop = EventLoop(MonotonicClock())
-        self.verifier = Verifier(loop.clock) if kind == "report" else None
+        self.verifier = Verifier(loop.clock, rules=Registry(adapter).rules) if kind == "report" else None
         self.workers = WorkerPool(loop)
         self.bus = ScsiBus()
         storage = FileStorage(path=str(disk), read_only=True)  # several stacks share it
@@ -151,13 +147,17 @@ class Stack:
         else:
             trace = Recorder(loop.clock) if kind == "trace" else None
             port = make_port(model, loop, miniport, chip, None, self.verifier, trace)
-        watch = GuestWatch(self.verifier) if self.verifier is not None else None
-        self.adapter = PvscsiAdapter(loop, port, self.bus, memory, PvscsiOptions(), watch=watch)
+        self.adapter = adapter.make(Wiring(loop, port, self.bus, memory, self.verifier), adapter.options())
         self.adapter.start()
-        self._map(memory)
-        self._set_up()
+        self.ram = self._map(memory)
+        self.driver = adapter.inner_driver(self.adapter)
+        self.driver.set_up(self.ram, _reads(), LENGTH)
+        # The first command reports a unit attention; what is measured are reads that end well.
+        self.run(self.driver.slots, 1)
+        self.run(self.driver.slots, 1)
+        self.driver.check()
 
-    def _map(self, memory: GuestMemory) -> None:
+    def _map(self, memory: GuestMemory) -> memoryview:
         fd = os.memfd_create("hba-bench")
         os.ftruncate(fd, RAM)
         memory.map(0, RAM, 3, fd, 0)  # closes fd
@@ -165,78 +165,34 @@ class Stack:
         view = memory.view(0, RAM, True)
         if view is None:
             raise HbaError("the benchmark's memory is not mapped")
-        self.ram = view
-        state = view[RINGS_STATE : RINGS_STATE + structures.PAGE_SIZE].cast("I")
-        self._state = state
-
-    def _set_up(self) -> None:
-        """As a driver does. Then every slot of the ring gets its read."""
-        requests = [(REQUESTS >> structures.PAGE_SHIFT) + page for page in range(RING_PAGES)]
-        completions = [(COMPLETIONS >> structures.PAGE_SHIFT) + page for page in range(COMPLETION_PAGES)]
-        state = RINGS_STATE >> structures.PAGE_SHIFT
-        rest = structures.SETUP_RINGS_MAX_PAGES
-        descriptor = structures.SETUP_RINGS.pack(
-            RING_PAGES,
-            COMPLETION_PAGES,
-            state,
-            *requests,
-            *[0] * (rest - RING_PAGES),
-            *completions,
-            *[0] * (rest - COMPLETION_PAGES),
-        )
-        self._register(0, registers.CMD_SETUP_RINGS)
-        for (word,) in struct.iter_unpack("<I", descriptor):
-            self._register(4, word)
-        places = random.Random(1)
-        for slot in range(SLOTS):
-            block = places.randrange(DISK // LENGTH) * (LENGTH // BLOCK)
-            cdb = struct.pack(">BBIBHB", 0x28, 0, block, 0, LENGTH // BLOCK, 0).ljust(16, b"\0")
-            address, flags = DATA + slot * LENGTH, structures.FLAG_DIR_TOHOST
-            structures.REQUEST.pack_into(
-                self.ram,
-                REQUESTS + slot * structures.REQUEST_SIZE,
-                *(slot + 1, address, LENGTH, 0, 0, flags, cdb, 10, 0, 0x20, 0, 0, 0),
-            )
-        self._read_away_attentions()
-
-    def _read_away_attentions(self) -> None:
-        """The first command reports a unit attention; what is measured are reads that end well."""
-        self.run(SLOTS, 1)
-        result = structures.COMPLETION.unpack_from(self.ram, COMPLETIONS + structures.COMPLETION_SIZE)
-        if result[3] or result[4]:
-            raise HbaError(f"a read ended with host status {result[3]}, SCSI status {result[4]}")
-
-    def _register(self, offset: int, value: int) -> None:
-        self.adapter.function.region_write(BAR0, offset, struct.pack("<I", value))
+        return view
 
     def run(self, commands: int, depth: int) -> float:
         """CPU microseconds per command, `depth` of them with every kick."""
-        state, kick = self._state, KICK
-        produced, consumed = structures.REQ_PROD_IDX >> 2, structures.CMP_CONS_IDX >> 2
-        answered = structures.CMP_PROD_IDX >> 2
-        write, turn, zero = self.adapter.function.region_write, self.loop.run_once, bytes(4)
-        number = state[produced]
         begin = time.process_time_ns()
-        for _ in range(commands // depth):
-            number += depth
-            state[produced] = number
-            write(BAR0, kick, zero)
-            while state[answered] != number:
-                turn(0)
-            state[consumed] = number
+        self.driver.run(commands, depth, self.loop.run_once)
         return (time.process_time_ns() - begin) / commands / 1000
 
     def close(self) -> None:
-        self._state.release()
+        self.driver.close()
         self.ram.release()
         self.adapter.stop()
-        self.adapter.memory.unmap_all()
+        self.adapter.function.memory.unmap_all()
         self.bus.close()
         self.workers.shutdown()
         self.loop.close()
 
 
+def _reads() -> Iterator[bytes]:
+    """READ(10) of places by chance; the same ones every time."""
+    places = random.Random(1)
+    while True:
+        block = places.randrange(DISK // LENGTH) * (LENGTH // BLOCK)
+        yield struct.pack(">BBIBHB", 0x28, 0, block, 0, LENGTH // BLOCK, 0)
+
+
 def measure(
+    adapter: AdapterType[Any],
     models: Sequence[str] = MODELS,
     depths: Sequence[int] = DEPTHS,
     rounds: int = ROUNDS,
@@ -251,13 +207,19 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="hba-bench-") as folder:
         disk = Path(folder) / "disk.img"
         disk.write_bytes(os.urandom(DISK))
-        return [_case(model, depth, disk, rounds, commands, progress) for model in models for depth in depths]
+        return [_case(adapter, model, depth, disk, rounds, commands, progress) for model in models for depth in depths]
 
 
 def _case(
-    model: str, depth: int, disk: Path, rounds: int, commands: int, progress: Callable[[str], None]
+    adapter: AdapterType[Any],
+    model: str,
+    depth: int,
+    disk: Path,
+    rounds: int,
+    commands: int,
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    stacks = {kind: Stack(model, kind, disk) for kind in KINDS}
+    stacks = {kind: Stack(adapter, model, kind, disk) for kind in KINDS}
     costs: dict[str, list[float]] = {kind: [] for kind in KINDS}
     try:
         for number in range(rounds):

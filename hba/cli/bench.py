@@ -11,6 +11,8 @@ import click
 import msgspec
 
 from hba import compiled
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import AdapterType
 from hba.cli import output
 from hba.cli.adapters import connect, understood
 from hba.cli.lun import ADDRESS
@@ -40,6 +42,10 @@ class _Summary(msgspec.Struct):
 
 @click.command("bench")
 @click.argument("what", metavar="[ADAPTER|CONFIG]", required=False)
+@click.option(
+    "--type", "kind", type=click.Choice(ADAPTERS.names), default=ADAPTERS.default.name, show_default=True,
+    help="Of the adapter that is started for it.",
+)  # fmt: skip
 @click.option("--port", type=click.Choice(["storport", "scsiport"]), default="storport", show_default=True)
 @click.option("--verifier", type=click.Choice(["off", "report"]), help="Default: off; with --guest, report.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="MiB of the temporary disk.")
@@ -49,7 +55,7 @@ class _Summary(msgspec.Struct):
 )
 @click.option("--writes", is_flag=True, help="Write cases too; they destroy what is on the unit.")
 @click.option("--ports", is_flag=True, help="What the port models and the verifier cost, in this process; no server.")
-@click.option("--guest", is_flag=True, help="Boot a guest: fio on our adapter and on QEMU's own PVSCSI, in turns.")
+@click.option("--guest", is_flag=True, help="Boot a guest: fio on our adapter and on QEMU's own, in turns.")
 @click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="With --guest, of each case.")
 @click.option(
     "--accel",
@@ -63,6 +69,7 @@ class _Summary(msgspec.Struct):
 @output.json_option
 def command(
     what: str | None,
+    kind: str,
     port: str,
     verifier: str | None,
     size: int,
@@ -77,11 +84,12 @@ def command(
 ) -> int:
     """Measure commands per second, bandwidth, latency, memory and CPU, beside a plain os.preadv loop on the same file.
 
-    Without an argument, an adapter is started with a temporary disk (--port, --verifier, --size are for that one), and
-    the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no client.
+    Without an argument, an adapter is started with a temporary disk (--type, --port, --verifier, --size are for that
+    one), and the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no
+    client.
 
     With --guest, a Linux guest has our adapter (as the first of CONFIG, if given, but with a disk of the benchmark's
-    own) and QEMU's own PVSCSI model, and runs fio on both.
+    own) and QEMU's own model of it, and runs fio on both.
     """
     from hba.lab import interruption
 
@@ -90,11 +98,11 @@ def command(
     with interruption.listening():
         try:
             if ports:
-                _ports(as_json)
+                _ports(ADAPTERS[kind], as_json)
             elif guest:
-                _guest(what, port, verifier, size << 20, seconds, rounds, accel, as_json)
+                _guest(what, kind, port, verifier, size << 20, seconds, rounds, accel, as_json)
             else:
-                _adapter(what, port, verifier, size, unit, seconds, writes, as_json)
+                _adapter(what, kind, port, verifier, size, unit, seconds, writes, as_json)
         except interruption.Interrupted as interrupted:
             if screen.animated(sys.stderr):
                 click.echo("\r\033[K", nl=False, err=True)
@@ -105,6 +113,7 @@ def command(
 
 def _adapter(
     what: str | None,
+    kind: str,
     port: str,
     verifier: str | None,
     size: int,
@@ -120,7 +129,7 @@ def _adapter(
         if what is None or is_file(what):
             config = None if what is None else Path(what)
             started = stack.enter_context(
-                own_server.start(config, port=port, verifier=verifier or "off", size=size << 20)
+                own_server.start(config, kind=kind, port=port, verifier=verifier or "off", size=size << 20)
             )
             client = ControlClient(started.control)
             writes = writes or config is None
@@ -137,7 +146,13 @@ def _adapter(
             )
         if summary.socket is None:
             raise ControlError(f"adapter {summary.name} serves a descriptor without a name: a benchmark cannot connect")
+        if summary.type not in ADAPTERS.names:
+            raise ControlError(
+                f"adapter {summary.name} says that it is a {summary.type}, which this program has no driver for; "
+                "measure with the version of hba that serves it"
+            )
         result = measure.measure(
+            ADAPTERS[summary.type].bench_driver,
             summary.socket,
             summary.pid,
             _file_of(client, unit),
@@ -166,10 +181,10 @@ def _adapter(
         _print(report)
 
 
-def _ports(as_json: bool) -> None:
+def _ports(kind: AdapterType[Any], as_json: bool) -> None:
     from hba.bench import ports
 
-    cases = ports.measure(progress=_progress)
+    cases = ports.measure(kind, progress=_progress)
     if as_json:
         output.print_json(
             {
@@ -183,7 +198,7 @@ def _ports(as_json: bool) -> None:
     if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
     way = "compiled" if compiled.in_use() else "not compiled"
-    output.heading(f"4 KiB reads through PVSCSI, port ({way}), DMA miniport and disk: CPU µs per command")
+    output.heading(f"4 KiB reads through {kind.title}, port ({way}), DMA miniport and disk: CPU µs per command")
     output.table(
         ("port", "per kick", "no port", "off", "report", "trace", "port/command", "report/off", "trace/off"),
         [
@@ -204,6 +219,7 @@ def _ports(as_json: bool) -> None:
 
 def _guest(
     what: str | None,
+    kind: str,
     port: str,
     verifier: str | None,
     size: int,
@@ -216,7 +232,7 @@ def _guest(
 
     if what is not None and not is_file(what):
         raise click.UsageError(f"--guest starts an adapter of its own: {what} is no configuration file")
-    adapter: dict[str, Any] = {"port": port} if what is None else guest.adapter_of(Path(what))
+    adapter: dict[str, Any] = {"type": kind, "port": port} if what is None else guest.adapter_of(Path(what))
     if verifier is not None:
         adapter["verifier"] = {"level": verifier}
     report = guest.measure(
@@ -228,8 +244,8 @@ def _guest(
     if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
     output.heading(
-        f"fio in Linux {report['kernel']} ({report['accelerator']}, processors: {report['cpus']}): our pvscsi on "
-        f"{report['port']}, verifier {report['verifier']}, and QEMU's own; {rounds} rounds of {seconds:g} s"
+        f"fio in Linux {report['kernel']} ({report['accelerator']}, processors: {report['cpus']}): "
+        f"our {report['type']} on {report['port']}, verifier {report['verifier']}, and QEMU's own; {rounds} rounds of {seconds:g} s"
     )
     output.table(
         ("case", "commands/s", "QEMU's/s", "ratio", "kicks", "interrupts", "server µs", "QEMU %", "QEMU's own %"),

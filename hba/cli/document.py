@@ -1,4 +1,7 @@
-"""Makes docs/schemas.json and docs/schemas.md from the types of all outputs: `python -m hba.cli.document docs`."""
+"""Makes documents: `python -m hba.cli.document docs`.
+
+docs/schemas.json and docs/schemas.md from the types of all outputs, docs/rules.md from the catalogue of rules.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,21 @@ from typing import Any
 
 import msgspec
 
+from hba.adapters.registry import ADAPTERS
 from hba.cli.results import OUTPUTS, ErrorLine
 from hba.contract import SCHEMA_VERSION
 from hba.control.methods import METHODS
 from hba.control.results import lines
 from hba.control.results.events import TOPIC_DATA
 from hba.control.schema import Schema, schemas_of
+from hba.rules import document as rules
 
 COMMAND = "python -m hba.cli.document docs"
 LINES = {"greeting": lines.Greeting, "reply": lines.Reply, "error": lines.ErrorReply, "event": lines.EventLine}
 
 HEAD = f"""# What programs read
 
-<!-- Generated from the types in hba/cli/results.py and hba/control/results by `{COMMAND}`. Do not edit. -->
+<!-- Generated from hba/cli/results.py, hba/control/results and the shapes of adapters by `{COMMAND}`. Do not edit. -->
 
 What commands print with `--json`, and what the [control socket](control.md) answers. [schemas.json](schemas.json) says
 the same as JSON Schema (2020-12) for programs: `#/commands/hba ls`, `#/methods/show.queues/result`, `#/events/hotplug`.
@@ -150,11 +155,12 @@ def _words(kind: Schema) -> str:
 
 
 def main(arguments: list[str]) -> Any:
-    """Write both files into a folder."""
+    """Write all files into a folder."""
     (folder,) = map(Path, arguments)
     made = schema()
     (folder / "schemas.json").write_text(as_json(made), "utf-8")
     (folder / "schemas.md").write_text(as_text(made), "utf-8")
+    (folder / "rules.md").write_text(rules.render(ADAPTERS.rules), "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import click
 
+from hba.adapters.registry import ADAPTERS
 from hba.cli import output
 from hba.errors import HbaError
-from hba.rules import RULES
 from hba.rules.explain import explain, find_rule
 from hba.terminal import screen
 
@@ -25,7 +25,7 @@ def command(rule: str | None, as_json: bool) -> None:
         _list(as_json)
         return
     try:
-        found = find_rule(rule)
+        found = find_rule(ADAPTERS.rules, rule)
     except HbaError as error:
         raise click.UsageError(str(error)) from None
     if as_json:
@@ -36,10 +36,10 @@ def command(rule: str | None, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     if as_json:
-        output.print_json({"rules": [asdict(rule) for rule in RULES.values()]})
+        output.print_json({"rules": [asdict(rule) for rule in ADAPTERS.rules.values()]})
         return
     output.table(
         ("rule", "model", "held", "title"),
-        [(rule.id, rule.model, " + ".join(rule.held), rule.title) for rule in RULES.values()],
+        [(rule.id, rule.model, " + ".join(rule.held), rule.title) for rule in ADAPTERS.rules.values()],
         indent=0,
     )

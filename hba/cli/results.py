@@ -10,16 +10,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hba.config.model import AdapterConfig
-from hba.control.results.base import Bytes, Count, Rate, Result
-from hba.control.results.config import ConfigShown
+from hba.config.model import adapter_config
 from hba.control.results.events import ClientEvent, HotplugEvent, StorageEvent
 from hba.control.results.pci import Interrupts, MappedRange, Regs
-from hba.control.results.show import Counters, Everything, Queues, Summary
+from hba.control.results.show import SHOWN, Summary
 from hba.control.results.trace import TraceStep
 from hba.control.results.units import EjectedUnit, Removed, Unit
 from hba.control.results.verifier import Findings, FindingShown
 from hba.rules.rule import Rule
+from hba.shapes import Bytes, Count, Rate, Result
 
 Microseconds = Annotated[float, Meta(ge=0, description="microseconds")]
 
@@ -51,11 +50,13 @@ class Ranges(Result):
     ranges: list[MappedRange]
 
 
-class Checked(Result):
-    """A good configuration, defaults filled in."""
-
-    file: str
-    adapters: list[AdapterConfig]
+Checked = msgspec.defstruct(
+    "Checked",
+    [("file", str), ("adapters", list[adapter_config()])],  # type: ignore[misc]
+    bases=(Result,),
+    namespace={"__doc__": "A good configuration, defaults filled in."},
+    module=__name__,
+)
 
 
 class Rules(Result):
@@ -192,6 +193,7 @@ class GuestCase(Result):
 class GuestBenchmark(Result):
     """`hba bench --guest`."""
 
+    type: str
     cpus: Count
     accelerator: str
     kernel: str
@@ -324,16 +326,16 @@ OUTPUTS: dict[str, Output] = {
     "hba serve": Output(ServeEvent, lines=True),
     "hba check": Output(Checked),
     "hba ls": Output(Adapters),
-    "hba show": Output(Everything),
-    "hba show all": Output(Everything),
+    "hba show": Output(SHOWN.everything),
+    "hba show all": Output(SHOWN.everything),
     "hba show regs": Output(Regs),
-    "hba show queues": Output(Queues),
+    "hba show queues": Output(SHOWN.queues),
     "hba show luns": Output(Units),
     "hba show irq": Output(Interrupts),
     "hba show dma": Output(Ranges),
-    "hba show counters": Output(Counters),
+    "hba show counters": Output(SHOWN.counters),
     "hba show verifier": Output(Findings),
-    "hba show config": Output(ConfigShown),
+    "hba show config": Output(SHOWN.config),
     "hba lun ls": Output(Units),
     "hba lun add": Output(Unit),
     "hba lun remove": Output(Removed),

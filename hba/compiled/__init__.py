@@ -36,19 +36,16 @@ MODULES = (
     "scsi/plan.py",
     "adapters/adapter.py",
     "adapters/traffic.py",
-    "adapters/pvscsi/adapter.py",
-    "adapters/pvscsi/rings.py",
-    "adapters/pvscsi/scatter.py",
-    "adapters/pvscsi/messages.py",
-    "adapters/pvscsi/commands.py",
 )
+OF_ADAPTERS = ("adapter.py", "rings.py", "scatter.py", "messages.py", "commands.py")  # in the folder of each
 LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py"})
 
 
 def sources() -> list[Path]:
     """The source of all modules that are compiled."""
     whole = [path for package in PACKAGES for path in (_PACKAGE / package).glob("*.py") if path.name not in LEFT_OUT]
-    return sorted([*whole, *(_PACKAGE / module for module in MODULES)])
+    adapters = [path for path in (_PACKAGE / "adapters").glob("*/*.py") if path.name in OF_ADAPTERS]
+    return sorted([*whole, *adapters, *(_PACKAGE / module for module in MODULES)])
 
 
 def module_name(source: Path) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from hba.adapters.registry import ADAPTERS
 from hba.config import schema
 
 # Heading of docs/config.md, or the line before a table there -> the definitions whose keys the table explains.
@@ -15,7 +16,7 @@ TABLES = {
     "## `[adapter.pci]`": ("PciOptions",),
     "## `[adapter.poll]`": ("PollOptions",),
     "## `[adapter.interrupts]`": ("InterruptOptions",),
-    "## `[adapter.pvscsi]`": ("PvscsiOptions",),
+    **{f"## `[adapter.{kind.name}]`": (kind.options.__name__,) for kind in ADAPTERS},
     "Both:": ("ScsiPortConfig", "StorPortConfig"),
     "SCSI Port only:": ("ScsiPortConfig",),
     "Storport only:": ("StorPortConfig",),

@@ -9,34 +9,39 @@ from typing import Any
 
 import msgspec
 
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry
 from hba.config import toml
 from hba.config.check import FAILED, Checker, Problem, dotted
 from hba.config.check import Path as KeyPath
 from hba.config.lines import line_of, locate
-from hba.config.model import ADAPTER_TYPES, PORT_MODELS, AdapterConfig, Config, FileConfig
+from hba.config.model import PORT_MODELS, AdapterConfig, Config, file_config
 from hba.errors import ConfigError
-from hba.rules import RULES
+from hba.rules.rule import Rule
 from hba.runtime import runtime_dir
 from hba.terminal.suggest import did_you_mean
 
 
-def load(path: str | Path) -> Config:
-    """Read and check the file at `path`. Raises `ConfigError` that lists everything that is wrong with it."""
+def load(path: str | Path, known: Registry = ADAPTERS) -> Config:
+    """Read and check the file at `path`; `known`: the types of adapters there are.
+
+    Raises `ConfigError` that lists everything that is wrong with it.
+    """
     file = Path(path)
-    return parse(toml.read(file), file)
+    return parse(toml.read(file), file, known)
 
 
-def parse(text: str, file: Path) -> Config:
+def parse(text: str, file: Path, known: Registry = ADAPTERS) -> Config:
     """Check the text of the file `file` (which is not read; its folder is what relative paths are relative to)."""
     plain = toml.parse(text, file)
     checker = Checker()
-    converted = checker.convert(plain, FileConfig, ())
+    converted = checker.convert(plain, file_config(known), ())
     adapters: list[AdapterConfig] = []
     if converted is not FAILED:
         adapters = _with_defaults(converted.adapter, file.absolute().parent)
         if not adapters:
             checker.note(("adapter",), "empty; expected at least one [[adapter]] table")
-    _cross_check(plain, adapters, checker)
+    _cross_check(plain, adapters, known, checker)
     if checker.problems:
         raise ConfigError(_report(file, text, checker.problems))
     return Config(path=file, directory=file.absolute().parent, adapters=tuple(adapters))
@@ -57,7 +62,7 @@ def _with_defaults(adapters: list[AdapterConfig], directory: Path) -> list[Adapt
 # -- what only shows between keys ---------------------------------------------------------------------------------
 
 
-def _cross_check(plain: Mapping[str, Any], adapters: list[AdapterConfig], checker: Checker) -> None:
+def _cross_check(plain: Mapping[str, Any], adapters: list[AdapterConfig], known: Registry, checker: Checker) -> None:
     """Work on the plain values where possible, so that these errors show up together with those of single keys."""
     tables = plain.get("adapter")
     if not isinstance(tables, list):
@@ -65,33 +70,33 @@ def _cross_check(plain: Mapping[str, Any], adapters: list[AdapterConfig], checke
     for index, table in enumerate(tables):
         if isinstance(table, dict):
             here: KeyPath = ("adapter", index)
-            _check_sections(table, here, checker)
-            _check_rules(table, here, checker)
+            _check_sections(table, here, known, checker)
+            _check_rules(table, here, known.rules, checker)
             _check_addresses(table, here, checker)
     _check_unique([adapter.name for adapter in adapters], "name", checker)
     _check_unique([adapter.socket for adapter in adapters], "socket", checker)
     for index, adapter in enumerate(adapters):
-        _check_limits(adapter, ("adapter", index), checker)
+        _check_limits(adapter, ("adapter", index), known, checker)
 
 
-def _check_sections(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> None:
+def _check_sections(table: Mapping[str, Any], here: KeyPath, known: Registry, checker: Checker) -> None:
     """Options of a port model or an adapter type that is not the chosen one would be silently without effect."""
     port = table.get("port", "storport")
     for model in PORT_MODELS:
         if model in table and port in PORT_MODELS and model != port:
             checker.note((*here, model), f'options of {model}, but port = "{port}"; change `port` or remove this table')
     kind = table.get("type")
-    for other in ADAPTER_TYPES:
-        if other in table and kind in ADAPTER_TYPES and other != kind:
+    for other in known.names:
+        if other in table and kind in known.names and other != kind:
             checker.note((*here, other), f'options of {other}, but type = "{kind}"; change `type` or remove this table')
 
 
-def _check_rules(table: Mapping[str, Any], here: KeyPath, checker: Checker) -> None:
+def _check_rules(table: Mapping[str, Any], here: KeyPath, known: Mapping[str, Rule], checker: Checker) -> None:
     verifier = table.get("verifier")
     rules = verifier.get("rules") if isinstance(verifier, dict) else None
     for rule in rules if isinstance(rules, dict) else ():
-        if rule not in RULES:
-            near = did_you_mean(rule, RULES)
+        if rule not in known:
+            near = did_you_mean(rule, known)
             checker.note((*here, "verifier", "rules", rule), f"no such rule{near} (`hba explain` lists them)")
 
 
@@ -120,14 +125,17 @@ def _check_unique(values: list[str], key: str, checker: Checker) -> None:
             checker.note(("adapter", index, key), f'"{value}" is taken by {dotted(("adapter", first))}; choose another')
 
 
-def _check_limits(adapter: AdapterConfig, here: KeyPath, checker: Checker) -> None:
+def _check_limits(adapter: AdapterConfig, here: KeyPath, known: Registry, checker: Checker) -> None:
     """Units beyond what the adapter lets its driver address."""
-    targets = adapter.pvscsi.max_targets
+    kind = known[adapter.type]
+    targets = kind.max_targets(adapter.options)
+    option = dotted((*here, kind.name, "max_targets"))
+    most = f"{option} = {targets}" if "max_targets" in kind.options.__struct_fields__ else f"{targets} ({kind.title})"
     for index, lun in enumerate(adapter.lun):
         if lun.target >= targets:
             checker.note(
                 (*here, "lun", index, "target"),
-                f"expected a target below {dotted((*here, 'pvscsi', 'max_targets'))} = {targets}, got {lun.target}",
+                f"expected a target below {most}, got {lun.target}",
             )
 
 

@@ -6,19 +6,18 @@ The options of a part live with that part (adapter, port model, logical unit, st
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct
 
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
-from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
 from hba.scsi.config import LunConfig, in_force
 
-# Type of adapter -> the table with its options. A new adapter gets a line here and a field in `AdapterConfig`.
-ADAPTER_TYPES = ("pvscsi",)
 PORT_MODELS = ("scsiport", "storport")
 
 Severity = Literal["off", "note", "warning", "violation"]
@@ -48,9 +47,12 @@ class TraceOptions(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
-    """[[adapter]]: one HBA in one process on one vfio-user socket."""
+    """[[adapter]]: one HBA in one process on one vfio-user socket.
 
-    type: Literal["pvscsi"]
+    What there is for every type; `file_config` adds the tables with the options of each.
+    """
+
+    type: str
     name: Name = ""  # filled in by `load`: type and number
     socket: str = ""  # filled in by `load`: in the runtime folder
     port: Literal["scsiport", "storport"] = "storport"
@@ -60,7 +62,6 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     pci: PciOptions = PciOptions()
     poll: PollOptions = PollOptions()
     interrupts: InterruptOptions = InterruptOptions()
-    pvscsi: PvscsiOptions = PvscsiOptions()
     scsiport: ScsiPortConfig = ScsiPortConfig()
     storport: StorPortConfig = StorPortConfig()
     verifier: VerifierOptions = VerifierOptions()
@@ -71,11 +72,34 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
         if self.miniport != "dma" and not _is_reference(self.miniport):
             raise ValueError(f'miniport: expected "dma" or "module:Class", got "{self.miniport}"')
 
+    @property
+    def options(self) -> Struct:
+        """The table of its type."""
+        options: Struct = getattr(self, self.type)
+        return options
 
-class FileConfig(Struct, forbid_unknown_fields=True):
-    """The whole file."""
 
-    adapter: list[AdapterConfig]
+def adapter_config(adapters: Registry = ADAPTERS) -> type[AdapterConfig]:
+    """[[adapter]] with `type` one of these, and a table for the options of each."""
+    made = msgspec.defstruct(
+        "AdapterConfig",
+        [("type", Literal[adapters.names]), *((kind.name, kind.options, kind.options()) for kind in adapters)],
+        bases=(AdapterConfig,),
+        namespace={"__doc__": "[[adapter]]: one HBA in one process on one vfio-user socket."},
+        forbid_unknown_fields=True,
+        kw_only=True,
+    )
+    return cast(type[AdapterConfig], made)
+
+
+def file_config(adapters: Registry = ADAPTERS) -> type[Struct]:
+    """The whole file: `adapter`, a list of these tables."""
+    return msgspec.defstruct(
+        "FileConfig",
+        [("adapter", list[adapter_config(adapters)])],  # type: ignore[misc]
+        namespace={"__doc__": "The whole file."},
+        forbid_unknown_fields=True,
+    )
 
 
 class Config(Struct, frozen=True):
@@ -92,8 +116,9 @@ def _is_reference(text: str) -> bool:
 
 
 def to_plain(config: AdapterConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, for `hba show config`, without options of port models and unit types that are
-    not in use."""
+    """The configuration as JSON has it, for `hba show config`, without options of adapter types, port models and unit
+    types that are not in use."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     plain["lun"] = [in_force(unit) for unit in plain["lun"]]
-    return {key: value for key, value in plain.items() if key not in PORT_MODELS or key == config.port}
+    known = {*AdapterConfig.__struct_fields__, config.type} - {*PORT_MODELS} | {config.port}
+    return {key: value for key, value in plain.items() if key in known}

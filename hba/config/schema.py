@@ -9,13 +9,16 @@ what docs/config.md says of each key. A test compares.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import msgspec
 
-from hba.config.model import PORT_MODELS, FileConfig
-from hba.rules import RULES
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry
+from hba.config.model import PORT_MODELS, file_config
+from hba.rules.rule import Rule
 
 Schema = dict[str, Any]
 FILE = "schema.json"
@@ -26,13 +29,15 @@ def text() -> str:
     return resources.files(__package__).joinpath(FILE).read_text("utf-8")
 
 
-def build() -> Schema:
+def build(known: Registry = ADAPTERS) -> Schema:
     """The schema without what docs/config.md says."""
-    made = msgspec.json.schema(FileConfig)
+    made = msgspec.json.schema(file_config(known))
     tables: dict[str, Schema] = {name: _plain(table) for name, table in made["$defs"].items()}
     tables["FileConfig"]["properties"]["adapter"]["minItems"] = 1
-    _name_rules(tables["VerifierOptions"]["properties"]["rules"])
+    _name_rules(tables["VerifierOptions"]["properties"]["rules"], known.rules)
     tables["AdapterConfig"].update(_one_model(*PORT_MODELS))
+    if len(known.names) > 1:
+        tables["AdapterConfig"]["allOf"] = [_one_type(name, known.names) for name in known.names]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "hba configuration",
@@ -66,10 +71,10 @@ def _one_of(choices: list[Schema]) -> Schema:
     return flat[0] if len(flat) == 1 else {"anyOf": flat}
 
 
-def _name_rules(rules: Schema) -> None:
+def _name_rules(rules: Schema, known: Mapping[str, Rule]) -> None:
     """The rules there are, each with its title."""
     severity = rules["additionalProperties"]
-    rules["properties"] = {rule.id: {"description": rule.title, **severity} for rule in RULES.values()}
+    rules["properties"] = {rule.id: {"description": rule.title, **severity} for rule in known.values()}
     rules["additionalProperties"] = False
 
 
@@ -79,4 +84,13 @@ def _one_model(one: str, other: str) -> Schema:
         "if": {"properties": {"port": {"const": one}}, "required": ["port"]},
         "then": {"properties": {other: False}},
         "else": {"properties": {one: False}},
+    }
+
+
+def _one_type(one: str, names: Sequence[str]) -> Schema:
+    """Options of adapter types that are not the chosen one are refused."""
+    return {
+        "if": {"properties": {"type": {"const": one}}},
+        "then": {"properties": {other: False for other in names if other != one}},
+        "else": True,
     }

@@ -42,6 +42,7 @@ class Parts:
     engine: Snapshot
     function: Snapshot  # hba.pci
     adapter: HotPlugged  # hba.adapters
+    max_targets: int  # that its driver can be told of
     port: PortDriver
     bus: ScsiBus
     verifier: Verifier | None

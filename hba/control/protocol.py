@@ -1,6 +1,6 @@
 """The shape of a line, and the limits. One JSON object per line, UTF-8, both ways.
 
-server -> client, once:   {"hba": "0.1.0", "protocol": 1, "schema_version": 1, "adapter": "pvscsi0", "pid": 4711}
+server -> client, once:   {"hba": "0.1.0", "protocol": 1, "schema_version": 1, "adapter": "disks", "pid": 4711}
 client -> server:         {"id": 1, "method": "show.regs", "params": {}}
 server -> client:         {"id": 1, "schema_version": 1, "result": ...}, or for `result`
                           "error": {"code", "message", "next_step"}

@@ -9,20 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hba.adapters.registry import ADAPTERS
 from hba.config import toml
 
 
-def one_disk(folder: Path, disk: Path, port_model: str) -> str:
-    """The text of a configuration with one PVSCSI adapter and one disk; its socket is in `folder`."""
-    return one_adapter(folder, [{"storage": {"kind": "file", "path": str(disk.absolute())}}], port_model)
+def one_disk(folder: Path, disk: Path, port_model: str, kind: str = ADAPTERS.default.name) -> str:
+    """The text of a configuration with one adapter of a type and one disk; its socket is in `folder`."""
+    return one_adapter(folder, [{"storage": {"kind": "file", "path": str(disk.absolute())}}], port_model, kind)
 
 
-def one_adapter(folder: Path, luns: Sequence[dict[str, Any]], port_model: str) -> str:
-    """The text of a configuration with one PVSCSI adapter, written to `folder`: its socket is there, and the files
+def one_adapter(
+    folder: Path, luns: Sequence[dict[str, Any]], port_model: str, kind: str = ADAPTERS.default.name
+) -> str:
+    """The text of a configuration with one adapter of a type, written to `folder`: its socket is there, and the files
     that the `luns` name by relative paths.
     """
     lines = {
-        "type": "pvscsi",
+        "type": kind,
         # The control socket goes where `hba ls` looks, under this name; several labs may run at once.
         "name": f"lab-{os.getpid()}",
         "socket": str(folder / "adapter.sock"),

@@ -114,7 +114,7 @@ def holds_data(path: Path) -> bool:
 
 
 def of_builtin(path: Path) -> Disk:
-    """The disk of QEMU's own pvscsi."""
+    """The disk of QEMU's own device."""
     return Disk(0, 0, path.stat().st_size, 512, False, "QEMU", "QEMU HARDDISK", BUILTIN_SERIAL, path)
 
 

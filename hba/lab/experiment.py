@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any
 
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import AdapterType
 from hba.errors import StorageError, WrongUsage
-from hba.lab import accelerator, config, disks, image, initramfs, kernel, kvm, machine, observe, paths, qemu
+from hba.lab import accelerator, config, devices, disks, image, initramfs, kernel, kvm, machine, observe, paths, qemu
 from hba.lab.cache import Cache
+from hba.lab.devices import OURS
 from hba.lab.disks import Disk
 from hba.lab.guest import Guest
 from hba.lab.progress import Progress
@@ -44,7 +47,8 @@ class Options:
     kernel: str = ""  # empty: the recipe's default
     modules: Path | None = None
     append: str = ""  # added to the kernel's command line
-    device: Literal["hba", "builtin-pvscsi"] = "hba"
+    device: str = OURS  # or one of `devices.builtin`
+    adapter: str = ADAPTERS.default.name  # type of the adapter, where there is no `config`
     config: Path | None = None  # of the HBA server; None: one adapter with `luns`, or with one new disk
     luns: tuple[dict[str, Any], ...] = ()  # as `[[adapter.lun]]` has them
     port_model: str = ""  # empty: what the configuration says, or storport
@@ -75,6 +79,7 @@ class Experiment:
         self.disks: list[Disk] = []
         self.kernel_release = ""
         self.port_model = ""
+        self.kinds: list[AdapterType[Any]] = []  # of each adapter, or of QEMU's own device
         self._profile = machine.load(options.machine)
         self._parts = _Parts()
         self._rundir = RunDir()
@@ -127,9 +132,10 @@ class Experiment:
 
         For QEMU's own device, which starts with QEMU, there is only the disk to make.
         """
-        if self.options.device == "builtin-pvscsi":
+        if self.options.device != OURS:
             if self.options.config is not None or self.options.port_model:
-                raise WrongUsage("QEMU's own pvscsi has neither a configuration of ours nor a port model")
+                raise WrongUsage("QEMU's own device has neither a configuration of ours nor a port model")
+            self.kinds = [devices.builtin()[self.options.device][0]]
             self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
             return
         server = self._parts.server = Server(self._server_config(), self.folder)
@@ -138,7 +144,9 @@ class Experiment:
             self._parts.adapters = server.wait_listening()
         for adapter in self.adapters:
             self.disks += disks.of_adapter(adapter.control)
-        self.port_model = ", ".join(sorted({observe.port_model(adapter.control) for adapter in self.adapters}))
+        models = [observe.model(adapter.control) for adapter in self.adapters]
+        self.kinds = [ADAPTERS[kind] for kind, _ in models]
+        self.port_model = ", ".join(sorted({port_model for _, port_model in models}))
 
     def start_guest(self) -> None:
         """Start QEMU; returns when the guest's agent answers (or, with the option `disk`, when QEMU runs).
@@ -172,10 +180,11 @@ class Experiment:
 
     def _devices(self) -> list[str]:
         boot_index = 0 if self.options.disk is not None else None
-        if self.options.device == "builtin-pvscsi":
+        if self.options.device != OURS:
             disk = self.disks[0]
             assert disk.file is not None
-            return machine.builtin_pvscsi(self._profile, disk.file, disk.serial, boot_index=boot_index)
+            _, device = devices.builtin()[self.options.device]
+            return machine.builtin(self._profile, device, disk.file, disk.serial, boot_index=boot_index)
         return [
             machine.vfio_user_device(
                 self._profile,
@@ -240,12 +249,13 @@ class Experiment:
     # -- the device ---------------------------------------------------------------------------------------------------
 
     def _server_config(self) -> Path:
-        given, port_model = self.options.config, self.options.port_model
+        given, port_model, kind = self.options.config, self.options.port_model, self.options.adapter
         made = self.folder / "config.toml"
         if given is None and self.options.luns:
-            text = config.one_adapter(self.folder, self.options.luns, port_model or "storport")
+            text = config.one_adapter(self.folder, self.options.luns, port_model or "storport", kind)
         elif given is None:
-            text = config.one_disk(self.folder, self._boot_disk() or self._new_disk(), port_model or "storport")
+            disk = self._boot_disk() or self._new_disk()
+            text = config.one_disk(self.folder, disk, port_model or "storport", kind)
         elif self.options.disk is not None:
             raise WrongUsage("--disk makes a configuration of its own; name the disk in that of --config instead")
         elif not port_model:

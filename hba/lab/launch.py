@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 
+from hba.adapters.registry import ADAPTERS
 from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
 from hba.lab import (
     accelerator,
     console,
+    devices,
     interruption,
     junit,
     ktap,
@@ -78,8 +80,10 @@ class Task:
 @click.option("--accel", type=click.Choice(get_args(accelerator.Wanted)), default="auto", show_default=True,
               envvar=accelerator.VARIABLE, show_envvar=True,
               help="Run the guest with KVM or emulate it; auto takes KVM where it runs a Linux kernel.")  # fmt: skip
-@click.option("--device", type=click.Choice(["hba", "builtin-pvscsi"]), default="hba", show_default=True,
-              help="Our HBA, or QEMU's own PVSCSI model to compare with.")  # fmt: skip
+@click.option("--adapter", type=click.Choice(ADAPTERS.names), metavar="TYPE",
+              help=f"Type of our HBA, without --config: {', '.join(ADAPTERS.names)}.")  # fmt: skip
+@click.option("--device", type=click.Choice([devices.OURS, *devices.builtin()]), default=devices.OURS,
+              show_default=True, help="Our HBA, or QEMU's own model of one to compare with.")  # fmt: skip
 @click.option("--posted-writes/--no-posted-writes", default=True, show_default=True,
               help="Whether QEMU may post register writes, where the server lets it.")  # fmt: skip
 @click.option("--junit", type=_PATH, metavar="FILE", help="Write the suite's results as JUnit XML.")
@@ -137,7 +141,6 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
         if given["select"]:
             _check_selection(chosen, given["select"])
     machine.load(given["machine_name"])
-    device: Literal["hba", "builtin-pvscsi"] = given["device"]
     options = Options(
         machine=given["machine_name"],
         memory_mib=given["memory"],
@@ -146,7 +149,8 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
         kernel=given["kernel"],
         modules=given["modules"],
         append=given["append"],
-        device=device,
+        device=given["device"],
+        adapter=given["adapter"] or ADAPTERS.default.name,
         config=given["config"],
         port_model=given["port_model"] or "",
         disk=given["disk"],
@@ -179,10 +183,14 @@ def _check_together(given: dict[str, Any]) -> None:
         raise click.UsageError(
             "--disk makes a configuration of its own: name the disk in that of --config, or leave --config out"
         )
-    if given["device"] == "builtin-pvscsi":
-        for name, written in (("config", "--config"), ("port_model", "--port-model")):
+    if given["device"] != devices.OURS:
+        for name, written in (("config", "--config"), ("port_model", "--port-model"), ("adapter", "--adapter")):
             if given[name]:
-                raise click.UsageError(f"--device builtin-pvscsi is QEMU's own, {written} is for ours: leave one out")
+                raise click.UsageError(
+                    f"--device {given['device']} is QEMU's own, {written} is for ours: leave one out"
+                )
+    if given["adapter"] and given["config"]:
+        raise click.UsageError("--adapter is for a configuration that is made here: that of --config says its types")
     if given["modules"] and not given["kernel"]:
         raise click.UsageError("--modules are those of a kernel of your own: add --kernel FILE")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli
 
+from hba.adapters.types import QemuDevice
 from hba.errors import ConfigError, WrongUsage
 from hba.lab import paths
 from hba.lab.agent import PORT_NAME
@@ -179,11 +180,11 @@ def vfio_user_device(
     return json.dumps(device)
 
 
-def builtin_pvscsi(
-    profile: Profile, disk: Path, serial: str, *, boot_index: int | None = None, name: str = "hba0"
+def builtin(
+    profile: Profile, device: QemuDevice, disk: Path, serial: str, *, boot_index: int | None, name: str = "hba0"
 ) -> list[str]:
-    """The arguments that attach QEMU's own PVSCSI model with one disk: the peer to hold our device against. `name`: of
-    the device, where the machine has ours besides.
+    """The arguments that attach QEMU's own model of an HBA with one disk: the peer to hold our device against. `name`:
+    of the device, where the machine has ours besides.
     """
     node = {
         "driver": "raw",
@@ -195,7 +196,7 @@ def builtin_pvscsi(
         disk_device["bootindex"] = boot_index
     return [
         "-blockdev " + json.dumps(node),
-        json.dumps({"driver": "pvscsi", "id": name, "bus": profile.bus}),
+        json.dumps({"driver": device.driver, "id": name, "bus": profile.bus}),
         json.dumps(disk_device),
     ]
 

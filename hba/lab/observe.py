@@ -25,10 +25,11 @@ class Seen:
     everything: dict[str, Any] = field(default_factory=dict)  # `show.all`
 
 
-def port_model(control: Path) -> str:
-    """The port model of a running adapter."""
+def model(control: Path) -> tuple[str, str]:
+    """The type and the port model of a running adapter."""
     with ControlClient(control) as client:
-        return str(client.call("show.summary")["port"])
+        summary = client.call("show.summary")
+    return str(summary["type"]), str(summary["port"])
 
 
 def look(control: Path) -> Seen:

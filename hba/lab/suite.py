@@ -22,7 +22,7 @@ from typing import Any
 import tomli
 
 from hba.errors import ConfigError, GuestError, WrongUsage
-from hba.lab import disks, junit, paths, pattern
+from hba.lab import devices, disks, junit, paths, pattern
 from hba.lab.case import Case
 from hba.lab.experiment import Experiment
 from hba.storage.config import parse_size
@@ -246,8 +246,8 @@ class Run:
             "suite": self._suite.name,
             "device": self._experiment.options.device,
             "port_model": self._experiment.port_model,
-            "adapter": {"pci_id": "15AD:07C0", "driver": "vmw_pvscsi"},
-            "adapters": max(1, len(self._experiment.adapters)),
+            "adapters": [devices.for_guest(kind) for kind in self._experiment.kinds],
+            "known_messages": devices.known_messages(self._experiment.options.device),
             "disks": units,
         }
 

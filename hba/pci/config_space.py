@@ -7,10 +7,10 @@ come from the declarations (PCI Local Bus Specification 3.0, chapter 6). The ext
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from hba.pci.bars import IO, Bar
 from hba.pci.capabilities import Capability
+from hba.pci.identity import Identity
 from hba.pci.registers import RO, RW, RW1C, Bits, DeclarationError, Field, Register, RegisterBlock
 
 SIZE = 4096
@@ -50,18 +50,6 @@ _STATUS: dict[str, Bits | Field] = {
     "SIGNALED_SYSTEM_ERROR": 14,
     "DETECTED_PARITY_ERROR": 15,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the function says it is. `class_code` has 24 bits: base class, subclass, programming interface."""
-
-    vendor: int
-    device: int
-    class_code: int
-    subsystem_vendor: int = 0
-    subsystem: int = 0
-    revision: int = 0
 
 
 class ConfigSpace(RegisterBlock):

@@ -21,8 +21,8 @@ from hba.pci.config_space import (
     COMMAND_MEMORY,
     SIZE,
     ConfigSpace,
-    Identity,
 )
+from hba.pci.identity import Identity
 from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import DeclarationError, document

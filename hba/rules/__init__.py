@@ -1,4 +1,7 @@
-"""The catalogue: every rule by ID. One file per side: SCSI Port, Storport (and both), the guest driver."""
+"""The catalogue: every rule by ID. One file per side: SCSI Port, Storport (and both), the guest's driver.
+
+An adapter's rules of its guest's driver are with the adapter; `hba.adapters.types.Registry.rules` has all there are.
+"""
 
 from __future__ import annotations
 
@@ -7,4 +10,14 @@ from hba.rules.rule import Rule
 from hba.rules.scsiport import SCSIPORT_RULES
 from hba.rules.storport import STORPORT_RULES
 
-RULES: dict[str, Rule] = {rule.id: rule for rule in (*SCSIPORT_RULES, *STORPORT_RULES, *GUEST_RULES)}
+
+def catalogue(*rules: Rule) -> dict[str, Rule]:
+    """The rules by ID: the ports' in their order, then those of guests' drivers by ID."""
+    ports = [rule for rule in rules if rule.model != "guest"]
+    guests = sorted((rule for rule in rules if rule.model == "guest"), key=lambda rule: rule.id)
+    found = {rule.id: rule for rule in (*ports, *guests)}
+    assert len(found) == len(rules), "two rules of the same ID"
+    return found
+
+
+RULES = catalogue(*SCSIPORT_RULES, *STORPORT_RULES, *GUEST_RULES)  # without any adapter's

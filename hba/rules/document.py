@@ -1,10 +1,9 @@
-"""Makes docs/rules.md from the catalogue: `python -m hba.rules.document > docs/rules.md`."""
+"""Makes the text of docs/rules.md from a catalogue. `hba.cli.document` writes it."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 
-from hba.rules import RULES
 from hba.rules.explain import MODEL_NAMES
 from hba.rules.rule import ENFORCED, NOT_APPLICABLE, VERIFIED, Rule
 
@@ -28,7 +27,7 @@ FAMILIES = {
 
 HEAD = """# Rules
 
-<!-- Generated from hba/rules by `python -m hba.rules.document`. Do not edit. -->
+<!-- Generated from hba/rules and the rules of adapters by `python -m hba.cli.document docs`. Do not edit. -->
 
 Every rule the port drivers and the device hold or watch. **enforced**: the emulated port keeps it itself; breaking it
 would be a defect of this project. **verified**: the miniport or the guest's driver has to keep it; breaking it is a
@@ -36,18 +35,18 @@ finding of the verifier. `hba explain ID` tells more about one.
 """
 
 
-def render() -> str:
+def render(rules: Mapping[str, Rule]) -> str:
     """The whole document."""
     parts = [HEAD]
     families: dict[str, list[Rule]] = {}
-    for rule in RULES.values():
+    for rule in rules.values():
         families.setdefault(rule.id.split("-")[0], []).append(rule)
     parts.append(_summary(families))
     for prefix, title in FAMILIES.items():
         if prefix in families:
             parts.append(_family(prefix, title, families.pop(prefix)))
-    for prefix, rules in families.items():
-        parts.append(_family(prefix, prefix, rules))
+    for prefix, others in families.items():
+        parts.append(_family(prefix, prefix, others))
     return "\n".join(parts)
 
 
@@ -84,7 +83,3 @@ def _row(rule: Rule) -> str:
         rule.counterpart or "-",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+from collections.abc import Mapping
 
 from hba.errors import WrongUsage
-from hba.rules import RULES
 from hba.rules.rule import NOT_APPLICABLE, Rule
 
 MODEL_NAMES = {
@@ -17,19 +17,19 @@ MODEL_NAMES = {
 }
 
 
-def find_rule(rule_id: str) -> Rule:
-    """The rule with this ID, whatever its case. Raises WrongUsage that names similar ones."""
-    rule = RULES.get(rule_id.upper())
+def find_rule(rules: Mapping[str, Rule], rule_id: str) -> Rule:
+    """The one of `rules` with this ID, whatever its case. Raises WrongUsage that names similar ones."""
+    rule = rules.get(rule_id.upper())
     if rule is None:
-        similar = difflib.get_close_matches(rule_id.upper(), RULES, n=5, cutoff=0.5)
-        hint = f"; did you mean {', '.join(similar)}?" if similar else f"; there are {', '.join(prefixes())}"
+        similar = difflib.get_close_matches(rule_id.upper(), rules, n=5, cutoff=0.5)
+        hint = f"; did you mean {', '.join(similar)}?" if similar else f"; there are {', '.join(prefixes(rules))}"
         raise WrongUsage(f"there is no rule {rule_id!r}{hint}")
     return rule
 
 
-def prefixes() -> list[str]:
+def prefixes(rules: Mapping[str, Rule]) -> list[str]:
     """The families of rules: SP-.., Q-.., and so on."""
-    return sorted({f"{rule_id.split('-')[0]}-*" for rule_id in RULES})
+    return sorted({f"{rule_id.split('-')[0]}-*" for rule_id in rules})
 
 
 def explain(rule: Rule, width: int = 100) -> str:

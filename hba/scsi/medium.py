@@ -30,7 +30,7 @@ from hba.storage.granules import fit
 
 MAX_TRANSFER_BYTES = 32 << 20  # one READ or WRITE
 
-SETTLE = 1.0  # s that an abort or a reset waits for the store; the driver's own patience is 2 s (vmw_pvscsi)
+SETTLE = 1.0  # s that an abort or a reset waits for the store; a guest's driver may have a patience of 2 s itself
 
 Ended = Callable[[StorageError | None], None]  # how a host's operation ended
 

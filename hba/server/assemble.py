@@ -1,17 +1,19 @@
 """From a configuration to the layers of one adapter, wired to each other.
 
-The only place that knows all of them. What a new adapter type, port model or engine needs is one entry in a table here.
+The only place that knows all of them. A type of adapter is made by its registration (`hba.adapters.registry`).
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry, Wiring
 from hba.config.lines import place
 from hba.config.model import AdapterConfig, Config
 from hba.control.events import EventHub
@@ -24,7 +26,7 @@ from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.pci.unreachable import SHARE
-from hba.port.driver import PortDriver
+from hba.rules.rule import Rule
 from hba.scsi.address import placed, unit_name
 from hba.scsi.build import build_unit
 from hba.scsi.bus import ScsiBus
@@ -89,16 +91,18 @@ class Assembled:
 
 class Assembler:
     """Makes adapters. `fd`: an open socket to serve instead of the configured path. `source`: the configuration they
-    are from, to name the line of a unit whose storage cannot be had.
+    are from, to name the line of a unit whose storage cannot be had. `known`: the types of adapters there are.
     """
 
-    def __init__(self, fd: int | None = None, source: Config | None = None) -> None:
+    def __init__(self, fd: int | None = None, source: Config | None = None, known: Registry = ADAPTERS) -> None:
         self._fd = fd
         self._source = source
+        self._known = known
 
     def __call__(self, config: AdapterConfig, directory: Path, loop: EventLoop) -> Assembled:
         """Raises `HbaError` for what only shows now: a miniport or a storage that cannot be had."""
-        verifier = _verifier(config, loop)
+        kind = self._known[config.type]
+        verifier = _verifier(config, loop, self._known.rules)
         recorder = Recorder(loop.clock, config.trace.keep) if config.trace.enabled else None
         workers = WorkerPool(loop)
         bus = ScsiBus()
@@ -139,7 +143,22 @@ class Assembler:
                 miniport = load_miniport(config.miniport, chip, config.miniport_options)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
-            adapter = _ADAPTERS[config.type](config, loop, port, bus, memory, verifier, recorder)
+            adapter = kind.make(
+                Wiring(
+                    loop,
+                    port,
+                    bus,
+                    memory,
+                    verifier,
+                    recorder,
+                    msi=config.pci.msi,
+                    msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
+                    posted_writes=config.pci.posted_writes,
+                    poll=config.poll,
+                    interrupts=config.interrupts,
+                ),
+                config.options,
+            )
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()
@@ -152,6 +171,7 @@ class Assembler:
             engine=engine,
             function=adapter.function,
             adapter=adapter,
+            max_targets=kind.max_targets(config.options),
             port=port,
             bus=bus,
             verifier=verifier,
@@ -186,47 +206,10 @@ class Assembler:
         return NativeEngine(loop, config.socket, device)
 
 
-def _verifier(config: AdapterConfig, loop: EventLoop) -> Verifier | None:
+def _verifier(config: AdapterConfig, loop: EventLoop, rules: Mapping[str, Rule]) -> Verifier | None:
     options = config.verifier
-    return None if options.level == "off" else Verifier(loop.clock, options.level, options.rules)
+    return None if options.level == "off" else Verifier(loop.clock, options.level, options.rules, rules)
 
-
-# -- adapter types --------------------------------------------------------------------------------------------------
-
-MakeAdapter = Callable[
-    [AdapterConfig, EventLoop, PortDriver, ScsiBus, GuestMemory, Verifier | None, Recorder | None], Adapter
-]
-
-
-def _pvscsi(
-    config: AdapterConfig,
-    loop: EventLoop,
-    port: PortDriver,
-    bus: ScsiBus,
-    memory: GuestMemory,
-    verifier: Verifier | None,
-    recorder: Recorder | None,
-) -> Adapter:
-    from hba.adapters.pvscsi.adapter import PvscsiAdapter
-    from hba.adapters.pvscsi.watch import GuestWatch
-
-    return PvscsiAdapter(
-        loop,
-        port,
-        bus,
-        memory,
-        config.pvscsi,
-        msi=config.pci.msi,
-        msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
-        posted_writes=config.pci.posted_writes,
-        poll=config.poll,
-        interrupts=config.interrupts,
-        watch=None if verifier is None else GuestWatch(verifier),
-        recorder=recorder,
-    )
-
-
-_ADAPTERS: dict[str, MakeAdapter] = {"pvscsi": _pvscsi}
 
 # -- events ---------------------------------------------------------------------------------------------------------
 

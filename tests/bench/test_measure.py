@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hba.adapters.pvscsi.bench import SLOTS, PvscsiBenchDriver
 from hba.bench import own_server
-from hba.bench.driver import SLOTS, BenchDriver
-from hba.bench.loop import PlainLoop
+from hba.bench.loop import TRANSFERS, PlainLoop
 from hba.bench.measure import CASES, WRITING_CASES, Case, percentiles, transfers_of
 from hba.control.client import ControlClient
 from hba.errors import HbaError
@@ -32,12 +32,12 @@ def test_transfers_lie_on_the_unit_and_are_the_same_every_time(case: Case) -> No
     size = 16 << 20
     transfers = transfers_of(case, size)
     assert transfers == transfers_of(case, size)
-    assert len(transfers) == SLOTS
+    assert len(transfers) == TRANSFERS
     for _, offset, length in transfers:
         assert length == case.length
         assert 0 <= offset <= size - length
         assert offset % 4096 == 0
-    written = sum(write for write, _, _ in transfers) / SLOTS
+    written = sum(write for write, _, _ in transfers) / TRANSFERS
     assert abs(written - case.writes) < 0.05
 
 
@@ -47,8 +47,8 @@ def test_the_loop_does_what_it_is_told(tmp_path: Path) -> None:
     with PlainLoop(path, 1 << 20, True) as loop:
         loop._view[:4096] = b"\x5a" * 4096
         count, seconds, latencies = loop.run([(True, 8192, 4096)], 0.001)
-    assert count % SLOTS == 0
-    assert len(latencies) == count // SLOTS
+    assert count % TRANSFERS == 0
+    assert len(latencies) == count // TRANSFERS
     assert seconds > 0
     assert path.read_bytes()[8192:12288] in (b"\x5a" * 4096, bytes(4096))
 
@@ -58,7 +58,7 @@ def test_what_the_driver_reads_and_writes_is_what_is_in_the_file(port: str) -> N
     with own_server.start(None, port=port, verifier="report", size=16 << 20) as server:
         disk = server.folder / "disk.img"
         before = disk.read_bytes()
-        with BenchDriver(server.socket, 8 << 20) as driver:
+        with PvscsiBenchDriver(server.socket, 8 << 20) as driver:
             assert driver.capacity() == ((16 << 20) // 512, 512)
             reads = [(False, slot * 4096, 4096) for slot in range(SLOTS)]
             driver.prepare(reads, 512)

@@ -17,7 +17,7 @@ import pytest
 from hba.bench import measure, own_server, ports
 from hba.cli import machine
 from hba.cli.main import cli
-from hba.config.model import AdapterConfig
+from hba.config.model import adapter_config
 from hba.control.client import ControlClient
 from hba.control.parts import Parts
 from hba.errors import EXIT_OK, GuestError
@@ -75,7 +75,7 @@ def staged(folder: Path) -> Iterator[Parts]:
             patch.delenv(name, raising=False)
         patch.setenv("TERM", "xterm-256color")
         _without_what_is_started(patch)
-        config = AdapterConfig(type="pvscsi", name="fake0", socket=LONG)
+        config = adapter_config()(type="pvscsi", name="fake0", socket=LONG)
         engine = FakeSnapshot(state="listening", bytes_received=1)
         port = FakeSnapshot(model="storport", counters={"submitted": 7}, units=[UNIT])
         serve = serving(runtime / "fake0.ctl", config=config, engine=engine, port=port)

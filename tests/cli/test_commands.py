@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hba import __version__
+from hba.adapters.registry import ADAPTERS
 from hba.cli import main
 from hba.cli.main import COMMANDS, run
 from hba.contract import SCHEMA_VERSION
@@ -340,9 +341,9 @@ def test_explain_one_and_all(shell: Shell) -> None:
     assert shell.out.startswith(f"{rule.id}  {rule.title}")
     assert rule.source[:20] in shell.out
     assert shell.json("explain", rule.id)["text"] == rule.text
-    assert {item["id"] for item in shell.json("explain")["rules"]} == set(RULES)
+    assert {item["id"] for item in shell.json("explain")["rules"]} == set(ADAPTERS.rules)
     assert shell("explain") == 0
-    assert len(shell.out.splitlines()) == len(RULES) + 1
+    assert len(shell.out.splitlines()) == len(ADAPTERS.rules) + 1
     assert shell("explain", rule.id[:-1]) == 2
     assert "did you mean" in shell.err
 

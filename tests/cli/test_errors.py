@@ -183,6 +183,8 @@ def test_a_benchmark_of_an_adapter_that_is_busy(place: Place) -> None:
         (("--memory", "0"), "--memory"),
         (("--disk", "x", "--config", "y"), "--disk"),
         (("--device", "builtin-pvscsi", "--port-model", "storport"), "--port-model"),
+        (("--device", "builtin-pvscsi", "--adapter", "pvscsi"), "--adapter"),
+        (("--config", "x", "--adapter", "pvscsi"), "--adapter"),
         (("--modules", "x"), "--modules"),
     ],
 )

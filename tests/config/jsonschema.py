@@ -33,6 +33,8 @@ def _holds(word: str, schema: dict[str, Any], value: Any, root: Any) -> bool:
             return any(value == item and type(value) is type(item) for item in said)
         case "const":
             return bool(value == said)
+        case "allOf":
+            return all(fits(value, part, root) for part in said)
         case "anyOf":
             return any(fits(value, choice, root) for choice in said)
         case "if":

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hba.config.check import FAILED, Checker, dotted
-from hba.config.model import FileConfig
+from hba.config.model import file_config
 from hba.terminal.suggest import did_you_mean
+
+FILE_CONFIG = file_config()
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,8 +114,8 @@ PLAIN = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(PLAIN)
 def test_any_value_is_converted_or_has_a_problem(value: Any) -> None:
-    problems(value, FileConfig)
-    problems({"adapter": [value]}, FileConfig)
+    problems(value, FILE_CONFIG)
+    problems({"adapter": [value]}, FILE_CONFIG)
 
 
 @settings(max_examples=50, deadline=None)
@@ -123,4 +125,4 @@ def test_any_text_that_is_toml_is_checked(text: str) -> None:
         plain = tomli.loads(text)
     except tomli.TOMLDecodeError:
         return
-    problems(plain, FileConfig)
+    problems(plain, FILE_CONFIG)

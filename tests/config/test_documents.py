@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from hba.config.load import load
-from hba.config.model import FileConfig
+from hba.config.model import file_config
+
+FILE_CONFIG = file_config()
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.toml"))
@@ -43,7 +45,9 @@ def structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
             yield from structs(inner)
 
 
-KEYS = sorted({(cls.__name__, item.encode_name) for cls in structs(FileConfig) for item in msgspec.structs.fields(cls)})
+KEYS = sorted(
+    {(cls.__name__, item.encode_name) for cls in structs(FILE_CONFIG) for item in msgspec.structs.fields(cls)}
+)
 
 
 @pytest.mark.parametrize(("table", "key"), KEYS)

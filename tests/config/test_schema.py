@@ -12,10 +12,12 @@ import tomli
 
 from hba.config import document, schema
 from hba.config.load import parse
-from hba.config.model import FileConfig
+from hba.config.model import file_config
 from hba.errors import ConfigError
 from tests.config.jsonschema import fits
 from tests.config.test_documents import DOCS, EXAMPLES, structs
+
+FILE_CONFIG = file_config()
 
 ONE = '[[adapter]]\ntype = "pvscsi"\n'
 UNIT = ONE + "[[adapter.lun]]\n"
@@ -54,13 +56,13 @@ def test_every_table_and_key_is_explained(editors: Any) -> None:
 
 
 def test_every_table_refuses_what_it_does_not_know(editors: Any) -> None:
-    names = {kind.__name__ for kind in structs(FileConfig)} - {"FileConfig"}
+    names = {kind.__name__ for kind in structs(FILE_CONFIG)} - {"FileConfig"}
     assert set(editors["$defs"]) == names
     assert all(table["additionalProperties"] is False for table in (editors, *editors["$defs"].values()))
 
 
 def test_defaults_are_those_of_the_program(editors: Any) -> None:
-    for kind in structs(FileConfig):
+    for kind in structs(FILE_CONFIG):
         table = editors["$defs"].get(kind.__name__, editors)
         for field in msgspec.structs.fields(kind):
             said = table["properties"][field.encode_name]

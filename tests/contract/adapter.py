@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry
 from hba.config.load import parse
-from hba.control.methods import METHODS
+from hba.control.methods import methods
 from hba.control.parts import Parts
+from hba.control.results.show import shown
 from hba.control.server import ControlServer
 from hba.loop import EventLoop
 from hba.rules import RULES
@@ -58,13 +61,14 @@ def config(port: str) -> str:
 
 
 @contextmanager
-def running(folder: Path, text: str) -> Iterator[Parts]:
-    """The adapter of the configuration `text`, which serves `NAME.sock` and `NAME.ctl` in `folder`."""
-    (adapter,) = parse(text, folder / "hba.toml").adapters
+def running(folder: Path, text: str, known: Registry = ADAPTERS) -> Iterator[Parts]:
+    """The adapter of the configuration `text`, which serves `NAME.sock` and `NAME.ctl` in `folder`; `known`: the types
+    of adapters there are."""
+    (adapter,) = parse(text, folder / "hba.toml", known).adapters
     adapter.socket = str(folder / f"{adapter.name}.sock")
     loop = EventLoop()
-    assembled = Assembler()(adapter, folder, loop)
-    control = ControlServer(loop, folder / f"{adapter.name}.ctl", assembled.parts, METHODS)
+    assembled = Assembler(known=known)(adapter, folder, loop)
+    control = ControlServer(loop, folder / f"{adapter.name}.ctl", assembled.parts, methods(shown(known)))
     control.start()
     assembled.start()
     thread = threading.Thread(target=loop.run)

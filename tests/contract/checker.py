@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, inspect
 
 from hba.contract import SCHEMA_VERSION
-from hba.control.results.base import Result
+from hba.shapes import Result
 
 
 class Checker:

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from hba.adapters.bench import BASE
+from hba.adapters.pvscsi.bench import PvscsiBenchDriver
 from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET, CMD_SETUP_MSG_RING, CMD_SETUP_RINGS
 from hba.adapters.pvscsi.structures import SETUP_MSG_RING, SETUP_RINGS
-from hba.bench.driver import BASE, BenchDriver
 from hba.contract import SCHEMA_VERSION
 from hba.control.client import CallRefused, ControlClient
 from hba.control.events import TOPICS
@@ -183,7 +184,7 @@ def of_a_guest(ask: Asking, parts: Parts, folder: Path) -> None:
     store = hanging(parts, "read")
     attach(parts, 8, store)
     socket = folder / f"{NAME}.sock"
-    with BenchDriver(socket, SIZE, target=8) as driver:
+    with PvscsiBenchDriver(socket, SIZE, target=8) as driver:
         page = (BASE + driver._data_at) >> 12
         driver._command(CMD_SETUP_MSG_RING, SETUP_MSG_RING.pack(1, 0, page, *[0] * 15))
         driver.prepare([(False, 0, 4096)], 512)
@@ -219,7 +220,7 @@ def a_second_client(ask: Asking, socket: Path) -> None:
     ask.events(lambda event: event["data"].get("event") == "refused")
 
 
-def rings_out_of_reach(ask: Asking, driver: BenchDriver) -> None:
+def rings_out_of_reach(ask: Asking, driver: PvscsiBenchDriver) -> None:
     nowhere = [1, 1, *[1] * (1 + 32 + 32)]
     with pytest.raises(GuestError):
         driver._command(CMD_SETUP_RINGS, SETUP_RINGS.pack(*nowhere))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hba.config.model import AdapterConfig
+from hba.config.model import adapter_config
 from hba.control.method import Method
 from hba.control.methods import METHODS
 from hba.control.parts import Parts
@@ -117,11 +117,12 @@ def make_unit(config: LunConfig, store: Store | None) -> LogicalUnit:
 def make_parts(loop: EventLoop, name: str = "fake0", **changes: Any) -> Parts:
     values: dict[str, Any] = {
         "name": name,
-        "config": AdapterConfig(type="pvscsi", name=name, socket=f"/run/{name}.sock"),
+        "config": adapter_config()(type="pvscsi", name=name, socket=f"/run/{name}.sock"),
         "loop": loop,
         "engine": FakeSnapshot(state="connected", bytes_received=1),
         "function": FakeSnapshot(identity=None, interrupts={"mode": "msi", "signals": 3}, dma=[]),
         "adapter": FakeAdapter(registers=REGISTERS, rings=None, counters={"requests": 7}),
+        "max_targets": 64,
         "port": FakeSnapshot(model="storport", counters={"submitted": 7}, units=[]),
         "bus": ScsiBus(),
         "verifier": Verifier(loop.clock),

@@ -12,8 +12,8 @@ import select
 import sys
 from collections.abc import Iterator
 
+from hba.adapters.pvscsi.bench import MASK, PvscsiBenchDriver
 from hba.adapters.pvscsi.structures import CMP_CONS_IDX, CMP_PROD_IDX, FLAG_DIR_NONE, FLAG_DIR_TODEVICE
-from hba.bench.driver import MASK, BenchDriver
 from hba.vfio_user.client import Disconnected
 
 BLOCK = 4096
@@ -34,7 +34,7 @@ class Refused(AssertionError):
     """A command ended with an error, though nothing was wrong."""
 
 
-class Machine(BenchDriver):
+class Machine(PvscsiBenchDriver):
     """Writes random blocks, `DEPTH` at a time. `promise`: what makes a write one that has to survive.
 
     FUA: the write's own bit; FLUSH: a SYNCHRONIZE CACHE after it; THROUGH: the unit has no write cache (WCE=0).

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hba.pci.bars import IO, Bar, MsixLayout
 from hba.pci.capabilities import Capability, Msi, Msix, PowerManagement
-from hba.pci.config_space import SIZE, ConfigSpace, Identity
+from hba.pci.config_space import SIZE, ConfigSpace
+from hba.pci.identity import Identity
 from hba.pci.registers import RO, Access, DeclarationError, Register
 
 IDENTITY = Identity(0x15AD, 0x07C0, 0x010000, 0x15AD, 0x07C0, 2)

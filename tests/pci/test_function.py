@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hba.clock import VirtualClock
 from hba.loop import EventLoop
 from hba.pci.bars import IO, Bar, MsixLayout
-from hba.pci.config_space import Identity
 from hba.pci.function import CONFIG_REGION, ROM_REGION, VGA_REGION, PciFunction
+from hba.pci.identity import Identity
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RO, RW1C, WO, DeclarationError, Register, RegisterBlock
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, REGION_READ, REGION_WRITE, Client, Device, RequestError

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from hba.adapters.pvscsi.bench import MASK, PvscsiBenchDriver
 from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE, FLAG_DIR_TOHOST
 from hba.bench import own_server
-from hba.bench.driver import MASK, BenchDriver
 from hba.scsi import sense
 from hba.scsi.command import VARIABLE_LENGTH, Command
 from hba.scsi.server import DeviceServer
@@ -196,7 +196,7 @@ def test_the_guest_is_told_that_nothing_moved(port: str) -> None:
         *((FLAG_DIR_TOHOST, cdb) for cdb in ("28" + "00" * 9, "88" + "00" * 15, "12" + "00" * 5, "a0" + "00" * 11)),
         (FLAG_DIR_TODEVICE, "35" + "00" * 9),
     ]
-    with own_server.start(None, port=port, size=1 << 20) as server, BenchDriver(server.socket, 1 << 20) as driver:
+    with own_server.start(None, port=port, size=1 << 20) as server, PvscsiBenchDriver(server.socket, 1 << 20) as driver:
         for flags, cdb in commands:
             slot = driver._produced & MASK
             driver._place(0, bytes.fromhex(cdb), 4096, flags, driver._data_at, slot)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from hba.adapters.bench import BASE, CONFIG
+from hba.adapters.pvscsi.bench import COMMAND, MASK, PvscsiBenchDriver
 from hba.adapters.pvscsi.registers import CMD_SETUP_RINGS
 from hba.adapters.pvscsi.structures import CMP_CONS_IDX, FLAG_DIR_TODEVICE, SETUP_RINGS
 from hba.bench import own_server
-from hba.bench.driver import BASE, COMMAND, CONFIG, MASK, BenchDriver
 from hba.bench.own_server import OwnServer
 from hba.cli import machine
 from hba.control.client import ControlClient
@@ -39,7 +40,7 @@ def server(port: str) -> Iterator[OwnServer]:
 
 def use(server: OwnServer, commands: int = 100) -> None:
     """A guest's life: connect, read, leave."""
-    with BenchDriver(server.socket, 1 << 20) as driver:
+    with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
         driver.prepare([(False, 0, 4096)], 512)
         driver.run(FOREVER, 32, most=commands)
 
@@ -85,7 +86,7 @@ def test_guests_may_come_and_go(server: OwnServer) -> None:
 def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
     with ControlClient(server.control) as client:
         client.call("events.subscribe", topics=["hotplug"])
-        with BenchDriver(server.socket, 1 << 20) as driver:
+        with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
             assert driver.capacity()[0] == (16 << 20) // 512
             answer = client.call("lun.add", unit={"target": 5, "storage": {"kind": "memory", "size": "4M"}})
             untold = answer["announcement"]["why"]
@@ -97,7 +98,7 @@ def test_a_unit_added_while_the_guest_runs_is_there(server: OwnServer) -> None:
                 "lun": 0,
                 "untold": untold,
             }
-        with BenchDriver(server.socket, 1 << 20, target=5) as driver:
+        with PvscsiBenchDriver(server.socket, 1 << 20, target=5) as driver:
             assert driver.capacity()[0] == (4 << 20) // 512
             client.call("lun.remove", target=5)
             with pytest.raises(GuestError, match="READ CAPACITY"):
@@ -149,7 +150,7 @@ def test_without_msi_the_adapter_has_no_such_capability(tmp_path: Path) -> None:
     config.write_text('[[adapter]]\ntype = "pvscsi"\npci = { msi = false }\n')
     with own_server.start(config) as server:
         with pytest.raises(GuestError, match="no PCI capability 0x5"):
-            BenchDriver(server.socket, 1 << 20)
+            PvscsiBenchDriver(server.socket, 1 << 20)
         with ControlClient(server.control) as client:
             names = {register["name"] for register in client.call("show.regs")["config"]["registers"]}
     assert "MSI_CONTROL" not in names
@@ -159,7 +160,7 @@ def test_a_disk_that_shrinks_gives_errors_and_the_server_stays_up(server: OwnSer
     disk = server.folder / "disk.img"
     with disk.open("r+b") as file:
         file.truncate(1 << 20)
-    with BenchDriver(server.socket, 1 << 20) as driver:
+    with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
         driver.prepare([(False, 8 << 20, 4096)], 512)
         with pytest.raises(GuestError, match="a command ended"):
             driver.run(FOREVER, 1, most=4)
@@ -171,14 +172,14 @@ REGISTER = bytes.fromhex("5f000000000000001800")
 READ_KEYS = bytes.fromhex("5e000000000000002000")
 
 
-def keys(driver: BenchDriver) -> int:
+def keys(driver: PvscsiBenchDriver) -> int:
     driver.command(READ_KEYS, 32)
     if driver.command(READ_KEYS, 32):  # the first may have got the unit attention
         raise AssertionError("READ KEYS failed")
     return int.from_bytes(driver.ram.view[driver._data_at + 4 : driver._data_at + 8], "big") // 8
 
 
-def register(driver: BenchDriver) -> None:
+def register(driver: PvscsiBenchDriver) -> None:
     """PERSISTENT RESERVE OUT, REGISTER, without APTPL."""
     at = driver._data_at
     driver.ram.view[at : at + 24] = bytes(8) + (77).to_bytes(8, "big") + bytes(8)
@@ -193,7 +194,7 @@ def register(driver: BenchDriver) -> None:
 def test_a_new_guest_finds_a_new_adapter(server: OwnServer) -> None:
     with ControlClient(server.control) as client:
         client.call("events.subscribe", topics=["client"])
-        with BenchDriver(server.socket, 1 << 20) as driver:
+        with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
             driver.capacity()
             register(driver)
             assert keys(driver) == 1
@@ -204,13 +205,13 @@ def test_a_new_guest_finds_a_new_adapter(server: OwnServer) -> None:
         assert client.call("show.regs")["bus_master"] is False
         assert client.call("show.irq")["mode"] != "msi"
         assert client.call("show.queues")["adapter"]["rings"] is None
-        with BenchDriver(server.socket, 1 << 20) as driver:
+        with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
             assert keys(driver) == 0
 
 
 def test_a_reboot_is_no_new_guest(server: OwnServer) -> None:
     """The disks have kept their power."""
-    with ControlClient(server.control) as client, BenchDriver(server.socket, 1 << 20) as driver:
+    with ControlClient(server.control) as client, PvscsiBenchDriver(server.socket, 1 << 20) as driver:
         driver.capacity()
         register(driver)
         driver._client.reset()
@@ -222,7 +223,7 @@ def test_what_a_guest_left_behind_is_not_used_in_the_memory_of_the_next(server: 
     """Its ring addresses lived on: a unit that was added then wrote into two pages of the next guest's memory."""
     with ControlClient(server.control) as client:
         client.call("events.subscribe", topics=["client"])
-        with BenchDriver(server.socket, 1 << 20) as driver:
+        with PvscsiBenchDriver(server.socket, 1 << 20) as driver:
             driver.capacity()
             size = driver.ram.size
         left(client)
@@ -257,7 +258,7 @@ def test_what_a_guest_did_is_seen_though_nothing_is_outstanding(server: OwnServe
 def test_a_second_client_is_told_and_so_is_everybody_else(server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with ControlClient(server.control) as client:
         client.call("events.subscribe", topics=["client"])
-        with BenchDriver(server.socket, 1 << 20):
+        with PvscsiBenchDriver(server.socket, 1 << 20):
             assert next(client.events())["data"] == {"event": "connected"}
             mine = f"pid {os.getpid()} ("
             assert client.call("show.summary")["client"].startswith(mine)
@@ -265,7 +266,7 @@ def test_a_second_client_is_told_and_so_is_everybody_else(server: OwnServer, mon
             (check,) = [check for check in machine.examine() if check.name == "adapter"]
             assert f"(pid {server.pid}): its socket is in use by {mine}" in check.found
             with pytest.raises(SocketError, match=r"busy with another client.*Device or resource busy.*`hba ls` says"):
-                BenchDriver(server.socket, 1 << 20)
+                PvscsiBenchDriver(server.socket, 1 << 20)
             data = next(client.events())["data"]
         assert data["event"] == "refused" and data["message"].count(mine) == 2
         left(client)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hba.config.model import AdapterConfig
+from hba.config.model import AdapterConfig, adapter_config
 from hba.contract import SCHEMA_VERSION
 from hba.control.client import ControlClient
 from hba.control.parts import Parts
@@ -53,7 +53,7 @@ class Bench:
             parts = make_parts(loop, config.name)
             return FakeAdapter(parts, self.log, lambda: self.on_start(loop))
 
-        config = AdapterConfig(type="pvscsi", name="fake0", socket="/run/x.sock")
+        config = adapter_config()(type="pvscsi", name="fake0", socket="/run/x.sock")
         return serve(config, Path(), Report(as_json, self.out, self.err), assemble)
 
     @property

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from hba.adapters.pvscsi.bench import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, PvscsiBenchDriver
 from hba.adapters.pvscsi.registers import CMD_CONFIG
 from hba.adapters.pvscsi.structures import (
     CMP_PROD_IDX,
@@ -31,7 +32,6 @@ from hba.adapters.pvscsi.structures import (
     REQ_PROD_IDX,
     REQUEST_SIZE,
 )
-from hba.bench.driver import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, BenchDriver
 from hba.errors import HbaError
 from hba.vfio_user.client import Disconnected
 
@@ -71,8 +71,8 @@ class Server:
         event: dict[str, Any] = json.loads(line)
         return event
 
-    def driver(self, name: str) -> BenchDriver:
-        return BenchDriver(self.folder / "run" / f"{name}.sock", 1 << 20)
+    def driver(self, name: str) -> PvscsiBenchDriver:
+        return PvscsiBenchDriver(self.folder / "run" / f"{name}.sock", 1 << 20)
 
     def close(self) -> None:
         self.process.terminate()
@@ -88,7 +88,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def cut_under(driver: BenchDriver, size: int, cdb: str, flags: int = FLAG_DIR_TOHOST, sense_at: int = 0) -> None:
+def cut_under(driver: PvscsiBenchDriver, size: int, cdb: str, flags: int = FLAG_DIR_TOHOST, sense_at: int = 0) -> None:
     """Put a command on the ring, cut the memory to `size` bytes, kick. What was cut is not touched here any more."""
     slot = driver._produced & MASK
     driver._place(0, bytes.fromhex(cdb), 4096, flags, driver._data_at, slot)
@@ -101,7 +101,7 @@ def cut_under(driver: BenchDriver, size: int, cdb: str, flags: int = FLAG_DIR_TO
     driver._client.region_write(0, KICK, bytes(4), posted=True)
 
 
-def cut_under_config(driver: BenchDriver) -> None:
+def cut_under_config(driver: PvscsiBenchDriver) -> None:
     """Ask for a configuration page in memory that is gone."""
     address = driver.ram.iova + DATA
     os.ftruncate(driver.ram.fd, DATA)
@@ -124,7 +124,7 @@ def cut_under_config(driver: BenchDriver) -> None:
     ],
 )
 def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(
-    server: Server, touch: Callable[[BenchDriver], None]
+    server: Server, touch: Callable[[PvscsiBenchDriver], None]
 ) -> None:
     failed: list[Exception] = []
     with server.driver("other") as other:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hba.adapters.adapter import Adapter
-from hba.config.model import AdapterConfig
+from hba.config.model import adapter_config
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.scsi.disk.disk import Disk
@@ -41,7 +41,7 @@ def adapter(loop: EventLoop, tmp_path: Path) -> Iterator[Assembled]:
             "socket": str(tmp_path / "sock"),
             "lun": [{"target": 0, "storage": storage, "on_gone": "remove"}, {"target": 1, "storage": storage}],
         },
-        AdapterConfig,
+        adapter_config(),
     )
     assembled = Assembler()(config, tmp_path, loop)
     yield assembled
@@ -178,7 +178,7 @@ def test_the_end_says_what_could_not_be_made_stable(loop: EventLoop, tmp_path: P
     storage = {"kind": "nbd", "uri": server.uri, "hold": 0.0}
     config = msgspec.convert(
         {"type": "pvscsi", "name": "test", "socket": str(tmp_path / "sock"), "lun": [{"storage": storage}]},
-        AdapterConfig,
+        adapter_config(),
     )
     assembled = Assembler()(config, tmp_path, loop)
     unit = cast(Disk, assembled.parts.bus.units[0][0])

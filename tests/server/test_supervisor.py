@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from hba.config.model import AdapterConfig
+from hba.config.model import AdapterConfig, adapter_config
 from hba.server.report import Report
 from hba.server.supervisor import Restarts, run_children
 
 
 def adapters(*names: str) -> list[AdapterConfig]:
-    return [AdapterConfig(type="pvscsi", name=name) for name in names]
+    return [adapter_config()(type="pvscsi", name=name) for name in names]
 
 
 def report() -> tuple[Report, io.StringIO]:

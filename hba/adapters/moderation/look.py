@@ -2,7 +2,7 @@
 
 A kick costs more than a look: the virtual processor stops until it has come through, and the server is waked. So after
 work the ring is looked at again, in every turn of the event loop, for a window of time, and the driver is told not to
-kick meanwhile, if the interface has a way (PVSCSI's reqCallThreshold, virtio's avail_event).
+kick meanwhile, if the interface has a way (such as virtio's avail_event).
 
 The window adapts as the kernel's halt polling does (Documentation/virt/kvm/halt-polling.rst): requests that come sooner
 after the work before them than the longest window would have lasted make it longer, others shorter, down to nothing.

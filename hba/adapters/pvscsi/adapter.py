@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from hba.adapters.adapter import Adapter, Announcement
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.pvscsi.commands import CommandRegisters
+from hba.adapters.pvscsi.identity import IDENTITY
 from hba.adapters.pvscsi.messages import Messages
 from hba.adapters.pvscsi.moderation import Moderation
 from hba.adapters.pvscsi.options import PvscsiOptions
@@ -55,7 +56,6 @@ from hba.dma import DmaBuffer
 from hba.errors import DmaFault
 from hba.loop import EventLoop
 from hba.pci.bars import Bar, MsixLayout
-from hba.pci.config_space import Identity
 from hba.pci.function import PciFunction
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RegisterBlock
@@ -81,9 +81,6 @@ from hba.srb import (
 )
 from hba.trace.recorder import Recorder
 
-IDENTITY = Identity(
-    vendor=0x15AD, device=0x07C0, subsystem_vendor=0x15AD, subsystem=0x07C0, revision=0x02, class_code=0x010000
-)
 MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
 BATCH = 16  # requests that are executed, completed and announced together
 LARGE = 32 << 10  # bytes of a request

@@ -45,4 +45,4 @@ def _client(summary: dict[str, Any]) -> str:
 
 def _flat(value: Any) -> dict[str, Any]:
     """Counters that are not zero."""
-    return {key: item for key, item in (value or {}).items() if item and not isinstance(item, dict)}
+    return {key: item for key, item in (value or {}).items() if item and key != "type" and not isinstance(item, dict)}

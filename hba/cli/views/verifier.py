@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from hba.adapters.registry import ADAPTERS
 from hba.cli.output import line, pairs, table, text
-from hba.rules import RULES
 
 
 def view(value: dict[str, Any]) -> None:
     pairs([("level", value["level"]), ("findings", totals(value)), ("overrides", value.get("overrides"))])
+    rules = ADAPTERS.rules
     table(
         ("rule", "count", "title"),
-        [(rule, count, RULES[rule].title if rule in RULES else None) for rule, count in value["counts"].items()],
+        [(rule, count, rules[rule].title if rule in rules else None) for rule, count in value["counts"].items()],
     )
     for finding in value["findings"]:
         line(f"{finding['time'] / 1e9:.6f} s  {finding['severity']} {finding['rule']}: {finding['message']}")

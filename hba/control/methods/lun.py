@@ -121,7 +121,7 @@ def add(call: Call, params: NewUnit) -> object:
     config = _checked(params.unit, LunConfig)
     bus = call.parts.bus
     _check_free(call, config)
-    limit = call.parts.config.pvscsi.max_targets
+    limit = call.parts.max_targets
     if config.target >= limit:
         raise Refused(f"target {config.target} is beyond max_targets = {limit}", "use a lower one")
 

@@ -12,11 +12,9 @@ from hba.config.model import to_plain
 from hba.control.method import Call, Method, NoParams
 from hba.control.methods.verifier import report
 from hba.control.parts import Parts
-from hba.control.results.config import ConfigShown
 from hba.control.results.pci import Interrupts, MappedRange, Regs
-from hba.control.results.show import Counters, Everything, Queues, Summary
+from hba.control.results.show import Shown, Summary
 from hba.control.results.units import Unit
-from hba.control.results.verifier import Findings
 from hba.scsi.address import placed
 from hba.scsi.names import command_name
 from hba.scsi.unit import UNKNOWN_TYPE
@@ -115,7 +113,7 @@ def dma(parts: Parts) -> object:
 def counters(parts: Parts) -> object:
     pci = parts.function.snapshot()
     return {
-        "adapter": parts.adapter.snapshot().get("counters"),
+        "adapter": {"type": parts.config.type, **cast(dict[str, object], parts.adapter.snapshot()["counters"])},
         "port": parts.port.snapshot().get("counters"),
         "pci": {key: pci.get(key) for key in ("accesses", "resets", "connections")},
         "vfio_user": parts.engine.snapshot(),
@@ -123,25 +121,21 @@ def counters(parts: Parts) -> object:
     }
 
 
-SUBJECTS: dict[str, tuple[Callable[[Parts], object], str, Any]] = {
-    "summary": (summary, "The adapter in one line: name, type, port model, process, sockets, connection.", Summary),
-    "regs": (regs, "Registers: config space, BARs and the adapter's own, decoded by name and field.", Regs),
-    "queues": (
-        queues,
-        "The adapter's rings, and the port's queues: what blocks them, which requests are in them.",
-        Queues,
-    ),
-    "luns": (luns, "Logical units with their storage.", list[Unit]),
-    "irq": (irq, "Interrupt vectors: mode, state, how often each fired.", Interrupts),
-    "dma": (dma, "Guest memory that is mapped.", list[MappedRange]),
-    "counters": (counters, "What was counted since the start, layer by layer.", Counters),
-    "verifier": (lambda parts: report(parts.verifier), "", Findings),
-    "config": (lambda parts: to_plain(parts.config), "The configuration in force, defaults filled in.", ConfigShown),
+SUBJECTS: dict[str, tuple[Callable[[Parts], object], str]] = {
+    "summary": (summary, "The adapter in one line: name, type, port model, process, sockets, connection."),
+    "regs": (regs, "Registers: config space, BARs and the adapter's own, decoded by name and field."),
+    "queues": (queues, "The adapter's rings, and the port's queues: what blocks them, which requests are in them."),
+    "luns": (luns, "Logical units with their storage."),
+    "irq": (irq, "Interrupt vectors: mode, state, how often each fired."),
+    "dma": (dma, "Guest memory that is mapped."),
+    "counters": (counters, "What was counted since the start, layer by layer."),
+    "verifier": (lambda parts: report(parts.verifier), ""),
+    "config": (lambda parts: to_plain(parts.config), "The configuration in force, defaults filled in."),
 }
 
 
-def _method(subject: str) -> Method:
-    show, doc, result = SUBJECTS[subject]
+def _method(subject: str, result: Any) -> Method:
+    show, doc = SUBJECTS[subject]
 
     def run(call: Call, params: NoParams) -> object:
         return show(call.parts)
@@ -150,10 +144,22 @@ def _method(subject: str) -> Method:
 
 
 def show_all(call: Call, params: NoParams) -> object:
-    return {subject: show(call.parts) for subject, (show, _, _) in SUBJECTS.items()}
+    return {subject: show(call.parts) for subject, (show, _) in SUBJECTS.items()}
 
 
-METHODS = (
-    *(_method(subject) for subject in SUBJECTS if subject != "verifier"),  # that one takes parameters: verifier.py
-    Method("show.all", show_all, "All subjects in one answer.", result=Everything),
-)
+def methods(shapes: Shown) -> tuple[Method, ...]:
+    """One for each subject but the verifier, which takes parameters (verifier.py), and one for all."""
+    results = {
+        "summary": Summary,
+        "regs": Regs,
+        "queues": shapes.queues,
+        "luns": list[Unit],
+        "irq": Interrupts,
+        "dma": list[MappedRange],
+        "counters": shapes.counters,
+        "config": shapes.config,
+    }
+    return (
+        *(_method(subject, result) for subject, result in results.items()),
+        Method("show.all", show_all, "All subjects in one answer.", result=shapes.everything),
+    )

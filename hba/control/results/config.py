@@ -4,16 +4,17 @@ nothing for the port model or the type of unit.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
-from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.types import Registry
 from hba.config.model import PciOptions, TraceOptions, VerifierOptions
-from hba.control.results.base import Bytes, Count, Result
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
+from hba.shapes import Bytes, Count, Result
 from hba.storage.config import StorageConfig
 
 
@@ -55,7 +56,7 @@ class EnclosureTable(UnitTable, tag_field="type", tag="enclosure", kw_only=True)
 
 
 class ConfigShown(Result, kw_only=True):
-    """An adapter's table with defaults filled in; of the port models, the options of the one in use."""
+    """An adapter's table with defaults filled in, without the options of its type, which `config_shown` adds."""
 
     type: str
     name: str
@@ -67,9 +68,22 @@ class ConfigShown(Result, kw_only=True):
     pci: PciOptions
     poll: PollOptions
     interrupts: InterruptOptions
-    pvscsi: PvscsiOptions
     scsiport: ScsiPortConfig | UnsetType = UNSET
     storport: StorPortConfig | UnsetType = UNSET
     verifier: VerifierOptions
     trace: TraceOptions
     lun: list[DiskTable | CdromTable | EnclosureTable]
+
+
+def config_shown(known: Registry) -> type[ConfigShown]:
+    """The shape for adapters of these types."""
+    told = "An adapter's table with defaults filled in; of types and port models, the options of the one in use."
+    made = msgspec.defstruct(
+        "ConfigShown",
+        [(kind.name, kind.options | UnsetType, UNSET) for kind in known],
+        bases=(ConfigShown,),
+        namespace={"__doc__": told},
+        kw_only=True,
+        module=__name__,
+    )
+    return cast(type[ConfigShown], made)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Count, Result, UnitName
 from hba.control.results.trace import TraceStep
 from hba.control.results.verifier import FindingShown
+from hba.shapes import Count, Result, UnitName
 
 
 class Subscribed(Result):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hba.control.results.base import Count, Result
+from hba.shapes import Count, Result
 
 
 class Greeting(Result):

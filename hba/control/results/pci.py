@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hba.control.results.base import BusAddress, Bytes, Count, Result
+from hba.shapes import BusAddress, Bytes, Count, Result
 
 
 class FieldValue(Result):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.control.results.base import Bytes, Count, CountByName, HexText, Milliseconds, Result
+from hba.shapes import Bytes, Count, CountByName, HexText, Milliseconds, Result
 
 
 class PortRequest(Result):

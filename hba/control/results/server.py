@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hba.control.results.base import Nanoseconds, Result
+from hba.shapes import Nanoseconds, Result
 
 
 class Pong(Result):

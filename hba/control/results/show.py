@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Union
 
-from msgspec import UNSET, UnsetType
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
-from hba.control.results.base import Bytes, Count, CountByName, CpuSeconds, Result
-from hba.control.results.config import ConfigShown
+from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Registry
+from hba.control.results.config import config_shown
 from hba.control.results.pci import Interrupts, MappedRange, PciCounters, Regs
 from hba.control.results.port import ScsiPortState, StorPortState
-from hba.control.results.pvscsi import PvscsiCounters, PvscsiQueues
 from hba.control.results.units import Unit
 from hba.control.results.verifier import Findings
+from hba.shapes import Bytes, Count, CountByName, CpuSeconds, Result
 from hba.vfio_user.protocol import Capabilities
 
 
@@ -33,13 +36,6 @@ class Summary(Result):
     client: str | None
     luns: Count
     violations: Count | None
-
-
-class Queues(Result):
-    """The adapter's rings, and the port's queues."""
-
-    adapter: PvscsiQueues
-    port: ScsiPortState | StorPortState
 
 
 class EngineState(Result):
@@ -78,25 +74,52 @@ class ProcessCost(Result, kw_only=True):
     RssShmem: Bytes | UnsetType = UNSET
 
 
-class Counters(Result):
-    """What was counted since the start, layer by layer. `port`: rare events by name."""
+@dataclass(frozen=True)
+class Shown:
+    """The shapes of what is shown of an adapter and has its own in it, for the types of adapters there are."""
 
-    adapter: PvscsiCounters
-    port: CountByName
-    pci: PciCounters
-    vfio_user: EngineState
-    process: ProcessCost
+    config: type[Struct]
+    queues: type[Struct]
+    counters: type[Struct]
+    everything: type[Struct]
 
 
-class Everything(Result):
-    """All subjects."""
+def shown(known: Registry) -> Shown:
+    """The shapes for adapters of these types."""
+    config = config_shown(known)
+    queues = _shape(
+        "Queues",
+        "The adapter's rings, and the port's queues.",
+        adapter=Union[tuple(kind.queues for kind in known)],  # noqa: UP007 - made of what there is
+        port=ScsiPortState | StorPortState,
+    )
+    counters = _shape(
+        "Counters",
+        "What was counted since the start, layer by layer. `port`: rare events by name.",
+        adapter=Union[tuple(kind.counters for kind in known)],  # noqa: UP007
+        port=CountByName,
+        pci=PciCounters,
+        vfio_user=EngineState,
+        process=ProcessCost,
+    )
+    everything = _shape(
+        "Everything",
+        "All subjects.",
+        summary=Summary,
+        regs=Regs,
+        queues=queues,
+        luns=list[Unit],
+        irq=Interrupts,
+        dma=list[MappedRange],
+        counters=counters,
+        verifier=Findings,
+        config=config,
+    )
+    return Shown(config, queues, counters, everything)
 
-    summary: Summary
-    regs: Regs
-    queues: Queues
-    luns: list[Unit]
-    irq: Interrupts
-    dma: list[MappedRange]
-    counters: Counters
-    verifier: Findings
-    config: ConfigShown
+
+def _shape(name: str, told: str, **fields: Any) -> type[Struct]:
+    return msgspec.defstruct(name, [*fields.items()], bases=(Result,), namespace={"__doc__": told}, module=__name__)
+
+
+SHOWN = shown(ADAPTERS)

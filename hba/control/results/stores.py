@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Bytes, Count, Result
+from hba.shapes import Bytes, Count, Result
 
 
 class StoreCounters(Result):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hba.control.results.base import Count, Nanoseconds, Result
+from hba.shapes import Count, Nanoseconds, Result
 
 
 class TracePage(Result):

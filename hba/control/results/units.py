@@ -6,8 +6,8 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Bytes, Count, Result, UnitName
 from hba.control.results.stores import ScsiStore, Store
+from hba.shapes import Bytes, Count, Result, UnitName
 
 
 class Announcement(Result):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import Count, CountByName, Nanoseconds, Result
+from hba.shapes import Count, CountByName, Nanoseconds, Result
 
 
 class FindingShown(Result):

@@ -14,6 +14,7 @@ from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.adapter import PvscsiAdapter
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.watch import GuestWatch
+from hba.adapters.registry import ADAPTERS
 from hba.clock import VirtualClock
 from hba.loop import EventLoop
 from hba.pci.memory import GuestMemory
@@ -82,7 +83,7 @@ class Driver:
         self.memory = GuestMemory()
         self.port = ScriptedPort()
         self.bus = ScsiBus()
-        self.verifier = Verifier(self.clock) if verify else None
+        self.verifier = Verifier(self.clock, rules=ADAPTERS.rules) if verify else None
         self.adapter = PvscsiAdapter(
             self.loop,
             self.port,

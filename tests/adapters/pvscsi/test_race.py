@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from hba.adapters.pvscsi.bench import KICK, PvscsiBenchDriver
 from hba.adapters.pvscsi.registers import CMD_SETUP_REQCALLTHRESHOLD
 from hba.adapters.pvscsi.structures import REQ_CALL_THRESHOLD, REQ_CONS_IDX, REQ_PROD_IDX
 from hba.bench import own_server
-from hba.bench.driver import KICK, BenchDriver
 from hba.control.client import ControlClient
 
 PLAYS = 5_000
@@ -30,7 +30,7 @@ storage = {{ kind = "memory", size = "1M" }}
 """
 
 
-class Linux(BenchDriver):
+class Linux(PvscsiBenchDriver):
     """Kicks as vmw_pvscsi does that has asked for a threshold (pvscsi_kick_io)."""
 
     kicks = 0
@@ -53,7 +53,7 @@ class Deaf(Linux):
 
     def _submit(self, count: int) -> None:
         self.kicks += count
-        BenchDriver._submit(self, count)
+        PvscsiBenchDriver._submit(self, count)
 
 
 @pytest.mark.parametrize("port", ["storport", "scsiport"])

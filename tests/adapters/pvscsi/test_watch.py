@@ -9,8 +9,8 @@ import pytest
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.adapter import BATCH
+from hba.adapters.registry import ADAPTERS
 from hba.clock import S
-from hba.rules.guest import GUEST_RULES
 from hba.srb import SRB_STATUS_SUCCESS
 from tests.adapters.pvscsi.driver import DATA, RAM, REQ, STATE, Driver
 
@@ -260,5 +260,5 @@ def test_GD_20_dma_with_bus_mastering_off(watched: Driver) -> None:
 
 def test_every_rule_of_the_guest_has_a_test_here() -> None:
     tests = "\n".join(name for name in globals() if name.startswith("test_GD"))
-    for rule in GUEST_RULES:
+    for rule in [rule for rule in ADAPTERS.rules.values() if rule.model == "guest"]:
         assert f"test_{rule.id.replace('-', '_')}_" in tests, rule.id

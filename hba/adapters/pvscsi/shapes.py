@@ -1,13 +1,11 @@
-"""The PVSCSI adapter: rings, messages, counters."""
+"""What a PVSCSI adapter says of itself: rings, messages, counters."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import UNSET, UnsetType
 
-from hba.control.results.base import BusAddress, Bytes, Count, CountByName, Result
-from hba.control.results.traffic import UnitTraffic
+from hba.adapters.shapes import AdapterCounters, UnitTraffic
+from hba.shapes import BusAddress, Count, CountByName, Result
 
 
 class RequestRing(Result):
@@ -89,14 +87,13 @@ class Moderation(Result):
     interrupts: Announcing
 
 
-class PvscsiQueues(Result):
+class PvscsiQueues(Result, tag_field="type", tag="pvscsi"):
     """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
 
     `ring_fault`: why requests are no longer taken; `unreachable`: which memory the driver gave that could not be
     reached when it was needed, why, and what to do.
     """
 
-    type: Literal["pvscsi"]
     rings: Rings | None
     rings_unreachable: str
     ring_fault: str
@@ -108,15 +105,11 @@ class PvscsiQueues(Result):
     traffic: list[UnitTraffic]
 
 
-class PvscsiCounters(Result):
+class PvscsiCounters(AdapterCounters, tag_field="type", tag="pvscsi"):
     """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring; `pieces`:
     scatter-gather elements held; `commands`: by name."""
 
     kicks: Count
-    requests: Count
-    completions: Count
-    bytes: Bytes
-    outstanding: Count
     pieces: Count
     bad_requests: Count
     completions_waiting: Count

@@ -1,4 +1,4 @@
-"""What all results have in common: no field that is not named, and the words for units and forms."""
+"""What all shapes that programs read have in common: no field that is not named, and the words for units and forms."""
 
 from __future__ import annotations
 

@@ -1,24 +1,26 @@
 """A guest's PVSCSI driver for benchmarks: descriptors written once, then only indices and kicks.
 
-It must cost less than the server, or it would be what is measured: every slot of the request ring holds a finished
-descriptor, a batch of completions is answered with a batch of new requests and one kick, and while it waits it looks
-at the completion index before it sleeps on the interrupt.
+That of an adapter behind a socket must cost less than the server, or it would be what is measured: every slot of the
+request ring holds a finished descriptor, a batch of completions is answered with a batch of new requests and one kick,
+and while it waits it looks at the completion index before it sleeps on the interrupt.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import struct
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
+from hba.adapters.adapter import Adapter
+from hba.adapters.bench import BASE, BenchDriver, InnerDriver, Transfer, transfer_cdb
 from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET, CMD_SETUP_RINGS, INTR_CMPL_0, STATUS_FAILED
 from hba.adapters.pvscsi.structures import (
     CMP_CONS_IDX,
     CMP_PROD_IDX,
+    COMPLETION,
     COMPLETION_SIZE,
     FLAG_DIR_TODEVICE,
     FLAG_DIR_TOHOST,
@@ -28,117 +30,66 @@ from hba.adapters.pvscsi.structures import (
     REQUEST,
     REQUEST_SIZE,
     SETUP_RINGS,
+    SETUP_RINGS_MAX_PAGES,
 )
-from hba.errors import GuestError, SocketError
-from hba.scsi.address import unit_name
-from hba.vfio_user.client import Disconnected, GuestRam, ReplyError, VfioUserClient
+from hba.errors import GuestError
 
-CONFIG = 7  # region index of config space (vfio-pci)
-MSI = 1  # interrupt index
 COMMAND, STATUS, INTR_MASK, KICK = 0x0000, 0x0008, 0x2010, 0x4018
-BASE = 0x1000_0000  # bus address of our memory
 SLOTS = 1024  # entries of the request ring: as many different requests before the first one comes again
 REQUEST_PAGES = SLOTS * REQUEST_SIZE // PAGE_SIZE
 COMPLETION_PAGES = SLOTS * COMPLETION_SIZE // PAGE_SIZE
 MASK = SLOTS - 1
-MOST_CAPABILITIES = 48  # that have room in the first 256 bytes; more would be a list without end
-PATIENCE = 10_000  # ms without any completion before the server is given up
 SPINS = 40  # rounds of looks at the completion index, with the CPU offered to others in between, before sleeping
 LOOKS = 50
 SMALL = 128 << 10  # bytes; who waits for more sleeps at once: the server can use the processor to copy
 
-Transfer = tuple[bool, int, int]  # (write?, offset in bytes, length in bytes)
+
+def setup_rings(state: int, requests: int, request_pages: int, completions: int, completion_pages: int) -> bytes:
+    """The descriptor of SETUP_RINGS; all by the number of their first page, whose others follow."""
+    return SETUP_RINGS.pack(
+        request_pages,
+        completion_pages,
+        state,
+        *range(requests, requests + request_pages),
+        *[0] * (SETUP_RINGS_MAX_PAGES - request_pages),
+        *range(completions, completions + completion_pages),
+        *[0] * (SETUP_RINGS_MAX_PAGES - completion_pages),
+    )
 
 
-class BenchDriver:
-    """Brings an adapter up, runs lists of transfers on one of its units, and takes it down again.
-
-    `data_size` bytes of guest memory are for data. A context manager.
-    """
+class PvscsiBenchDriver(BenchDriver):
+    """The driver of an adapter behind a socket."""
 
     def __init__(self, socket: str | Path, data_size: int, target: int = 0, lun: int = 0) -> None:
-        self._socket = socket
-        self._target = target
-        self._lun = lun
-        rings = 1 + REQUEST_PAGES + COMPLETION_PAGES
         self._requests_at = PAGE_SIZE
-        self._data_at = rings * PAGE_SIZE
-        self._data_size = data_size
-        self.ram = GuestRam(self._data_at + data_size, BASE)
-        self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._client = VfioUserClient.connect(socket)
         self._produced = 0
         self._spins = SPINS
+        super().__init__(socket, (1 + REQUEST_PAGES + COMPLETION_PAGES) * PAGE_SIZE, data_size, target, lun)
+
+    def _bring_up(self) -> None:
         self._state = self.ram.view[:PAGE_SIZE].cast("I")
         completions = self._requests_at + REQUEST_PAGES * PAGE_SIZE
         # as 64-bit words: context, dataLen, (senseLen, hostStatus, scsiStatus), pad
         self._completions = self.ram.view[completions : completions + COMPLETION_PAGES * PAGE_SIZE].cast("Q")
-        try:
-            self._start(completions)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, completions: int) -> None:
-        client = self._client
-        try:
-            client.version()
-        except (Disconnected, ReplyError) as error:
-            raise SocketError(
-                f"{self._socket}: the adapter is busy with another client, such as QEMU ({error}); `hba ls` says which "
-                "process that is, end that one first"
-            ) from error
-        client.map_ram(self.ram)
-        client.region_write(CONFIG, 0x04, (0x0006).to_bytes(2, "little"))  # memory space, bus master
-        control = self._capability(5) + 2
-        value = int.from_bytes(client.region_read(CONFIG, control, 2), "little")
-        client.region_write(CONFIG, control, (value | 1).to_bytes(2, "little"))
-        client.set_eventfds(MSI, [self._interrupt])
         self._command(CMD_ADAPTER_RESET, b"")
         first = BASE >> PAGE_SHIFT
-        request_pages = [first + 1 + page for page in range(REQUEST_PAGES)]
-        completion_pages = [first + (completions >> PAGE_SHIFT) + page for page in range(COMPLETION_PAGES)]
-        self._command(
-            CMD_SETUP_RINGS,
-            SETUP_RINGS.pack(
-                REQUEST_PAGES,
-                COMPLETION_PAGES,
-                first,
-                *(request_pages + [0] * (32 - REQUEST_PAGES)),
-                *(completion_pages + [0] * (32 - COMPLETION_PAGES)),
-            ),
-        )
+        requests, completions = first + 1, first + (completions >> PAGE_SHIFT)
+        self._command(CMD_SETUP_RINGS, setup_rings(first, requests, REQUEST_PAGES, completions, COMPLETION_PAGES))
         self._write(INTR_MASK, INTR_CMPL_0)
-        self._settle()
 
-    def _capability(self, wanted: int) -> int:
-        at = self._client.region_read(CONFIG, 0x34, 1)[0]
-        for _ in range(MOST_CAPABILITIES):
-            if not at:
-                break
-            kind, following = self._client.region_read(CONFIG, at, 2)
-            if kind == wanted:
-                return at
-            at = following
-        raise GuestError(f"the adapter has no PCI capability {wanted:#x}")
-
-    def _write(self, offset: int, value: int) -> None:
-        self._client.region_write(0, offset, value.to_bytes(4, "little"))
+    def _take_down(self) -> None:
+        try:
+            self._write(COMMAND, CMD_ADAPTER_RESET)
+        finally:
+            self._state.release()
+            self._completions.release()
 
     def _command(self, code: int, descriptor: bytes) -> None:
         self._write(COMMAND, code)
         for at in range(0, len(descriptor), 4):
             self._client.region_write(0, 4, descriptor[at : at + 4], posted=True)
-        status = int.from_bytes(self._client.region_read(0, STATUS, 4), "little")
-        if status == STATUS_FAILED:
+        if self._read(STATUS) == STATUS_FAILED:
             raise GuestError(f"the adapter refused PVSCSI command {code}")
-
-    def _settle(self) -> None:
-        """Make the unit ready: take its unit attentions, as a driver's first commands do."""
-        for _ in range(8):
-            if self.command(bytes(6)) == 0:
-                return
-        raise GuestError(f"unit {unit_name(self._target, self._lun)} does not become ready")
 
     # -- single commands ----------------------------------------------------------------------------------------
 
@@ -151,14 +102,6 @@ class BenchDriver:
         entry = slot * 4
         self._state[CMP_CONS_IDX // 4] = self._produced & 0xFFFFFFFF
         return int(self._completions[entry + 2])
-
-    def capacity(self) -> tuple[int, int]:
-        """(blocks, bytes per block) by READ CAPACITY(16)."""
-        status = self.command(bytes((0x9E, 0x10, *([0] * 11), 32, 0, 0)), 32)
-        if status:
-            raise GuestError(f"READ CAPACITY(16) ended with {status:#x}")
-        raw = bytes(self.ram.view[self._data_at : self._data_at + 12])
-        return int.from_bytes(raw[:8], "big") + 1, int.from_bytes(raw[8:], "big")
 
     def _place(self, context: int, cdb: bytes, length: int, flags: int, at: int, slot: int) -> None:
         REQUEST.pack_into(
@@ -175,24 +118,14 @@ class BenchDriver:
         self._spins = SPINS if largest <= SMALL else 1
         room = self._data_size // largest
         for slot in range(SLOTS):
-            write, offset, length = transfers[slot % len(transfers)]
-            cdb = (
-                bytes((0x8A if write else 0x88, 0))
-                + (offset // block_size).to_bytes(8, "big")
-                + (length // block_size).to_bytes(4, "big")
-                + bytes(2)
-            )
+            write, _, length = transfer = transfers[slot % len(transfers)]
+            cdb = transfer_cdb(transfer, block_size)
             at = self._data_at + slot % room * length
             self._place(slot, cdb, length, FLAG_DIR_TODEVICE if write else FLAG_DIR_TOHOST, at, slot)
 
     def run(
         self, seconds: float, depth: int, batch: int | None = None, most: int = 1 << 62
     ) -> tuple[int, float, array[int]]:
-        """Keep `depth` commands outstanding for `seconds`, or until there were `most` of them.
-
-        Returns (commands, seconds, latencies in ns). New ones are submitted when `batch` have ended (default: half
-        of the depth). Raises `GuestError` when a command fails or none ends for 10 s.
-        """
         if depth > SLOTS // 2:
             raise ValueError(f"depth is at most {SLOTS // 2}")
         batch = max(1, depth // 2) if batch is None else batch
@@ -241,26 +174,57 @@ class BenchDriver:
                     if (state[at] - wanted) & 0xFFFFFFFF < 0x8000_0000:
                         return
                 os.sched_yield()
-            ready, _, _ = select.select([self._interrupt], [], [], PATIENCE / 1000)
-            if not ready:
-                raise GuestError(f"the adapter completes nothing for {PATIENCE // 1000} s")
-            os.eventfd_read(self._interrupt)
+            self._sleep()
 
-    # -- end ------------------------------------------------------------------------------------------------------
+
+# -- in the adapter's process -----------------------------------------------------------------------------------------
+
+_RING_PAGES = 4
+_INNER_STATE, _INNER_REQUESTS, _INNER_COMPLETIONS, _INNER_DATA = 0x1000, 0x10000, 0x20000, 0x40000
+
+
+class PvscsiInnerDriver(InnerDriver):
+    """The driver of an adapter in this process."""
+
+    slots = _RING_PAGES * PAGE_SIZE // REQUEST_SIZE
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._function = adapter.function
+
+    def set_up(self, ram: memoryview, reads: Iterator[bytes], length: int) -> None:
+        self._ram = ram
+        self._state = ram[_INNER_STATE : _INNER_STATE + PAGE_SIZE].cast("I")
+        state, requests, completions = (at >> PAGE_SHIFT for at in (_INNER_STATE, _INNER_REQUESTS, _INNER_COMPLETIONS))
+        self._register(COMMAND, CMD_SETUP_RINGS)
+        for (word,) in struct.iter_unpack("<I", setup_rings(state, requests, _RING_PAGES, completions, 1)):
+            self._register(4, word)
+        for slot, cdb in zip(range(self.slots), reads, strict=False):
+            REQUEST.pack_into(
+                ram, _INNER_REQUESTS + slot * REQUEST_SIZE,
+                slot + 1, _INNER_DATA + slot * length, length, 0, 0, FLAG_DIR_TOHOST,
+                cdb.ljust(16, b"\0"), len(cdb), 0, 0x20, 0, 0, 0,
+            )  # fmt: skip
+
+    def _register(self, offset: int, value: int) -> None:
+        self._function.region_write(0, offset, struct.pack("<I", value))
+
+    def run(self, commands: int, depth: int, turn: Callable[[int], object]) -> None:
+        state, kick = self._state, KICK
+        produced, consumed, answered = REQ_PROD_IDX >> 2, CMP_CONS_IDX >> 2, CMP_PROD_IDX >> 2
+        write, zero = self._function.region_write, bytes(4)
+        number = state[produced]
+        for _ in range(commands // depth):
+            number += depth
+            state[produced] = number
+            write(0, kick, zero)
+            while state[answered] != number:
+                turn(0)
+            state[consumed] = number
+
+    def check(self) -> None:
+        result = COMPLETION.unpack_from(self._ram, _INNER_COMPLETIONS + COMPLETION_SIZE)
+        if result[3] or result[4]:
+            raise GuestError(f"a read ended with host status {result[3]}, SCSI status {result[4]}")
 
     def close(self) -> None:
-        try:
-            self._write(COMMAND, CMD_ADAPTER_RESET)
-        except Exception:
-            pass  # it is gone already, which is what we want
-        self._client.close()
         self._state.release()
-        self._completions.release()
-        self.ram.close()
-        os.close(self._interrupt)
-
-    def __enter__(self) -> BenchDriver:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

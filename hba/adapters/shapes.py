@@ -1,8 +1,17 @@
-"""What the guest sees of its requests at each unit."""
+"""What every adapter says of itself, in shapes that programs read. What only one says is in its own `shapes`."""
 
 from __future__ import annotations
 
-from hba.control.results.base import Count, CountByName, Nanoseconds, Rate, Result, UnitName
+from hba.shapes import Bytes, Count, CountByName, Nanoseconds, Rate, Result, UnitName
+
+
+class AdapterCounters(Result):
+    """What every adapter counts: requests taken, their completions, bytes moved, requests outstanding now."""
+
+    requests: Count
+    completions: Count
+    bytes: Bytes
+    outstanding: Count
 
 
 class TrafficLatency(Result):
