@@ -245,7 +245,8 @@ def _guest(
         click.echo("\r\033[K", nl=False, err=True)
     output.heading(
         f"fio in Linux {report['kernel']} ({report['accelerator']}, processors: {report['cpus']}): "
-        f"our {report['type']} on {report['port']}, verifier {report['verifier']}, and QEMU's own; {rounds} rounds of {seconds:g} s"
+        f"our {report['type']} on {report['port']}, verifier {report['verifier']}, and QEMU's own; "
+        f"{rounds} rounds of {seconds:g} s"
     )
     output.table(
         ("case", "commands/s", "QEMU's/s", "ratio", "kicks", "interrupts", "server µs", "QEMU %", "QEMU's own %"),
