@@ -14,7 +14,7 @@ from typing import Any
 import click
 import pytest
 
-from hba.bench import measure, own_server, ports
+from hba.bench import guest, measure, own_server, ports
 from hba.cli import machine
 from hba.cli.main import cli
 from hba.config.model import adapter_config
@@ -101,6 +101,15 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
         numbers = dict.fromkeys(("port_share", "report_ratio", "trace_ratio"), 1.0)
         return [{"model": "storport", "depth": 1, "cpu_us": dict.fromkeys(ports.KINDS, 9.5), **numbers}]
 
+    def in_a_guest(*, progress: Callable[[str], None], rounds: int, seconds: float, **_: object) -> dict[str, Any]:
+        progress("booting the guest …")
+        ours, theirs = guest.Side([1.0], [50.0], [30.0], [0.1], [0.2]), guest.Side([2.0], [60.0])
+        name = "4 KiB random reads, depth 32"
+        case = {"name": name, "length": 4096, "depth": 32, "adapter": ours.result(), "qemu": theirs.result()}
+        about = {"type": "pvscsi", "cpus": 1, "accelerator": "tcg", "kernel": "6.12.117+deb13-amd64"}
+        about |= {"port": "storport", "verifier": "report", "rounds": rounds, "seconds": seconds}
+        return {**about, "cases": [{**case, "ratio": 0.5}] * 4}
+
     def refused(*_: object, **__: object) -> Any:
         raise GuestError("nothing is started here; use another stage")
 
@@ -121,6 +130,7 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(own_server, "start", refused)
     patch.setattr(measure, "measure", measured)
     patch.setattr(ports, "measure", compared)
+    patch.setattr(guest, "measure", in_a_guest)
     patch.setattr(machine, "examine", lambda: [Check("python", "good", LONG)])
     patch.setattr(doctor, "examine", lambda: [Check("KVM", "limited", "is not there …", "do something about it")])
     patch.setattr(launch, "_launch", launched)

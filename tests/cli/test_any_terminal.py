@@ -55,6 +55,7 @@ LINES = [
     (HBA, "doctor"),
     (HBA, "bench", "fake0", "--unit", "1:0"),
     (HBA, "bench", "--ports"),
+    (HBA, "bench", "--guest"),
     (HBA, "version"),
     (HBA, "check", "good.toml"),
     (HBA, "check", "bad.toml"),
