@@ -1,7 +1,7 @@
 """The hot modules as machine code, made by `scripts/compile` from the very same source, and used where they are there.
 
-They lie in the cache, in a folder whose name is made from their source, the interpreter and the compiler's version of
-ours: what has changed since is run as source until it is compiled again. `HBA_PURE=1` runs the source in any case.
+They lie in the cache, in a folder whose name is made from their source and the interpreter: what has changed since is
+run as source until it is compiled again. `HBA_PURE=1` runs the source in any case.
 There is no other implementation of anything.
 """
 

@@ -54,12 +54,13 @@ def instrument(port: AnyPort, verifier: Verifier | None, trace: Recorder | None)
     """Put the instruments at the port's boundaries: before it is started, and once."""
     if verifier is not None and verifier.level != "off":
         if isinstance(port, StorPort):
-            watcher: VerifierWatcher = StorPortVerifierWatcher(port, verifier)
-            port.edge = StorPortVerifierProxy(port, port.edge, watcher)
+            storport = StorPortVerifierWatcher(port, verifier)
+            port.edge = StorPortVerifierProxy(port, port.edge, storport)
+            port.watchers += (storport,)
         else:
-            watcher = VerifierWatcher(port, verifier)
-            port.edge = ScsiPortVerifierProxy(port.edge, watcher)
-        port.watchers += (watcher,)
+            scsiport = VerifierWatcher(port, verifier)
+            port.edge = ScsiPortVerifierProxy(port.edge, scsiport)
+            port.watchers += (scsiport,)
     if trace is not None:
         if isinstance(port, StorPort):
             port.edge = StorPortTraceProxy(port, port.edge, trace)

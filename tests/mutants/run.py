@@ -160,4 +160,4 @@ def outcomes(mutants: Iterable[Mutant], reach: Reach, workers: int) -> Iterable[
                 os.waitpid(child, 0)
                 del running[child]
                 yield mutant, KILLED
-        time.sleep(0.01)  # for children
+        time.sleep(0.01)  # asked again: waiting for any one of several children has no time limit to it

@@ -487,7 +487,7 @@ class PvscsiAdapter(Adapter):
                     if stop:
                         return srbs
         except DmaFault as fault:
-            self._stop_ring(str(fault))  # those before it are taken
+            self._stop_ring(str(fault), fault)  # those before it are taken
         finally:
             rings.request_cons = (first + taken) & MASK32
             self.requests -= count - taken

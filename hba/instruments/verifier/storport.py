@@ -11,6 +11,7 @@ from hba.instruments.verifier.lists import ScatterGatherList
 from hba.instruments.verifier.races import BuildIoWrites
 from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.miniport.base import Miniport
+from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.proxy import MiniportProxy
 from hba.miniport.services import CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS
 from hba.port.context import BUILD_IO, NO_CALLBACK, START_IO
@@ -21,6 +22,12 @@ from hba.srb import Srb
 
 
 class StorPortVerifierWatcher(VerifierWatcher):
+    writes: BuildIoWrites  # as soon as the miniport has its device extension
+
+    def configured(self, info: PortConfigurationInformation) -> None:
+        super().configured(info)
+        self.writes = BuildIoWrites(self.port.miniport)
+
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
         if notification not in (CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS):  # SCSI Port's; not ours (ST-02)
             super().told(notification, arguments)
@@ -41,14 +48,13 @@ class StorPortVerifierWatcher(VerifierWatcher):
 class StorPortVerifierProxy(MiniportProxy):
     """The miniport gets its SRBs under guard, in BuildIo."""
 
-    def __init__(self, port: StorPort, inner: Miniport, watcher: VerifierWatcher) -> None:
+    def __init__(self, port: StorPort, inner: Miniport, watcher: StorPortVerifierWatcher) -> None:
         super().__init__(inner)
         self.storport = port
         self.watcher = watcher
-        self.writes = BuildIoWrites(port.miniport)
 
     def hw_build_io(self, srb: Srb) -> bool:
-        locks, writes = self.storport.locks, self.writes
+        locks, writes = self.storport.locks, self.watcher.writes
         request: Request = srb._port
         handed = self.watcher.guard(srb)
         taken = locks.taken

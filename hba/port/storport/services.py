@@ -22,8 +22,7 @@ from hba.miniport.services import (
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.library import Library
-from hba.port.request import ISSUED
-from hba.port.storport.units import StorRequest, StorUnit
+from hba.port.storport.units import StorUnit
 
 if TYPE_CHECKING:
     from hba.port.storport.driver import StorPort
@@ -159,14 +158,10 @@ class StorPortServicesOf(Library):
             port.other_processors()
             if port.perf.no_sgl:
                 return None  # MB-18
-        request: StorRequest | None = srb._port
-        if request is None or request.state != ISSUED:
-            port.stranger(srb, "MB-11")
+        request = self.request_of(srb, "MB-11")
+        if request is None or request.srb.mdl is None:
             return None
-        mdl = request.srb.mdl
-        if mdl is None:
-            return None
-        segments: Sequence[Segment] = mdl.segments
+        segments: Sequence[Segment] = request.srb.mdl.segments
         for watcher in port.watchers:
             segments = watcher.lend(request, segments)
         return segments

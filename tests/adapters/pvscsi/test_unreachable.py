@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hba.adapters.pvscsi.registers import STATUS_FAILED
 from hba.errors import DmaFault
 from hba.pci.unreachable import SHARE
-from tests.adapters.pvscsi.driver import COMMAND_REGISTER, MEMORY_ENABLE, RAM, STATE, Driver
+from tests.adapters.pvscsi.driver import COMMAND_REGISTER, MEMORY_ENABLE, RAM, REQ, STATE, Driver
 
 Make = Callable[..., Driver]
 
@@ -26,6 +26,22 @@ class Silent:
 
     def dma_write(self, address: int, data: bytes | memoryview) -> None:
         raise DmaFault(address, len(data), "no reply from the client within 2000 ms")
+
+
+class Partly:
+    """A client that answers messages, but from some time on not those for the request ring."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.refuses = False
+
+    def dma_read(self, address: int, length: int) -> bytes:
+        if self.refuses and REQ <= address < REQ + 0x1000:
+            raise DmaFault(address, length, "refused")
+        return self.driver.peek(address, length)
+
+    def dma_write(self, address: int, data: bytes | memoryview) -> None:
+        self.driver.poke(address, bytes(data))
 
 
 def test_a_client_that_gives_no_memory(make: Make) -> None:
@@ -59,6 +75,20 @@ def test_memory_that_is_not_shared_and_no_message_reaches(make: Make) -> None:
     told = listen(driver)
     assert driver.setup() == STATUS_FAILED
     assert "share=off" in told[0] and "no reply from the client within 2000 ms" in told[0] and told[0].endswith(SHARE)
+
+
+def test_a_request_ring_that_no_message_reaches(make: Make) -> None:
+    """The indices can be read, the requests cannot."""
+    driver = make(ram=False)
+    driver.memory.map(0, RAM, 3, None, 0)
+    driver.memory.client = client = Partly(driver)
+    told = listen(driver)
+    assert driver.setup() == 0
+    client.refuses = True
+    driver.put()
+    driver.kick()
+    assert driver.adapter.fault and not driver.adapter.outstanding
+    assert "share=off" in told[0] and told[0].endswith(SHARE)
 
 
 def test_bus_mastering_that_is_off(make: Make) -> None:

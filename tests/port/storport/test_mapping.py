@@ -232,6 +232,18 @@ def test_MB_11_the_list_is_the_requests_own(rig: Rig) -> None:
     assert in_start(rig, lambda srb: rig.scripted.port.get_scatter_gather_list(srb), length=0) == [None]
 
 
+def test_MB_11_the_list_of_something_that_is_no_srb(rig: Rig) -> None:
+    given: list[object] = []
+
+    def build(srb: Srb) -> bool:
+        given.append(rig.scripted.port.get_scatter_gather_list("srb"))  # type: ignore[arg-type]
+        return True
+
+    rig.scripted.build = build
+    rig.submit()
+    assert given == [None] and rig.found == {"MB-11"}
+
+
 def test_MB_11_read_only(rig: Rig) -> None:
     def write(srb: Srb) -> None:
         segments: Any = rig.scripted.port.get_scatter_gather_list(srb)

@@ -79,6 +79,21 @@ def test_ST_04_two_build_ios_writing_the_same_attribute_race(rig: Rig) -> None:
     assert rig.messages("ST-04") and "self.last_built" in rig.messages("ST-04")[0]
 
 
+def test_ST_04_the_device_extension_is_shared_as_well(rig: Rig) -> None:
+    """Which the port makes: it is not there before hw_find_adapter."""
+
+    def build(srb: Srb) -> bool:
+        rig.scripted.extension.last_built = srb.cdb
+        return True
+
+    rig.scripted.build = build
+    rig.submit()
+    srb = rig.srb()
+    srb.cdb = b"\x28" + bytes(14) + b"\x01"
+    rig.port.submit(srb)
+    assert rig.messages("ST-04") and "self.extension.last_built" in rig.messages("ST-04")[0]
+
+
 def test_ST_04_a_lock_around_the_write_makes_it_right(rig: Rig) -> None:
     def build(srb: Srb) -> bool:
         handle = rig.scripted.port.acquire_spin_lock(START_IO_LOCK)
