@@ -33,6 +33,7 @@ MODULES = (
     "miniport/chip.py",
     "miniport/windows.py",
     "miniport/dma.py",
+    "port/library/common.py",
     "scsi/plan.py",
     "adapters/adapter.py",
     "adapters/traffic.py",

@@ -60,7 +60,7 @@ from hba.port.context import (
     PASSIVE_LEVEL,
 )
 from hba.port.ledger import Ledger
-from hba.port.library import Library
+from hba.port.library.common import Library
 from hba.port.memory import PortMemory
 from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe
 from hba.port.transfers import TransferLimits, shape

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hba.miniport.config import PortConfigurationInformation
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
-from hba.port.library import Library
+from hba.port.library.common import Library
 from hba.port.request import ISSUED
 from hba.port.scsiport.unit import ScsiPortUnit
 from hba.srb import SP_UNTAGGED, Srb

@@ -21,7 +21,7 @@ from hba.miniport.services import (
     LockHandle,
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
-from hba.port.library import Library
+from hba.port.library.common import Library
 from hba.port.storport.units import StorUnit
 
 if TYPE_CHECKING:
