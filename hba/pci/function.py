@@ -27,7 +27,7 @@ from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import DeclarationError, document
 from hba.pci.release import Release
-from hba.vfio_user.device import REGION_MMAP, REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError
+from hba.vfio_user.device import REGION_MMAP, REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError, Wire
 
 # Region indexes of vfio-pci (linux/vfio.h)
 ROM_REGION = 6
@@ -213,6 +213,9 @@ class PciFunction:
 
     def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
         self.interrupts.set_irqs(index, flags, start, count, fds, data)
+
+    def connect_irqs(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
+        self.interrupts.connect(index, start, wires)
 
     def reset(self) -> None:
         """Back to power-on: config space, interrupts, adapter, registers, in that order. Maps and eventfds stay."""

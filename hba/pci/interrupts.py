@@ -1,11 +1,12 @@
-"""Interrupts of one function: INTx, MSI and MSI-X towards the client's eventfds.
+"""Interrupts of one function: INTx, MSI and MSI-X towards the client.
 
 The adapter says what happened, `signal(vector)` for an event and `set_line(asserted)` for the level of INTA#, and does
 not care which of them is in use: config space decides (`configure`), the others are ignored. SET_IRQS from the client
 says where each interrupt goes (VFIO_DEVICE_SET_IRQS in linux/vfio.h, VFIO_USER_DEVICE_SET_IRQS in the vfio-user
 protocol specification).
 
-- A message vector that is masked, or has no eventfd yet, or may not be sent because bus mastering is off, is remembered
+- Each vector ends in a `Wire`: an eventfd the client sent, or what the engine has instead (`connect`).
+- A message vector that is masked, or has no wire yet, or may not be sent because bus mastering is off, is remembered
   as pending, shown in the MSI-X pending bit array, and sent when the reason goes away.
 - INTx is automasked: after each trigger it waits for UNMASK and triggers again if the line is still asserted.
 - ERR and REQ accept an eventfd; only `report_error` and `request_release` fire them.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from hba.vfio_user.device import (
     IRQ_SET_DATA_NONE,
     IrqInfo,
     RequestError,
+    Wire,
 )
 
 # Interrupt indexes of vfio-pci (linux/vfio.h)
@@ -40,22 +42,36 @@ INTX, MSI, MSIX, ERR, REQ = range(5)
 NUM_IRQS = 5
 NAMES = ("intx", "msi", "msix", "err", "req")
 
-NO_FD = -1
-
 _DATA = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD
 _ACTION = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER
 
 
-class _Index:
-    """One interrupt index: its vectors' eventfds, which of them are masked, which have something to tell."""
+class Eventfd:
+    """A `Wire` to an eventfd of the client, which is ours."""
 
-    __slots__ = ("count", "fds", "flags", "masked", "name", "pending")
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    def trigger(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _Index:
+    """One interrupt index: its vectors' wires, which of them are masked, which have something to tell."""
+
+    __slots__ = ("count", "flags", "masked", "name", "pending", "wires")
 
     def __init__(self, name: str, count: int, flags: int) -> None:
         self.name = name
         self.count = count
         self.flags = flags if count else 0
-        self.fds = [NO_FD] * count
+        self.wires: list[Wire | None] = [None] * count
         self.masked = 0  # bit per vector
         self.pending = 0
 
@@ -79,14 +95,14 @@ class Interrupts:
         self._blocked = False
         self._allocated = 1
         self._message: _Index | None = None  # the message index in use
-        self._live: list[int] = []  # its eventfd by vector where one may be written now, else NO_FD
+        self._live: list[Wire | None] = []  # its wire by vector where one may be triggered now
         self.asserted = False  # the level of INTA#
         self.on_line: Callable[[bool], None] | None = None  # told when that changes
         self.signals = 0  # asked for by the adapter
         self.sent = dict.fromkeys(NAMES, 0)
         self.held = 0  # became pending
         self.ignored = 0  # events while no message interrupt is in use
-        self.failed = 0  # eventfds that could not be written
+        self.failed = 0  # wires that could not be triggered
 
     # -- for the adapter --------------------------------------------------------------------------------------
 
@@ -98,9 +114,9 @@ class Interrupts:
     def signal(self, vector: int = 0) -> None:
         """An event on message vector `vector`. Does nothing while INTx is in use (that follows `set_line`)."""
         self.signals += 1
-        if vector < len(self._live) and (fd := self._live[vector]) >= 0:
+        if vector < len(self._live) and (wire := self._live[vector]) is not None:
             try:
-                os.eventfd_write(fd, 1)
+                wire.trigger()
                 self.sent[self._mode] += 1
             except OSError:
                 self.failed += 1  # full: the client has not looked at 2**64 - 2 interrupts, one more tells it nothing
@@ -171,7 +187,7 @@ class Interrupts:
             raise
         if flags & IRQ_SET_ACTION_TRIGGER:
             if flags & IRQ_SET_DATA_EVENTFD:
-                self._set_eventfds(index, start, count, fds)
+                self._connect(index, start, [Eventfd(fd) for fd in fds] if fds else [None] * count)
             elif count == 0:
                 self._disable(index)
             else:
@@ -185,8 +201,15 @@ class Interrupts:
         for vector in _selected(flags, start, count, data):
             self._set_mask(index, vector, action)
 
+    def connect(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
+        """`Device.connect_irqs`. Raises `RequestError(EINVAL)` for vectors there are not."""
+        if start < 0 or start + len(wires) > self.info(index).count:
+            _close_wires(wires)
+            raise RequestError(errno.EINVAL, f"{NAMES[index]} has no interrupts {start} to {start + len(wires) - 1}")
+        self._connect(index, start, wires)
+
     def disconnect(self) -> None:
-        """The client left: close all of its eventfds. What is pending stays, and reaches the next client."""
+        """The client left: close all of its wires. What is pending stays, and reaches the next client."""
         for index in range(NUM_IRQS):
             pending = self._indexes[index].pending
             self._disable(index)
@@ -215,16 +238,13 @@ class Interrupts:
             if not _is_eventfd(fd):
                 raise RequestError(errno.EINVAL, "a file descriptor that is not an eventfd")
 
-    def _set_eventfds(self, index: int, start: int, count: int, fds: list[int]) -> None:
+    def _connect(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
         where = self._indexes[index]
-        enabled = any(fd >= 0 for fd in where.fds)
-        for vector in range(start, start + count):
-            fd = fds[vector - start] if fds else NO_FD
-            if fd >= 0:
-                os.set_blocking(fd, False)
-            old, where.fds[vector] = where.fds[vector], fd
-            if old >= 0:
-                os.close(old)
+        enabled = any(where.wires)
+        for vector, wire in enumerate(wires, start):
+            old, where.wires[vector] = where.wires[vector], wire
+            if old is not None:
+                old.close()
         if index == INTX:
             if not enabled:
                 where.masked = 0  # INTx starts unmasked
@@ -235,8 +255,8 @@ class Interrupts:
         where = self._indexes[index]
         for key in [key for key in self._watched if key[0] == index]:
             self._unwatch(key)
-        _close_all(fd for fd in where.fds if fd >= 0)
-        where.fds = [NO_FD] * where.count
+        _close_wires(where.wires)
+        where.wires = [None] * where.count
         where.masked = 0
         where.pending = 0
         self._refresh()
@@ -285,12 +305,14 @@ class Interrupts:
             self._live = []
             return
         granted = min(self._allocated, where.count) if where is self._indexes[MSI] else where.count
-        open_ = [NO_FD if self._blocked or where.masked >> vector & 1 else fd for vector, fd in enumerate(where.fds)]
+        open_ = [
+            None if self._blocked or where.masked >> vector & 1 else wire for vector, wire in enumerate(where.wires)
+        ]
         self._live = [open_[vector % granted] for vector in range(where.count)]
         waiting = where.pending
         vector = 0
         while waiting:
-            if waiting & 1 and self._live[vector] >= 0:
+            if waiting & 1 and self._live[vector] is not None:
                 where.pending &= ~(1 << vector)
                 self._write(MSI if where is self._indexes[MSI] else MSIX, vector % granted)
             waiting >>= 1
@@ -308,16 +330,16 @@ class Interrupts:
     def _update_intx(self) -> None:
         """Trigger INTx if the line is asserted and nothing stands in the way; then it is masked until UNMASK."""
         where = self._intx
-        if self.asserted and self._mode == "intx" and not where.masked and where.fds[0] >= 0:
+        if self.asserted and self._mode == "intx" and not where.masked and where.wires[0] is not None:
             where.masked = 1
             self._write(INTX, 0)
 
     def _write(self, index: int, vector: int) -> bool:
-        fd = self._indexes[index].fds[vector]
-        if fd < 0:
+        wire = self._indexes[index].wires[vector]
+        if wire is None:
             return False
         try:
-            os.eventfd_write(fd, 1)
+            wire.trigger()
         except OSError:
             self.failed += 1
             return False
@@ -340,7 +362,7 @@ class Interrupts:
                     "index": number,
                     "name": where.name,
                     "vectors": where.count,
-                    "connected": [vector for vector, fd in enumerate(where.fds) if fd >= 0],
+                    "connected": [vector for vector, wire in enumerate(where.wires) if wire is not None],
                     "masked": [vector for vector in range(where.count) if where.masked >> vector & 1],
                     "pending": [vector for vector in range(where.count) if where.pending >> vector & 1],
                     "resample": any(key[0] == number for key in self._watched),
@@ -369,3 +391,9 @@ def _is_eventfd(fd: int) -> bool:
 def _close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _close_wires(wires: Iterable[Wire | None]) -> None:
+    for wire in wires:
+        if wire is not None:
+            wire.close()

@@ -41,7 +41,7 @@ from hba.storage.sg import ScsiPassThrough
 from hba.storage.workers import WorkerPool
 from hba.trace.recorder import Event, Recorder
 from hba.verifier import Finding, Verifier
-from hba.vfio_user.device import Device
+from hba.vfio_user.device import Device, Engine
 from hba.vfio_user.server import NativeEngine
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 class Assembled:
     """One adapter, from the wire to the storage. `hba.server.process` runs it."""
 
-    def __init__(self, parts: Parts, adapter: Adapter, engine: NativeEngine, workers: WorkerPool) -> None:
+    def __init__(self, parts: Parts, adapter: Adapter, engine: Engine, workers: WorkerPool) -> None:
         self.parts = parts
         self._adapter = adapter
         self._engine = engine
@@ -200,10 +200,11 @@ class Assembler:
             error.args = (text,)
             raise
 
-    def _engine(self, config: AdapterConfig, loop: EventLoop, device: Device) -> NativeEngine:
+    def _engine(self, config: AdapterConfig, loop: EventLoop, device: Device) -> Engine:
+        engine = NativeEngine(loop, config.socket, device)
         if self._fd is not None:
-            return NativeEngine.from_fd(loop, self._fd, device)
-        return NativeEngine(loop, config.socket, device)
+            engine.take(self._fd)
+        return engine
 
 
 def _verifier(config: AdapterConfig, loop: EventLoop, rules: Mapping[str, Rule]) -> Verifier | None:
@@ -214,7 +215,7 @@ def _verifier(config: AdapterConfig, loop: EventLoop, rules: Mapping[str, Rule])
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
-def _connect_events(parts: Parts, adapter: Adapter, engine: NativeEngine) -> None:
+def _connect_events(parts: Parts, adapter: Adapter, engine: Engine) -> None:
     """What happens in the layers, to those who subscribed on the control socket."""
     events = parts.events
     if parts.verifier is not None:

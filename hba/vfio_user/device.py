@@ -6,6 +6,7 @@ Two directions. The engine calls a `Device` (regions, interrupts, DMA maps, rese
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +75,18 @@ class Client(Protocol):
         ...
 
 
+class Wire(Protocol):
+    """Where the interrupts of one vector go."""
+
+    def trigger(self) -> None:
+        """Interrupt the client. Raises OSError when it cannot be reached."""
+        ...
+
+    def close(self) -> None:
+        """Nobody triggers it any more."""
+        ...
+
+
 class Device(Protocol):
     """A PCI function as the engine sees it. Region indices are vfio-pci's: 0-5 BARs, 6 ROM, 7 config, 8 VGA.
 
@@ -117,6 +130,11 @@ class Device(Protocol):
         from here on); `data`: one byte a vector for DATA_BOOL. count 0 with TRIGGER|DATA_NONE disables the index."""
         ...
 
+    def connect_irqs(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
+        """SET_IRQS with EVENTFD and TRIGGER, from an engine that keeps the eventfds to itself: vectors from `start` on
+        go there, or nowhere. The device owns the wires from here on. Raises `RequestError`, and has closed them."""
+        ...
+
     def reset(self) -> None: ...
 
     def connected(self, client: Client) -> None: ...
@@ -127,7 +145,11 @@ class Device(Protocol):
 
 
 class Engine(Protocol):
-    """Serves one device on one UNIX socket, inside an event loop."""
+    """Serves one device on one UNIX socket, inside an event loop, to one client after the other. The device cannot tell
+    which engine it is."""
+
+    on_refused: Callable[[str], None] | None
+    """Called when a second client was sent away: who it was, and who has the socket."""
 
     def start(self) -> None:
         """Listen. Raises `hba.errors.SocketError` with the cause (taken, too long, no permission)."""
@@ -149,4 +171,5 @@ __all__ = [
     "IrqInfo",
     "RegionInfo",
     "RequestError",
+    "Wire",
 ]

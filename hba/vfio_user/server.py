@@ -1,4 +1,4 @@
-"""The native engine: one device behind one UNIX socket, in pure Python.
+"""One device behind one UNIX socket: who may have it. `NativeEngine` speaks to its client in pure Python.
 
 One client at a time; it may leave and another (or the same) may come. What a client sends wrongly is refused or ends
 its connection, never the server.
@@ -13,8 +13,10 @@ import os
 import socket
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, Self
 
 import msgspec
 
@@ -25,6 +27,7 @@ from hba.peer import called, peer_pid
 from hba.vfio_user.connection import Connection
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import Device
+from hba.vfio_user.protocol import Capabilities
 from hba.vfio_user.refusal import Refusal
 
 log = logging.getLogger(__name__)
@@ -36,8 +39,26 @@ DMA_TIMEOUT = 2 * S
 MAX_REFUSALS = 16  # clients that are being told that there is one already; those beyond are hung up on at once
 
 
-class NativeEngine:
-    """`device.Engine`: serves `device` at `path`, inside `loop`."""
+class Session(Protocol):
+    """One client that has the socket, until either side hangs up."""
+
+    capabilities: Capabilities | None
+    """What the client announced; None before it has."""
+
+    @property
+    def gone(self) -> bool:
+        """The client has hung up, whether that was noticed yet or not; what it sent before may be unread."""
+        ...
+
+    def close(self) -> None:
+        """Hang up now. Not from inside the device."""
+        ...
+
+
+class Server(ABC):
+    """The half of a `device.Engine` that all engines share: serves `device` at `path`, inside `loop`."""
+
+    name: str  # of the engine, as in a configuration
 
     def __init__(self, loop: EventLoop, path: str | Path, device: Device, *, dma_timeout: int = DMA_TIMEOUT) -> None:
         self._loop = loop
@@ -47,21 +68,32 @@ class NativeEngine:
         self._listener: socket.socket | None = None
         self._given: socket.socket | None = None
         self._bound: tuple[int, int] | None = None  # (device, inode) of the socket file that is ours
-        self._client: Connection | None = None
+        self._client: Session | None = None
         self._refusals: set[Refusal] = set()
         self._told: set[int] = set()  # processes that were refused while this client is there
         self.on_refused: Callable[[str], None] | None = None  # a second client was sent away: who, and who has the seat
         self.client_pid = 0  # of the process that has the socket; 0: nobody, or the kernel does not say
         self.counters = Counters()
 
+    @abstractmethod
+    def _open(self, sock: socket.socket, left: Callable[[], None]) -> Session:
+        """Serve a connected client; `left` is called once, when its socket is closed and the device knows."""
+        ...
+
     @classmethod
-    def from_fd(cls, loop: EventLoop, fd: int, device: Device, *, dma_timeout: int = DMA_TIMEOUT) -> NativeEngine:
-        """Serve a socket somebody else opened: a listening one, or one that is connected to the client already.
+    def from_fd(cls, loop: EventLoop, fd: int, device: Device, *, dma_timeout: int = DMA_TIMEOUT) -> Self:
+        """One that serves a socket somebody else opened; see `take`."""
+        engine = cls(loop, "", device, dma_timeout=dma_timeout)
+        engine.take(fd)
+        return engine
+
+    def take(self, fd: int) -> None:
+        """Serve a socket somebody else opened instead of the path: a listening one, or one that is connected to the
+        client already. Before `start`.
 
         Takes over `fd`. Raises `SocketError` when it is no UNIX stream socket.
         """
-        engine = cls(loop, "", device, dma_timeout=dma_timeout)
-        engine._path = None
+        self._path = None
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 raise SocketError(f"file descriptor {fd} is not a socket; pass a UNIX stream socket")
@@ -71,8 +103,7 @@ class NativeEngine:
         if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
             sock.detach()
             raise SocketError(f"file descriptor {fd} is not a UNIX stream socket")
-        engine._given = sock
-        return engine
+        self._given = sock
 
     @property
     def connected(self) -> bool:
@@ -148,7 +179,7 @@ class NativeEngine:
     def _serve(self, sock: socket.socket) -> None:
         self.counters.connections += 1
         self.client_pid = peer_pid(sock)
-        self._client = Connection(self._loop, sock, self._device, self.counters, self._left, self._dma_timeout)
+        self._client = self._open(sock, self._left)
 
     def _left(self) -> None:
         self._client = None
@@ -165,13 +196,22 @@ class NativeEngine:
         else:
             state = "negotiating" if capabilities is None else "connected"
         return {
-            "engine": "native",
+            "engine": self.name,
             "socket": None if self._path is None else str(self._path),
             "state": state,
             "client": called(self.client_pid) if self.client_pid else None,
             "client_capabilities": None if capabilities is None else msgspec.structs.asdict(capabilities),
             **self.counters.snapshot(),
         }
+
+
+class NativeEngine(Server):
+    """The engine in pure Python."""
+
+    name = "native"
+
+    def _open(self, sock: socket.socket, left: Callable[[], None]) -> Session:
+        return Connection(self._loop, sock, self._device, self.counters, left, self._dma_timeout)
 
 
 def listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:

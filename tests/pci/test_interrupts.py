@@ -383,6 +383,60 @@ class TestSetIrqs:
         assert open_fds() == before + len([*ends, resample])
 
 
+class Bell:
+    """A `Wire` of an engine that keeps the eventfds to itself."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self.closed = False
+        self.cut = False
+
+    def trigger(self) -> None:
+        assert not self.closed
+        if self.cut:
+            raise OSError(errno.ENOENT, "no eventfd")
+        self.rung += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TestWires:
+    def test_they_are_as_good_as_eventfds(self, irqs: Interrupts) -> None:
+        irqs.configure("msi", allocated=4)
+        irqs.signal(1)
+        bells = [Bell(), Bell()]
+        irqs.connect(MSI, 1, bells)
+        irqs.signal(2)
+        assert [bell.rung for bell in bells] == [1, 1]  # the first waited for its wire
+        assert irqs.sent["msi"] == 2
+        bells[1].cut = True
+        irqs.signal(2)
+        assert (irqs.failed, irqs.sent["msi"]) == (1, 2)
+
+    def test_intx_is_masked_after_each_trigger(self, irqs: Interrupts) -> None:
+        bell = Bell()
+        irqs.connect(INTX, 0, [bell])
+        irqs.set_line(True)
+        irqs.set_irqs(INTX, UNMASK_NOW, 0, 1, [], b"")
+        irqs.set_line(False)
+        irqs.set_line(True)
+        assert bell.rung == 2
+
+    def test_those_that_go_are_closed(self, irqs: Interrupts) -> None:
+        bells = [Bell() for _ in range(5)]
+        irqs.connect(MSI, 0, bells[:1])
+        irqs.connect(MSI, 0, bells[1:2])
+        irqs.connect(MSI, 1, bells[2:3])
+        irqs.connect(MSI, 1, [None])
+        with pytest.raises(RequestError) as caught:
+            irqs.connect(MSI, 3, bells[3:])
+        assert caught.value.errno == errno.EINVAL
+        assert [bell.closed for bell in bells] == [True, False, True, True, True]
+        irqs.disconnect()
+        assert bells[1].closed
+
+
 class TestLifeCycle:
     def test_disconnect_closes_all_and_keeps_the_line(self, irqs: Interrupts) -> None:
         before = open_fds()

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from hba.loop import EventLoop
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import VfioUserClient
-from hba.vfio_user.device import Client, IrqInfo, RegionInfo, RequestError
+from hba.vfio_user.device import Client, IrqInfo, RegionInfo, RequestError, Wire
 from hba.vfio_user.server import NativeEngine
 
 T = TypeVar("T")
@@ -89,6 +89,9 @@ class FakeDevice:
     def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
         self.fds += fds
         self.calls.append(("irqs", index, flags, start, count, len(fds), data))
+
+    def connect_irqs(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
+        self.calls.append(("wires", index, start, [wire is not None for wire in wires]))
 
     def reset(self) -> None:
         self.calls.append(("reset",))
