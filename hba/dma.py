@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hba.native import mypyc_attr
 
+HOST_MEMORY_BASE = 1 << 62  # bus addresses of the host's own memory (hba.port.memory), far above any guest's
 FEW = 8  # views; more are not walked to find one
 Segment = tuple[int, int]  # (bus address, length in bytes)
 

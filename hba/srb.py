@@ -129,6 +129,52 @@ SP_UNTAGGED = 0xFF
 Completion = Callable[["Srb"], None]
 
 
+class SenseInfoBuffer:
+    """`srb.sense_info_buffer`: the address of a request's sense buffer, and the sense data that are in it.
+
+    As bytes it is what was put there: assigned (`srb.sense_info_buffer = sense`), written by index, or moved there by
+    the adapter's DMA to the address that `get_physical_address(srb, srb.sense_info_buffer)` gave.
+    """
+
+    __slots__ = ("offset", "srb")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, srb: Srb, offset: int = 0) -> None:
+        self.srb = srb
+        self.offset = offset
+
+    @property
+    def room(self) -> int:
+        """SenseInfoBufferLength: bytes there are."""
+        return self.srb.sense_info_buffer_length
+
+    def __bytes__(self) -> bytes:
+        return self.srb.sense[self.offset :]
+
+    def __len__(self) -> int:
+        return max(0, len(self.srb.sense) - self.offset)
+
+    def __bool__(self) -> bool:
+        return bool(self.srb.sense)
+
+    def __add__(self, offset: int) -> SenseInfoBuffer:
+        return SenseInfoBuffer(self.srb, self.offset + offset)
+
+    def __getitem__(self, index: slice) -> bytes:
+        return bytes(self)[index]
+
+    def __setitem__(self, index: slice, data: bytes) -> None:
+        """Like memcpy: `buffer[0:18] = sense`."""
+        start = self.offset + (index.start or 0)
+        self.srb.sense = self.srb.sense[:start].ljust(start, b"\0") + data + self.srb.sense[start + len(data) :]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (bytes, SenseInfoBuffer)) and bytes(self) == bytes(other)
+
+    def __repr__(self) -> str:
+        return f"<SenseInfoBuffer {bytes(self).hex()}>"
+
+
 class Srb:
     """One request on its way from the adapter through the port and a miniport, and back.
 
@@ -153,10 +199,9 @@ class Srb:
     data_transfer_length = 0  # bytes asked for; on completion, bytes really moved
     time_out_value = 0  # seconds; 0: the port's default
     data_buffer: Any = None  # what the miniport gets to see: MappedBuffer, OpaqueBuffer or None (hba.port.buffers)
-    sense_info_buffer: bytes = b""  # sense data the miniport returned
     next_srb: Srb | None = None  # the victim of ABORT_COMMAND / TERMINATE_IO
     original_request: Any = None
-    srb_extension: Any = None  # the miniport's private state for this request
+    srb_extension: Any = None  # hba.miniport.memory.SrbExtension, while a miniport that asked for it has the request
     queue_sort_key = 0  # first LBA where the command has one
     internal_status = 0
     cdb: bytes = b""
@@ -168,6 +213,8 @@ class Srb:
 
     # the port's own
     _port: Any = None
+    _sense: bytes = b""
+    _sense_memory: memoryview | None = None
 
     def __init__(
         self,
@@ -182,6 +229,34 @@ class Srb:
         self.target_id = target_id
         self.lun = lun
         self.completion = completion
+
+    @property
+    def sense_info_buffer(self) -> SenseInfoBuffer:
+        """The address of the sense buffer; assigning bytes copies them into it."""
+        return SenseInfoBuffer(self)
+
+    @sense_info_buffer.setter
+    def sense_info_buffer(self, data: bytes | SenseInfoBuffer) -> None:
+        self.sense = bytes(data)
+
+    @property
+    def sense(self) -> bytes:
+        """What is in the sense buffer."""
+        memory = self._sense_memory
+        return self._sense if memory is None else bytes(memory[: self.sense_info_buffer_length])
+
+    @sense.setter
+    def sense(self, data: bytes) -> None:
+        self._sense = data
+        memory = self._sense_memory
+        if memory is not None:
+            memory[: len(data)] = data[: len(memory)]
+
+    def use_sense_memory(self, memory: memoryview | None) -> None:
+        """For the port: the sense buffer lies there from now on; None: no more, and what is in it stays."""
+        if memory is None:
+            self._sense = self.sense
+        self._sense_memory = memory
 
     def __repr__(self) -> str:
         return (

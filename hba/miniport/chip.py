@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from hba.dma import DmaBuffer, DmaSpace, Segment
+from hba.dma import HOST_MEMORY_BASE, DmaBuffer, DmaSpace, Segment
 from hba.errors import DmaFault
 from hba.miniport.windows import DmaWindows
 from hba.scsi.bus import ScsiBus
 from hba.scsi.task import DATA_IN, RESPONSE_RESET, Task
 from hba.srb import Srb
-
-HOST_MEMORY_BASE = 1 << 62  # bus addresses of the host's own memory (uncached extension), far above any guest's
 
 
 class Chip:

@@ -83,7 +83,7 @@ from hba.srb import (
     Srb,
 )
 
-SRB_EXTENSION_SIZE = 64  # the Task of a request lives in its SRB extension
+SRB_EXTENSION_SIZE = 8  # a pointer to the Task of the request
 MAXIMUM_TRANSFER_LENGTH = 0x0100_0000  # 16 MiB
 MAXIMUM_ELEMENTS = 4096  # of a scatter/gather list
 RESPONSE_STATUS = {
@@ -170,7 +170,7 @@ class DmaMiniport(Miniport):
         if flags & SRB_FLAGS_QUEUE_ACTION_ENABLE and (action := srb.queue_action) != SRB_SIMPLE_TAG_REQUEST:
             task.attribute = action
         task.owner = srb
-        srb.srb_extension = task
+        srb.srb_extension.task = task
         return True
 
     def hw_start_io(self, srb: Srb) -> bool:
@@ -178,8 +178,10 @@ class DmaMiniport(Miniport):
         if self._stor is not None:
             if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
                 self._control(srb)
-            elif self._start(srb.target_id, srb.lun, srb.srb_extension):
-                self._complete(srb, srb.srb_extension)
+                return True
+            built: Task = srb.srb_extension.task
+            if self._start(srb.target_id, srb.lun, built):
+                self._complete(srb, built)
             return True
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             self._control(srb)
@@ -190,7 +192,7 @@ class DmaMiniport(Miniport):
         if not self.hw_build_io(srb):
             self._notification(NEXT_REQUEST)
             return True
-        task: Task = srb.srb_extension
+        task: Task = srb.srb_extension.task
         if self._start(target, lun, task):
             self._complete(srb, task, next_request=False)
         elif not self._next_in_start_io:

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hba.dma import DmaBuffer
+from hba.dma import HOST_MEMORY_BASE, DmaBuffer
 from hba.scsi.task import DATA_IN, DATA_NONE, Task
 from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb
 
 Report = Callable[[str, str, Srb | None], None]  # (rule, message, srb)
+Holder = Callable[[int, int], Srb | None]  # (bus address, bytes): whose SRB extension or sense buffer that is
 Window = list[Any]  # the SRB, bytes moved for it so far, the command that moves them now
 
 
 class DmaWindows:
-    """Windows by the request's memory descriptor list, plus fixed ones (uncached extension, SRB extensions)."""
+    """Windows by the request's memory descriptor list, its SRB extension and sense buffer, plus fixed ones (uncached
+    extension)."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, holder: Holder) -> None:
         self._report = report
+        self._holder = holder
         self.open_now: dict[DmaBuffer, Window] = {}
         self._fixed: list[tuple[int, int]] = []  # (first, last + 1)
         self._moving: dict[DmaBuffer, Task] = {}  # by commands that have no open window
@@ -33,6 +36,8 @@ class DmaWindows:
 
     def close(self, srb: Srb) -> None:
         """The miniport completed the SRB."""
+        if self._moving:
+            self._check_moving(srb)
         mdl = srb.mdl
         if mdl is None:
             return
@@ -40,6 +45,15 @@ class DmaWindows:
         if window is not None and window[2] is not None:
             self._moving[mdl] = window[2]
             self._report("MB-13", "completed while the device still moves its data", srb)
+
+    def _check_moving(self, srb: Srb) -> None:
+        """Whether a command still moves data to or from the extension or sense buffer of an SRB that ends."""
+        for data, task in self._moving.items():
+            if task.owner is not None and any(
+                address >= HOST_MEMORY_BASE and self._owner_of(address, length) is srb
+                for address, length in data.segments
+            ):
+                self._report("MB-13", "completed while the device still uses its SRB extension or sense buffer", srb)
 
     def add_fixed(self, first: int, length: int) -> None:
         self._fixed.append((first, first + length))
@@ -93,6 +107,11 @@ class DmaWindows:
             self._fixed_covers(address, length) or self._owner_of(address, length) for address, length in data.segments
         )
 
+    def access(self, address: int, length: int, what: str) -> None:
+        """The chip reads or writes a few bytes of its own accord (`what`): a command block, a completion."""
+        if not self._fixed_covers(address, length) and self._owner_of(address, length) is None:
+            self._report("MB-13", f"{what} at {address:#x}+{length:#x} is outside every request the miniport has", None)
+
     def _fixed_covers(self, address: int, length: int) -> bool:
         return any(first <= address and address + length <= end for first, end in self._fixed)
 
@@ -112,10 +131,13 @@ class DmaWindows:
                     _srb_of(task),
                 )
                 return None
-            owner = found
+            if address < HOST_MEMORY_BASE:  # an extension or sense buffer has no direction
+                owner = found
         return owner
 
     def _owner_of(self, address: int, length: int) -> Srb | None:
+        if address >= HOST_MEMORY_BASE:
+            return self._holder(address, length)
         for mdl, window in self.open_now.items():
             if _covers(mdl, address, length):
                 srb: Srb = window[0]

@@ -61,7 +61,7 @@ from hba.port.context import (
 )
 from hba.port.ledger import Ledger
 from hba.port.library.common import Library
-from hba.port.memory import PortMemory
+from hba.port.memory import MOST_EXTENSION, PortMemory
 from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe
 from hba.port.transfers import TransferLimits, shape
 from hba.port.units import ALL, PortUnit
@@ -273,6 +273,7 @@ class PortBase(Callbacks, Generic[U]):
         finished, had = self.ledger.retire()
         for watcher in self.watchers:
             watcher.retired(had)
+        self.memory.take_back(had)
         return finished, had
 
     def stranger(self, srb: Any, rule: str) -> None:
@@ -448,11 +449,21 @@ class PortBase(Callbacks, Generic[U]):
                 f"{returned}, not SP_RETURN_FOUND (1){self._crash_hint()}"
             )
         self.configured(info)
+        self.memory.make_extensions(self._checked_size(info))
         self.limits = TransferLimits.of(info, self.model, self.options)
         for watcher in self.watchers:
             watcher.configured(info)
         self._query_control_types()
         self._initialize()
+
+    def _checked_size(self, info: PortConfigurationInformation) -> int:
+        size = info.srb_extension_size
+        if not 0 <= size <= MOST_EXTENSION:
+            raise ConfigError(
+                f"the miniport {type(self.miniport).__name__} sets SrbExtensionSize {size}; expected bytes, at most "
+                f"{MOST_EXTENSION}"
+            )
+        return size
 
     def _initialize(self) -> None:
         self.started = True

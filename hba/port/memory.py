@@ -1,19 +1,25 @@
-"""Memory the port gives to a miniport and that a bus master can reach: uncached extension, SRB extensions, sense.
+"""Memory the port gives to a miniport and a bus master can reach: uncached extension, SRB extensions, sense buffers.
 
 Guest memory belongs to the requests (`srb.mdl`); this is the host's own. Its bus addresses lie far above any guest's.
+Sources: ScsiPortGetUncachedExtension, StorPortGetUncachedExtension; SrbExtension and SenseInfoBuffer of
+SCSI_REQUEST_BLOCK, MiniportContext of STORAGE_REQUEST_BLOCK.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections import deque
+from collections.abc import Sequence
 
 from hba.dma import DmaBuffer
 from hba.miniport.chip import Chip
+from hba.miniport.memory import SrbExtension
+from hba.port.request import Request
 
 BOUNCE_BASE = 1 << 61  # aligned copies of misaligned guest buffers
-EXTENSION_BASE = 1 << 60  # SRB extensions, one slot per request
-SENSE_BASE = 1 << 59  # sense buffers, likewise
-SENSE_SLOT = 256
+SENSE_SIZE = 256  # SenseInfoBufferLength is a byte
+CHUNK = 64  # pieces that are made at once
+MOST_EXTENSION = 1 << 20  # bytes of one SRB extension; more is a slip
 
 
 def _address(view: memoryview) -> int:
@@ -21,9 +27,14 @@ def _address(view: memoryview) -> int:
 
 
 class PortMemory:
+    """All of one port. `extensions`: of its SRBs, None while the miniport has asked for none."""
+
     def __init__(self, chip: Chip) -> None:
         self._chip = chip
         self._areas: list[tuple[memoryview, int]] = []  # (memory, bus address)
+        self.extensions: Pieces | None = None
+        self._sense: Pieces | None = None
+        self._sense_of: dict[Request, SrbExtension] = {}  # requests whose sense buffer the miniport has the address of
 
     def allocate(self, size: int) -> tuple[memoryview, int]:
         """`size` zeroed bytes the chip can reach, and their bus address."""
@@ -46,6 +57,93 @@ class PortMemory:
         """A new hw_find_adapter begins: what the earlier one got is gone."""
         self._areas.clear()
         self._chip.release_host_memory()
+        self.extensions = self._sense = None
+        self._sense_of.clear()
+
+    def make_extensions(self, size: int) -> None:
+        """hw_find_adapter has said how large (SrbExtensionSize)."""
+        self.extensions = Pieces(self, size) if size else None
+
+    def sense_buffer(self, request: Request) -> SrbExtension:
+        """The sense buffer of a request as memory: made when its address is asked for."""
+        if self._sense is None:
+            self._sense = Pieces(self, SENSE_SIZE)
+        piece = self._sense_of.get(request)
+        if piece is None:
+            piece = self._sense_of[request] = self._sense.lend(request)
+            request.srb.use_sense_memory(piece.memory)
+        return piece
+
+    def take_back(self, requests: Sequence[Request]) -> None:
+        """The miniport is done with these: their extensions and sense buffers are the port's again (OW-08)."""
+        if self._sense_of:
+            for request in requests:
+                piece = self._sense_of.pop(request, None)
+                if piece is not None and self._sense is not None:
+                    request.srb.use_sense_memory(None)
+                    self._sense.give_back(piece)
+        if self.extensions is not None:
+            for request in requests:
+                if request.extension is not None:
+                    self.extensions.give_back(request.extension)
+                    request.extension = None
+
+    def holder(self, address: int, length: int) -> Request | None:
+        """The request in whose extension or sense buffer these bus addresses lie."""
+        for pieces in (self.extensions, self._sense):
+            if pieces is not None:
+                piece = pieces.at(address, length)
+                if piece is not None:
+                    request: Request | None = piece._request
+                    return request
+        return None
+
+    def inside_pieces(self, address: int) -> bool:
+        """Whether the address is one of extensions and sense buffers, anybody's or nobody's."""
+        return any(pieces is not None and pieces.covers(address) for pieces in (self.extensions, self._sense))
+
+
+class Pieces:
+    """Memory in pieces of one size, each for one request at a time; in turn, so that one used too long is noticed."""
+
+    def __init__(self, memory: PortMemory, size: int) -> None:
+        self.size = size
+        self._memory = memory
+        self._stride = (size + 15) & ~15
+        self._free: deque[SrbExtension] = deque()
+        self._chunks: list[tuple[int, list[SrbExtension]]] = []  # (bus address, the pieces from there)
+
+    def lend(self, request: Request) -> SrbExtension:
+        free = self._free
+        if not free:
+            self._grow()
+        piece = free.popleft()
+        piece._request = request
+        return piece
+
+    def give_back(self, piece: SrbExtension) -> None:
+        piece._request = None
+        piece.__dict__.clear()
+        self._free.append(piece)
+
+    def _grow(self) -> None:
+        stride = self._stride
+        memory, bus = self._memory.allocate(CHUNK * stride)
+        made = [SrbExtension(memory[at : at + self.size], bus + at) for at in range(0, CHUNK * stride, stride)]
+        self._chunks.append((bus, made))
+        self._free.extend(made)
+
+    def at(self, address: int, length: int) -> SrbExtension | None:
+        """The piece these addresses lie in, all of them."""
+        for bus, pieces in self._chunks:
+            index = (address - bus) // self._stride
+            if 0 <= index < CHUNK:
+                piece = pieces[index]
+                return piece if address + length <= piece._physical + self.size else None
+        return None
+
+    def covers(self, address: int) -> bool:
+        return any(bus <= address < bus + CHUNK * self._stride for bus, _ in self._chunks)
 
 
 def bounce_buffer(size: int) -> DmaBuffer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hba.clock import S
+from hba.miniport.memory import SrbExtension
 from hba.srb import Srb
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class RequestOf(Generic[U]):
     tag = 0  # SCSI Port: the tag it holds; 0: none
     length_at_issue = 0  # what the miniport may not exceed (OW-07, OW-06)
     sense_at_issue = 0
+    extension: SrbExtension | None = None  # lent to it, if the miniport has asked for such
     logged = False  # the miniport called log_error for it (ER-02)
     # of who watches
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)

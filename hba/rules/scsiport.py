@@ -422,10 +422,11 @@ _OWNERSHIP = (
         "OW-08",
         "the SRB extension",
         _BOTH,
-        "There is one only if SrbExtensionSize is not 0; the port does not initialise it; it is gone after completion.",
+        "There is one only if SrbExtensionSize is not 0; the port does not initialise it; the adapter can reach it; it is "
+        "gone after completion.",
         (d.SRB, d.V_S),
-        "Reading it before it was set, using it without having asked for one, and touching it after completion are "
-        "findings.",
+        "It is filled with poison when it is lent and when it comes back. Using it without having asked for one, setting "
+        "the pointer, touching it after completion and bytes that changed since are findings.",
         _V,
         VIOLATION,
         "bug check 0xD1",
@@ -756,9 +757,10 @@ _CONFIGURATION = (
         "CF-04",
         "which addresses can be translated",
         _SP,
-        "ScsiPortGetPhysicalAddress takes addresses in the data buffer, SRB extension or sense buffer of a live SRB or in "
-        "the uncached extension, and gives a contiguous length; the scatter/gather list comes from repeated calls.",
-        (d.PCI_S, d.SGL, d.BC),
+        "ScsiPortGetPhysicalAddress takes an address in the data buffer of the live SRB named, or in its sense buffer; "
+        "with NULL for the SRB one in the SRB extension or sense buffer of a live SRB or in the uncached extension, if "
+        "NeedPhysicalAddresses was set. It gives a contiguous length; the scatter/gather list comes from repeated calls.",
+        (d.GPA_S, d.PCI_S, d.SGL, d.BC),
         "Anything else is a finding and gives None.",
         _EV,
         VIOLATION,

@@ -328,8 +328,10 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "StorPortGetPhysicalAddress",
         "The SRB must be given when the address lies in its data or sense buffer, else it is NULL; an address that "
         "cannot be converted gives NULL.",
-        "StorPortGetPhysicalAddress",
-        "The address must belong to the live SRB named, to its extension or to the uncached extension.",
+        "StorPortGetPhysicalAddress; STORAGE_REQUEST_BLOCK (MiniportContext)",
+        "With an SRB the address must lie in the data or sense buffer of that SRB, which is live; without one in the "
+        "extension of a live SRB (or a place inside) or in the uncached extension. Anything else gives None. "
+        "Device and logical unit extensions are documented as reachable nowhere, so they are no address here.",
         _BOTH,
         VIOLATION,
         "0xF1 parameter 0x1006",
@@ -340,9 +342,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "The device moves data only within the buffers of requests it has, in their direction, and not after their "
         "completion.",
         "(follows from StorPortGetScatterGatherList and StorPortNotification)",
-        "Every DMA of the chip is checked against the windows of the requests the miniport owns, the "
-        "uncached extension "
-        "and the SRB extensions; direction and lifetime too.",
+        "Every DMA of the chip is checked against the windows of the requests the miniport owns: data, SRB extension, "
+        "sense buffer; and the uncached extension. Direction (of data) and lifetime too.",
         (VERIFIED,),
         VIOLATION,
         "(memory corruption; with DMA remapping, bug check 0xE6)",

@@ -173,7 +173,7 @@ class Reports(list[tuple[str, str]]):
 
 def window(*lengths: int) -> tuple[DmaWindows, Reports, Srb]:
     reports = Reports()
-    windows = DmaWindows(reports)
+    windows = DmaWindows(reports, lambda address, length: None)
     srb = Srb()
     srb.mdl = DmaBuffer.of(*(bytearray(length) for length in lengths))
     srb.srb_flags = SRB_FLAGS_DATA_IN

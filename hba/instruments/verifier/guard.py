@@ -5,7 +5,7 @@ one SRB through the miniport and knows who owns it at the moment of the access:
 
 - OW-01: nothing is read or written after RequestComplete;
 - OW-06: only the documented members are written;
-- OW-08: the extension exists only when asked for, is not initialised by the port, and is gone after completion;
+- OW-08: the extension exists only when asked for, and is gone after completion (see `extension`);
 - OW-09: only the members that are valid for the function are read; the others read as poison.
 """
 
@@ -95,7 +95,7 @@ class GuardPolicy:
         self.report = report
         self.has_extension = has_extension  # srb_extension_size != 0
         # lun: only where more than 8 logical units are mapped
-        self.writable = WRITABLE.union(["srb_extension"] * has_extension, ["lun"] * lun_writable)
+        self.writable = WRITABLE.union(["lun"] * lun_writable)
 
 
 def _reader(name: str) -> Any:
@@ -146,7 +146,7 @@ class GuardedSrb(Srb):
         if not srb.function and srb.next_srb is None:
             state = srb.__dict__
             if srb.srb_extension is None:
-                state.pop("srb_extension", None)
+                state.pop("srb_extension", None)  # so that it is asked for through `_reader`
             if "queue_action" not in state:
                 state["queue_action"] = srb.queue_action  # every miniport reads it
         state["_request"] = request
@@ -162,10 +162,9 @@ class GuardedSrb(Srb):
 
     def _read_extension(self) -> Any:
         request = self._request
-        extension = request.srb.srb_extension
-        if extension is None and self._policy.has_extension:
-            self._policy.report("OW-08", "srb.srb_extension read before the miniport initialised it", request)
-        return extension
+        if not self._policy.has_extension:
+            self._policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
+        return request.srb.srb_extension
 
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
@@ -173,14 +172,21 @@ class GuardedSrb(Srb):
         srb = request.srb
         policy = state["_policy"]
         if request.state == ISSUED and (name in policy.writable or self._may_write(name, value)):
-            srb.__dict__[name] = value
+            if name == "sense_info_buffer":
+                srb.sense_info_buffer = value  # copied
+            else:
+                srb.__dict__[name] = value
             return
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
             policy.report(rule, f"srb.{name} written after the request was completed; not written", request)
         elif name == "srb_extension":
-            policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
-            srb.srb_extension = value
+            why = (
+                "the memory is the port's; write to it, or set attributes on it"
+                if policy.has_extension
+                else "size is 0"
+            )
+            policy.report("OW-08", f"srb.srb_extension = {value!r}: {why}; not written", request)
         else:
             where = "read-only to a miniport" if name in FIELDS else "no member; private state goes to the extension"
             policy.report("OW-06", f"srb.{name} = {value!r}: {where}; not written", request)

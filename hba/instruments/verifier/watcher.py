@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hba.instruments.verifier import completion
+from hba.instruments.verifier.extension import ExtensionPoison, WatchedExtension
 from hba.instruments.verifier.guard import GuardedSrb, GuardPolicy
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.services import REQUEST_COMPLETE
@@ -30,21 +31,31 @@ class VerifierWatcher(Watcher):
         self.port = port
         self.verifier = verifier
         self.now = port.clock.now
-        self.windows = DmaWindows(self._dma_finding)
+        self.windows = DmaWindows(self._dma_finding, self._holder)
+        self.poison = ExtensionPoison(port.offence_of, self._late, 0)
         self.policy = GuardPolicy(port.offence_of, False, False)
 
     def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
         self.port.offence(rule, message, srb._port if srb is not None else None)
 
+    def _late(self, rule: str, message: str, request: Request) -> None:
+        self.port.finding(rule, message, request)
+
+    def _holder(self, address: int, length: int) -> Srb | None:
+        """Whose SRB extension or sense buffer that is."""
+        request = self.port.memory.holder(address, length)
+        return request.srb if request is not None else None
+
     # -- the adapter's life -------------------------------------------------------------------------------------
 
     def attached(self) -> None:
-        self.windows = self.port.chip.windows = DmaWindows(self._dma_finding)
+        self.windows = self.port.chip.windows = DmaWindows(self._dma_finding, self._holder)
 
     def configured(self, info: PortConfigurationInformation) -> None:
         self.policy = GuardPolicy(
             self.port.offence_of, info.srb_extension_size != 0, info.maximum_number_of_logical_units > 8
         )
+        self.poison = ExtensionPoison(self.port.offence_of, self._late, info.srb_extension_size)
 
     def device_memory(self, first: int, length: int) -> None:
         self.windows.add_fixed(first, length)
@@ -66,6 +77,8 @@ class VerifierWatcher(Watcher):
         """The miniport gets a request: under guard, and the chip may move its data."""
         request: Request = srb._port
         self.windows.open(request.srb)
+        if request.extension is not None:
+            request.srb.srb_extension = self.poison.lend(request.extension, request)
         if request.handed is request.srb:  # an extended SRB (XS-01) watches over itself
             request.handed = GuardedSrb(request, self.policy)
         return request.handed
@@ -106,13 +119,17 @@ class VerifierWatcher(Watcher):
     def taken_back(self, request: Request) -> None:
         """The SRB is the port's again: from now on every access of the miniport is looked at (OW-01)."""
         handed = request.handed
+        if request.extension is not None and isinstance(extension := request.srb.srb_extension, WatchedExtension):
+            extension.ended()
         if isinstance(handed, GuardedSrb):
             handed.ended()
 
     def retired(self, requests: Sequence[Request]) -> None:
-        close = self.windows.close
+        close, back = self.windows.close, self.poison.back
         for request in requests:
             close(request.srb)
+            if request.extension is not None:
+                back(request.extension, request)
 
     # -- inside the port ----------------------------------------------------------------------------------------
 

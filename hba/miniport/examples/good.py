@@ -94,7 +94,7 @@ class GoodMiniport(Miniport):
         config.tagged_queuing = True
         config.multiple_request_per_lu = True
         config.maximum_transfer_length = 1 << 20
-        config.srb_extension_size = 64  # the chip's command for a request lives there (OW-06)
+        config.srb_extension_size = 8  # a pointer to the chip's command for the request (OW-06)
         if self.storport:
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
             config.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX  # ST-09
@@ -128,7 +128,7 @@ class GoodMiniport(Miniport):
                 srb.srb_status = SRB_STATUS_INTERNAL_ERROR
                 self.port.notification(REQUEST_COMPLETE, srb)
                 return False  # ST-05: completed here, so it must not be started
-        srb.srb_extension = task
+        srb.srb_extension.task = task
         return True
 
     def segments_of(self, srb: Srb) -> list[tuple[int, int]]:
@@ -158,8 +158,8 @@ class GoodMiniport(Miniport):
         path, target, lun, tag = srb.path_id, srb.target_id, srb.lun, srb.queue_tag
         # SCSI Port has no BuildIo: it is the first half of StartIo.
         built = self.storport or self.hw_build_io(srb)
-        if built and self.chip.start(target, lun, srb.srb_extension):
-            self.end(srb, srb.srb_extension)  # it has ended already (ST-12)
+        if built and self.chip.start(target, lun, srb.srb_extension.task):
+            self.end(srb, srb.srb_extension.task)  # it has ended already (ST-12)
         if not self.storport:
             # SP-07: one "next" for each SRB; SP-11, SP-12: for the unit itself only when the request is tagged.
             if tag == SP_UNTAGGED:

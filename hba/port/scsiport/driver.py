@@ -190,6 +190,9 @@ class ScsiPort(PortBase[ScsiPortUnit]):
             srb.data_buffer = MappedBuffer(mdl, request, self.mapped_policy)
         else:
             srb.data_buffer = OpaqueBuffer(request, self.opaque_policy)
+        extensions = self.memory.extensions
+        if extensions is not None:
+            srb.srb_extension = request.extension = extensions.lend(request)
         self.gate |= BUSY  # SP-02
         self.busy_with = request
         self.ledger.issue(request)

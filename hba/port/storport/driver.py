@@ -371,6 +371,9 @@ class StorPort(PortBase[StorUnit]):
         assert unit is not None
         if srb.mdl is not None:
             srb.data_buffer = self.mapper.data_buffer(request)
+        extensions = self.memory.extensions
+        if extensions is not None:
+            srb.srb_extension = request.extension = extensions.lend(request)
         if self.extended:
             request.handed = StorageRequestBlock(request, self.offence_of)
         self.ledger.issue(request)

@@ -13,7 +13,7 @@ from typing import Any
 from hba.port.buffers import POISON
 from hba.port.request import ISSUED
 from hba.port.storport.units import StorRequest
-from hba.srb import SRB_FUNCTION_EXECUTE_SCSI, SRB_FUNCTION_STORAGE_REQUEST_BLOCK, Srb
+from hba.srb import SRB_FUNCTION_EXECUTE_SCSI, SRB_FUNCTION_STORAGE_REQUEST_BLOCK, SenseInfoBuffer, Srb
 
 SRB_SIGNATURE = 0x53524258  # "SRBX"
 STORAGE_REQUEST_BLOCK_VERSION_1 = 1
@@ -51,7 +51,7 @@ class ScsiCdb16:
         self._srb.sense_info_buffer_length = value
 
     @property
-    def sense_info_buffer(self) -> bytes:
+    def sense_info_buffer(self) -> SenseInfoBuffer:
         return self._srb.sense_info_buffer
 
     @sense_info_buffer.setter

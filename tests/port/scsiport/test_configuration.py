@@ -135,7 +135,7 @@ def test_CF_04_bad_addresses(rig: Make) -> None:
 
 
 def test_CF_04_extension_and_uncached_memory(rig: Make) -> None:
-    r = rig(start=False, srb_extension_size=64)
+    r = rig(start=False, need_physical_addresses=True)
     got: list[memoryview] = []
     r.miniport.on_find = lambda config: got.append(r.miniport.port.get_uncached_extension(config, 4096))
     r.port.start()
@@ -143,10 +143,31 @@ def test_CF_04_extension_and_uncached_memory(rig: Make) -> None:
     base, length = port.get_physical_address(None, got[0])
     assert length == 4096
     assert port.get_physical_address(None, got[0][100:200]) == (base + 100, 3996)
-    held = r.held(r.command())
-    held.srb_extension = object()
-    assert port.get_physical_address(held, held.srb_extension)[1] == 64
     assert r.rules == []
+
+
+def test_CF_04_an_extension_without_an_srb_a_sense_buffer_with_or_without(rig: Make) -> None:
+    r = rig(srb_extension_size=64, need_physical_addresses=True)
+    port, held = r.miniport.port, r.held(r.command())
+    base, length = port.get_physical_address(None, held.srb_extension)
+    assert length == 64
+    assert port.get_physical_address(None, held.srb_extension + 24) == (base + 24, 40)
+    assert port.get_physical_address(None, held.srb_extension.memory[8:16]) == (base + 8, 56)
+    with_srb = port.get_physical_address(held, held.sense_info_buffer)
+    assert with_srb[1] == held.sense_info_buffer_length
+    assert port.get_physical_address(None, held.sense_info_buffer) == with_srb
+    assert port.get_physical_address(held, held.sense_info_buffer + 8) == (with_srb[0] + 8, with_srb[1] - 8)
+    assert r.rules == []
+    assert port.get_physical_address(held, held.srb_extension) is None  # the page: must be NULL
+    assert port.get_physical_address(None, held.srb_extension + 64) is None
+    assert r.rules == ["CF-04"] * 2
+
+
+def test_CF_04_extensions_need_physical_addresses_declared(rig: Make) -> None:
+    r = rig(srb_extension_size=64, need_physical_addresses=False)
+    held = r.held(r.command())
+    assert r.miniport.port.get_physical_address(None, held.srb_extension) is None
+    assert r.rules == ["CF-04"]
 
 
 def blocks(r: Rig) -> list[tuple[int, int, int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from hba.port.buffers import POISON
 from hba.srb import (
     SCSISTAT_CHECK_CONDITION,
     SP_UNTAGGED,
@@ -216,23 +218,54 @@ def test_OW_07_is_compared_with_what_the_device_moved(rig: Make, status: int, se
 def test_OW_08_extension(rig: Make) -> None:
     r = rig(srb_extension_size=64)
     held: Any = r.held(r.command())
-    assert held.srb_extension is None
-    assert r.rules == ["OW-08"]  # the port does not initialise it
-    held.srb_extension = {"state": 1}
-    assert held.srb_extension == {"state": 1}
+    extension = held.srb_extension
+    assert len(extension) == 64 and set(bytes(extension)) == {POISON}  # the port does not initialise it
+    extension[0:4] = b"mine"
+    extension.task = "a command"
+    assert bytes(extension.memory[:4]) == b"mine" and held.srb_extension.task == "a command"
+    assert r.rules == []
     r.finish()
-    assert r.rules == ["OW-08"]
+    assert r.rules == []
     held.srb_extension  # noqa: B018 - the access is the point
-    assert r.rules == ["OW-08", "OW-08"]
-
-
-def test_OW_08_extension_of_an_srb_that_was_used_before(rig: Make) -> None:
-    """It says None by itself then, which is no more the miniport's value than the default is."""
-    r = rig(srb_extension_size=64)
-    srb = r.prepared(srb_extension=None)
-    r.port.submit(srb)
-    assert r.held(srb).srb_extension is None
     assert r.rules == ["OW-08"]
+    with pytest.raises(AttributeError):
+        extension.task  # noqa: B018
+    extension[0:4] = b"late"
+    extension.task = "again"
+    assert r.rules == ["OW-08"] * 4
+
+
+def test_OW_08_the_memory_is_the_ports(rig: Make) -> None:
+    """SrbExtension is a pointer the port sets: what it points to may be written, not the pointer."""
+    r = rig(srb_extension_size=64)
+    held: Any = r.held(r.command())
+    before = held.srb_extension
+    held.srb_extension = {"state": 1}
+    assert r.rules == ["OW-08"] and held.srb_extension is before
+
+
+def test_OW_08_a_view_that_is_written_after_the_completion(rig: Make) -> None:
+    """Nobody sees the write itself; that the memory changed is seen when it is lent again."""
+    r = rig(srb_extension_size=64)
+    kept = r.held(r.command()).srb_extension.memory
+    r.finish()
+    kept[5] = 1
+    for _ in range(70):  # the pieces are lent in turn
+        r.command()
+        r.finish()
+    assert r.rules == ["OW-08"]
+    assert "written after" in r.verifier.findings[0].message
+
+
+def test_OW_08_extensions_are_lent_again(rig: Make) -> None:
+    r = rig(srb_extension_size=100, need_physical_addresses=True)
+    seen = set()
+    for _ in range(200):
+        held = r.held(r.command())
+        seen.add(r.miniport.port.get_physical_address(None, held.srb_extension)[0])
+        r.finish()
+    assert len(seen) == 64 and min(b - a for a, b in itertools.pairwise(sorted(seen))) == 112
+    assert r.rules == []
 
 
 def test_OW_09_a_command_has_no_next_srb(rig: Make) -> None:
@@ -251,8 +284,9 @@ def test_OW_09_a_command_has_no_next_srb(rig: Make) -> None:
 def test_OW_08_no_extension_without_its_size(rig: Make) -> None:
     r = rig()
     held: Any = r.held(r.command())
+    assert held.srb_extension is None
     held.srb_extension = 1
-    assert r.rules == ["OW-08"]
+    assert r.rules == ["OW-08", "OW-08"]
 
 
 @pytest.mark.parametrize(

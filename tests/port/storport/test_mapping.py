@@ -25,6 +25,8 @@ from hba.scsi.task import DATA_IN, DATA_OUT, Task
 from hba.srb import (
     SRB_FUNCTION_IO_CONTROL,
     SRB_FUNCTION_WMI,
+    SRB_STATUS_AUTOSENSE_VALID,
+    SRB_STATUS_ERROR,
     SRB_STATUS_INTERNAL_ERROR,
     Srb,
 )
@@ -335,6 +337,76 @@ def test_MB_13_the_uncached_extension_is_a_window(make_rig: MakeRig) -> None:
 
     in_start(rig, start)
     assert rig.found == set()
+
+
+def test_MB_12_extension_without_its_srb_sense_buffer_with_it(rig: Rig) -> None:
+    port = rig.scripted.port
+
+    def start(srb: Srb) -> list[Any]:
+        asked = (None, srb.srb_extension), (None, srb.srb_extension + 8), (srb, srb.sense_info_buffer)
+        return [port.get_physical_address(*each) for each in asked]
+
+    ((base, inside, sense),) = in_start(rig, start)
+    assert base[1] == 32 and inside == (base[0] + 8, 24) and sense[1] == 96
+    assert rig.found == set()
+    refused = in_start(rig, lambda srb: port.get_physical_address(srb, srb.srb_extension))
+    refused += in_start(rig, lambda srb: port.get_physical_address(None, srb.sense_info_buffer))
+    refused += in_start(rig, lambda srb: port.get_physical_address(None, srb.srb_extension + 32))
+    assert refused == [None] * 3
+    assert len(rig.messages("MB-12")) == 3 and rig.found == {"MB-12"}
+
+
+def test_MB_12_an_extension_after_the_completion(rig: Rig) -> None:
+    (extension,) = in_start(rig, lambda srb: srb.srb_extension)
+    rig.finish_all()
+    assert rig.scripted.port.get_physical_address(None, extension) is None
+    assert rig.found == {"MB-12"}
+
+
+def test_MB_12_sense_data_by_dma_go_up(rig: Rig) -> None:
+    """The adapter writes them to the sense buffer's bus address; the miniport only says how many."""
+    sense = bytes.fromhex("70000500000000 0a 00000000 24 00000000 00")
+
+    def start(srb: Srb) -> None:
+        address, _ = rig.scripted.port.get_physical_address(srb, srb.sense_info_buffer) or (0, 0)
+        assert rig.chip.map(None, [(address, len(sense))], True).write(sense) == 18
+        srb.sense_info_buffer_length = len(sense)
+
+    in_start(rig, start)
+    rig.finish_all(SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID)
+    (srb,) = rig.done
+    assert srb.sense_info_buffer == sense
+    rig.submit()
+    assert rig.scripted.started[0].sense_info_buffer == b""  # and the next request has its own
+
+
+def test_MB_13_the_extension_is_a_window_both_ways(rig: Rig) -> None:
+    def start(srb: Srb) -> bytes:
+        address, _ = rig.scripted.port.get_physical_address(None, srb.srb_extension + 16) or (0, 0)
+        srb.srb_extension[16:20] = b"down"
+        data = rig.chip.map(None, [(address, 16)], True)
+        found = data.read(0, 4)
+        data.write(b"up", 4)
+        for direction in (DATA_IN, DATA_OUT):
+            device(rig, srb, rig.chip.map(None, [(address, 16)], True), direction)
+        return found + bytes(srb.srb_extension[20:22])
+
+    assert in_start(rig, start) == [b"downup"]
+    assert rig.found == set()
+
+
+def test_MB_13_the_extension_after_the_completion(rig: Rig) -> None:
+    rig.bus.hold = True
+
+    def start(srb: Srb) -> None:
+        address, length = rig.scripted.port.get_physical_address(None, srb.srb_extension) or (0, 0)
+        device(rig, srb, rig.chip.map(None, [(address, length)], True))
+
+    in_start(rig, start)
+    rig.finish_all()
+    assert rig.messages("MB-13") == ["completed while the device still uses its SRB extension or sense buffer"]
+    rig.bus.finish(rig.bus.tasks[0])
+    assert len(rig.messages("MB-13")) == 2
 
 
 @pytest.mark.parametrize("name", ["maximum_transfer_length", "number_of_physical_breaks"])
