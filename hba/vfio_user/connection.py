@@ -24,13 +24,21 @@ from collections.abc import Callable
 import msgspec
 
 from hba.clock import MS, S, Timer
-from hba.errors import DmaFault
 from hba.loop import EventLoop
 from hba.peer import peer_pid
 from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import REGION_WRITE, Device, RequestError
+from hba.vfio_user.dma_messages import (
+    CROWDED,
+    MAX_ABANDONED,
+    MAX_DEFERRED,
+    MAX_DEFERRED_BYTES,
+    RESET,
+    SILENT,
+    DmaMessages,
+)
 from hba.vfio_user.framing import NO_FDS, Stream, close_fds
 from hba.vfio_user.outbox import Outbox
 from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
@@ -39,19 +47,10 @@ from hba.vfio_user.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
-# Requests that pile up while one DMA reply is awaited; past that the DMA fails, so that the pile can be worked off.
-MAX_DEFERRED = 4096
-MAX_DEFERRED_BYTES = 4 << 20
-# DMA replies that did not come in time and are still owed; past that the client does not answer any more.
-MAX_ABANDONED = 64
 VERSION_TIMEOUT = 10 * S  # there is one seat; who takes it has to say what he is
 
-_CROWDED = "too many requests arrived while DMA by message was under way"
-_SILENT = "the client has not answered the DMA message before this one"
-_RESET = "the client is resetting the device"
 
-
-class Connection:
+class Connection(DmaMessages):
     """Serves one connected socket until either side closes it; the device's `Client` meanwhile.
 
     `closed` is called once, when the socket and all descriptors are closed and the device knows.
@@ -66,11 +65,11 @@ class Connection:
         closed: Callable[[], None],
         dma_timeout: int,
     ) -> None:
+        super().__init__(counters)
         sock.setblocking(False)
         self._loop = loop
         self._sock = sock
         self._device = device
-        self._counters = counters
         self._closed = closed
         self._stream = Stream(sock)
         self._outbox = Outbox(loop, sock, counters, self.fail)
@@ -89,14 +88,10 @@ class Connection:
 
         # DMA by message.
         self._dma_timeout = dma_timeout  # ns
-        self._max_dma = p.MAX_DMA_MESSAGE  # bytes in one message
-        self._dma_id = 0
-        self._abandoned: set[int] = set()  # messages whose reply may still come, and nobody waits for
         self._deferred: deque[tuple[Header, Plan, int]] = deque()  # checked (writes: and answered), with body size
         self._deferred_bytes = 0
         self._reset_waits = False  # one of the deferred requests is a reset
 
-        self._silent = False  # the client owes an answer to a DMA message: it is not waited for again
         self._impatience: Timer | None = loop.clock.call_later(VERSION_TIMEOUT, self._no_version)
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -345,43 +340,6 @@ class Connection:
 
     # -- DMA by message ---------------------------------------------------------------------------------------
 
-    def dma_read(self, address: int, length: int) -> bytes:
-        """`device.Client.dma_read`."""
-        self._start_dma(address, length)
-        parts: list[bytes] = []
-        try:
-            for at in range(address, address + length, self._max_dma):
-                count = min(self._max_dma, address + length - at)
-                self._counters.dma_reads += 1
-                request = p.DMA_ACCESS_BODY.encode(p.DmaAccess(at, count))
-                reply = self._exchange(p.DMA_READ, [request], at, count)
-                # The specification repeats address and count before the data, and so does QEMU.
-                if len(reply) != p.DMA_ACCESS_BODY.size + count or reply[: p.DMA_ACCESS_BODY.size] != request:
-                    raise self._fault(at, count, f"the client's reply of {len(reply)} bytes does not fit the request")
-                parts.append(reply[p.DMA_ACCESS_BODY.size :])
-        finally:
-            self._end_dma()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def dma_write(self, address: int, data: bytes | memoryview) -> None:
-        """`device.Client.dma_write`."""
-        view = memoryview(data).cast("B")
-        self._start_dma(address, len(view))
-        try:
-            for done in range(0, len(view), self._max_dma):
-                part = view[done : done + self._max_dma]
-                at = address + done
-                self._counters.dma_writes += 1
-                request = p.DMA_ACCESS_BODY.encode(p.DmaAccess(at, len(part)))
-                # What the reply holds differs: the specification repeats address and count, QEMU sends nothing.
-                self._exchange(p.DMA_WRITE, [request, part], at, len(part))
-        finally:
-            self._end_dma()
-
-    def _fault(self, address: int, length: int, why: str) -> DmaFault:
-        self._counters.dma_faults += 1
-        return DmaFault(address, length, why)
-
     def _start_dma(self, address: int, length: int) -> None:
         why = self._no_dma
         if self._why is not None:
@@ -389,11 +347,11 @@ class Connection:
         elif self._stream.pinned:
             why = "another DMA by message is under way"
         elif self._reset_waits:
-            why = _RESET
+            why = RESET
         elif self._crowded:
-            why = _CROWDED
+            why = CROWDED
         elif self._silent:
-            why = _SILENT
+            why = SILENT
         elif address < 0 or length < 0 or address + length > 1 << 64:
             why = "there is no such range"
         if why is not None:
@@ -407,11 +365,7 @@ class Connection:
             self._loop.call_soon(self._resume)
 
     def _exchange(self, command: int, parts: list[bytes | memoryview], address: int, length: int) -> bytes:
-        """Send one request and wait for its reply; the body of it. Raises `DmaFault`."""
-        self._dma_id = (self._dma_id + 1) & 0xFFFF
-        while self._dma_id in self._abandoned:
-            self._dma_id = (self._dma_id + 1) & 0xFFFF
-        mine = self._dma_id
+        mine = self._next_id()
         size = p.HEADER_SIZE + sum(map(len, parts))
         self._outbox.send([p.HEADER.pack(mine, command, size, p.TYPE_COMMAND, 0), *parts])
         try:
@@ -493,11 +447,11 @@ class Connection:
         self._deferred_bytes += len(body)
         if header[1] == p.DEVICE_RESET:
             self._reset_waits = True
-            return _RESET
+            return RESET
         if not header[3] & p.NO_REPLY:
             assert plan.reply is not None
             self._outbox.send([_reply(header, plan.reply), plan.reply])
-        return _CROWDED if self._crowded else None
+        return CROWDED if self._crowded else None
 
     @property
     def _crowded(self) -> bool:

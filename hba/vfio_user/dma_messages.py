@@ -1,0 +1,93 @@
+"""DMA by message: guest memory without a file descriptor, read and written by asking the client for it.
+
+What one message may carry is limited, so a transfer is one exchange after the other. How one is carried out without a
+deadlock is the session's own business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from hba.errors import DmaFault
+from hba.vfio_user import protocol as p
+from hba.vfio_user.counters import Counters
+
+# Requests that pile up while one DMA reply is awaited; past that the DMA fails, so that the pile can be worked off.
+MAX_DEFERRED = 4096
+MAX_DEFERRED_BYTES = 4 << 20
+# DMA replies that did not come in time and are still owed; past that the client does not answer any more.
+MAX_ABANDONED = 64
+
+CROWDED = "too many requests arrived while DMA by message was under way"
+SILENT = "the client has not answered the DMA message before this one"
+RESET = "the client is resetting the device"
+
+
+class DmaMessages(ABC):
+    """`device.Client` for a session."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._max_dma = p.MAX_DMA_MESSAGE  # bytes in one message
+        self._dma_id = 0
+        self._abandoned: set[int] = set()  # messages whose reply may still come, and nobody waits for
+        self._silent = False  # the client owes an answer to a DMA message: it is not waited for again
+
+    @abstractmethod
+    def _start_dma(self, address: int, length: int) -> None:
+        """Before the first exchange of a transfer. Raises `DmaFault` when there can be none."""
+        ...
+
+    @abstractmethod
+    def _end_dma(self) -> None:
+        """After the last exchange, or the one that failed; not when `_start_dma` raised."""
+        ...
+
+    @abstractmethod
+    def _exchange(self, command: int, parts: list[bytes | memoryview], address: int, length: int) -> bytes:
+        """Send one request and wait for its reply; the body of it. Raises `DmaFault`."""
+        ...
+
+    def dma_read(self, address: int, length: int) -> bytes:
+        """`device.Client.dma_read`."""
+        self._start_dma(address, length)
+        parts: list[bytes] = []
+        try:
+            for at in range(address, address + length, self._max_dma):
+                count = min(self._max_dma, address + length - at)
+                self._counters.dma_reads += 1
+                request = p.DMA_ACCESS_BODY.encode(p.DmaAccess(at, count))
+                reply = self._exchange(p.DMA_READ, [request], at, count)
+                # The specification repeats address and count before the data, and so does QEMU.
+                if len(reply) != p.DMA_ACCESS_BODY.size + count or reply[: p.DMA_ACCESS_BODY.size] != request:
+                    raise self._fault(at, count, f"the client's reply of {len(reply)} bytes does not fit the request")
+                parts.append(reply[p.DMA_ACCESS_BODY.size :])
+        finally:
+            self._end_dma()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def dma_write(self, address: int, data: bytes | memoryview) -> None:
+        """`device.Client.dma_write`."""
+        view = memoryview(data).cast("B")
+        self._start_dma(address, len(view))
+        try:
+            for done in range(0, len(view), self._max_dma):
+                part = view[done : done + self._max_dma]
+                at = address + done
+                self._counters.dma_writes += 1
+                request = p.DMA_ACCESS_BODY.encode(p.DmaAccess(at, len(part)))
+                # What the reply holds differs: the specification repeats address and count, QEMU sends nothing.
+                self._exchange(p.DMA_WRITE, [request, part], at, len(part))
+        finally:
+            self._end_dma()
+
+    def _fault(self, address: int, length: int, why: str) -> DmaFault:
+        self._counters.dma_faults += 1
+        return DmaFault(address, length, why)
+
+    def _next_id(self) -> int:
+        """The number of the next DMA message: none that an answer is still owed to."""
+        self._dma_id = (self._dma_id + 1) & 0xFFFF
+        while self._dma_id in self._abandoned:
+            self._dma_id = (self._dma_id + 1) & 0xFFFF
+        return self._dma_id
