@@ -14,8 +14,10 @@ from hba.port.base import AnyPort
 from hba.port.config import PortConfig
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.scsiport.driver import ScsiPort
+from hba.port.scsiport.services import ScsiPortLibrary
 from hba.port.storport.config import StorPortConfig
 from hba.port.storport.driver import StorPort
+from hba.port.storport.services import StorPortLibrary
 from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
@@ -39,11 +41,13 @@ def make_port(
     if model == "scsiport":
         if config is not None and not isinstance(config, ScsiPortConfig):
             raise TypeError(f"scsiport takes a ScsiPortConfig, not {type(config).__name__}")
-        port = ScsiPort(loop, miniport, chip, config or ScsiPortConfig())
+        scsiport = port = ScsiPort(loop, miniport, chip, config or ScsiPortConfig())
+        port.library = ScsiPortLibrary(scsiport)
     elif model == "storport":
         if config is not None and not isinstance(config, StorPortConfig):
             raise TypeError(f"storport takes a StorPortConfig, not {type(config).__name__}")
-        port = StorPort(loop, miniport, chip, config or StorPortConfig())
+        storport = port = StorPort(loop, miniport, chip, config or StorPortConfig())
+        port.library = StorPortLibrary(storport)
     else:
         raise ValueError(f"no port model {model!r}; there are {', '.join(MODELS)}")
     instrument(port, verifier, trace)

@@ -7,15 +7,13 @@ for a miniport that has said NeedPhysicalAddresses. Device and logical unit exte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hba.miniport.memory import Pointer, SrbExtension
+from hba.port.base import AnyPort
 from hba.port.buffers import MappedBuffer, OpaqueBuffer, physical_address
 from hba.port.request import ISSUED, Request
 from hba.srb import SenseInfoBuffer, Srb
-
-if TYPE_CHECKING:
-    from hba.port.base import AnyPort
 
 
 class Addresses:

@@ -1,7 +1,8 @@
 """What both port models have in common: the upper edge, interrupts and DPCs, time-outs, the life of the adapter.
 
-The parts below it: `hba.port.callbacks` (calling the miniport), `hba.port.ledger` (who has a request), and the
-instruments at the boundaries (`hba.port.watcher`, `hba.miniport.proxy`).
+The parts below it: `hba.port.reports` (what runs, what is said of it), `hba.port.callbacks` (calling the miniport),
+`hba.port.ledger` (who has a request), and the instruments at the boundaries (`hba.port.watcher`, `hba.miniport.proxy`).
+Nothing below it knows it.
 
 A request's way, each step with one body, whatever stands at the boundaries:
 
@@ -19,7 +20,7 @@ A model (`hba.port.scsiport.driver`, `hba.port.storport.driver`) fills in:
     configured(info)    checks and freezes what came back
     new_unit(...)       its own kind of `PortUnit`
     enqueue(request)    a request for the miniport: queue it, start it if that is possible at once
-    dpc()               one round of deferred work; sets `dpc_pending` again if there is more
+    dpc()               one round of deferred work; sets `ledger.due` again if there is more
     interrupt()         deliver the chip's interrupt
     drop_queues()       forget holds, freezes, locks, timers and queues
     stuck()             which queues stand still, and why
@@ -34,7 +35,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from hba.clock import MS, S, Timer
+from hba.clock import S, Timer
 from hba.errors import ConfigError
 from hba.loop import EventLoop
 from hba.miniport.base import (
@@ -58,12 +59,13 @@ from hba.port.context import (
     INTERRUPT,
     NO_CALLBACK,
     PASSIVE_LEVEL,
+    TIMER,
 )
 from hba.port.ledger import Ledger
-from hba.port.library.common import Library
 from hba.port.memory import MOST_EXTENSION, PortMemory
-from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe
-from hba.port.transfers import TransferLimits, shape
+from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe, snapshot
+from hba.port.timer import MiniportTimer
+from hba.port.transfers import Train, TransferLimits, shape
 from hba.port.units import ALL, PortUnit
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
@@ -92,23 +94,25 @@ U = TypeVar("U", bound=PortUnit)
 class PortBase(Callbacks, Generic[U]):
     """See the module. Attributes are public to the modules of this package only."""
 
-    def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: PortConfig) -> None:
+    def __init__(
+        self, loop: EventLoop, miniport: Miniport, chip: Chip, config: PortConfig, timer_resolution: int
+    ) -> None:
         super().__init__(loop, miniport, chip, config)
         self.info = PortConfigurationInformation()
         self.memory = PortMemory(chip)
         self.units: dict[int, U] = {}  # by hba.port.units.unit_key
-        self.ledger: Ledger[U] = Ledger(self.clock, config.default_timeout, self.arm_tick)
+        self.ledger: Ledger[U] = Ledger(self.clock, config.default_timeout, self, self._begin_tick)
         self.limits = TransferLimits()
         self.started = False
         self.running = False  # `run` is on the stack
-        self.dpc_pending = False
         self.interrupt_pending = False
         self.interrupts_held = False  # deferred: not delivered for now
         self.interrupts_in_a_row = 0
         self.served = 0  # interrupts served, for `shared_interrupt_every`
         self.tick_timer: Timer | None = None
         self.control_types: list[bool] = []
-        self.reported_stuck: set[tuple[str, str]] = set()
+        self.library: Any = None  # what the miniport gets as `self.port`
+        self.timer = MiniportTimer(self.clock, timer_resolution, self._timer_expired)
 
     @property
     def outstanding(self) -> int:
@@ -123,7 +127,8 @@ class PortBase(Callbacks, Generic[U]):
         if together:
             self.chip.plug()
         try:
-            requests = self.ledger.admit(srbs)
+            ledger = self.ledger
+            requests = ledger.admit(srbs)
             for watcher in self.watchers:
                 watcher.submitted(requests, "")
             limits = self.limits
@@ -137,10 +142,10 @@ class PortBase(Callbacks, Generic[U]):
                 elif (
                     (data := srb.mdl) is None
                     or (data.length <= limits.sure_length and len(data.segments) <= limits.max_segments)
-                    or not shape(self, request)
+                    or not self._in_parts(request)
                 ):
                     self.enqueue(request)
-                if (self.dpc_pending or self.interrupt_pending) and not self.running:
+                if (ledger.due or self.interrupt_pending) and not self.running:
                     self.run()
         finally:
             if together:
@@ -150,7 +155,7 @@ class PortBase(Callbacks, Generic[U]):
         """Q-17: an address the adapter cannot have never reaches the miniport. Units are made when first addressed."""
         srb, info = request.srb, self.info
         if not self.started:
-            self.answer(request, SRB_STATUS_NO_HBA)
+            self.ledger.answer(request, SRB_STATUS_NO_HBA)
             return False
         path, target, lun = srb.path_id, srb.target_id, srb.lun
         # OW-09: a bus reset has only a path, a target reset no LUN. OW-10: LUN FF means all units, it is no address.
@@ -164,7 +169,7 @@ class PortBase(Callbacks, Generic[U]):
             and 0 <= lun < info.maximum_number_of_logical_units
             and lun != ALL
         ):
-            self.answer(request, SRB_STATUS_NO_DEVICE)
+            self.ledger.answer(request, SRB_STATUS_NO_DEVICE)
             return False
         request.unit = self.unit_at(path, target, lun)
         return True
@@ -179,19 +184,26 @@ class PortBase(Callbacks, Generic[U]):
                 unit.extension = Extension()
         return unit
 
-    def own_request(self, srb: Srb, unit: U | None, what: str) -> RequestOf[U]:
-        """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
-        (request,) = self.ledger.admit((srb,))
-        request.unit = unit
-        for watcher in self.watchers:
-            watcher.submitted((request,), what)
-        return request
+    def _in_parts(self, request: RequestOf[U]) -> bool:
+        """True: the request was taken apart, copied or refused here. False: it is fine as it is."""
+        train = shape(self.limits, request)
+        if train is None:
+            return False
+        self.count(train.what)
+        self._next_part(request, train)
+        return True
 
-    def answer(self, request: RequestOf[U], srb_status: int) -> None:
-        """The port completes a request itself; it goes up in the next DPC."""
-        request.srb.srb_status = srb_status
-        self.ledger.notify(request)
-        self.dpc_pending = True
+    def _next_part(self, request: RequestOf[U], train: Train) -> None:
+        srb = train.next_part()
+        if srb is None:
+            self.ledger.answer(request, train.end())
+        else:
+            srb.completion = lambda done: self._part_done(request, train, done)
+            self.enqueue(self.ledger.own(srb, request.unit, f"part of #{request.number}"))
+
+    def _part_done(self, request: RequestOf[U], train: Train, part: Srb) -> None:
+        train.part_done(part)
+        self._next_part(request, train)
 
     def complete_up(self, requests: Sequence[RequestOf[U]]) -> None:
         """Hand finished requests to who made them, in order; only from `dpc` or when nothing of the miniport runs."""
@@ -237,7 +249,6 @@ class PortBase(Callbacks, Generic[U]):
         ):
             self.set_right(request)
         self.ledger.notify(request)
-        self.dpc_pending = True
         if self.callback == NO_CALLBACK:
             self.run_later()
 
@@ -254,14 +265,6 @@ class PortBase(Callbacks, Generic[U]):
             srb.data_transfer_length = request.length_at_issue
         if srb.sense_info_buffer_length > request.sense_at_issue:
             srb.sense_info_buffer_length = request.sense_at_issue
-
-    def take_back(self, request: RequestOf[U], srb_status: int) -> None:
-        """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
-        request.srb.srb_status = srb_status
-        for watcher in self.watchers:
-            watcher.taken_back(request)
-        self.ledger.notify(request)
-        self.dpc_pending = True
 
     def run_later(self) -> None:
         """Something was latched: if no callback is running that `run` follows, it comes on its own."""
@@ -286,15 +289,10 @@ class PortBase(Callbacks, Generic[U]):
         self.count("double completions" if rule == "OW-02" else "stale SRBs")
         self.offence(rule, f"{self.doing()} an SRB the miniport does not own ({state})", request)
 
-    def matching(self, path: int, target: int, lun: int) -> list[RequestOf[U]]:
-        """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
-        return [
-            request
-            for unit in self.units.values()
-            if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
-            for request in unit.active
-            if request.state == ISSUED
-        ]
+    def fail_started(self, request: RequestOf[U]) -> None:
+        """hw_build_io or hw_start_io failed: the request ends, unless the chip has it (then it ends by itself)."""
+        if request.state == ISSUED and not any(task.owner is request.handed for task in self.chip.active):
+            self.ledger.take_back(request, SRB_STATUS_INTERNAL_ERROR)
 
     # == interrupts, DPCs ===========================================================================================
 
@@ -307,7 +305,7 @@ class PortBase(Callbacks, Generic[U]):
             while True:
                 if self.interrupt_pending and not self.interrupts_held:
                     self.interrupt()
-                elif self.dpc_pending:
+                elif self.ledger.due:
                     self.dpc()
                 else:
                     break
@@ -385,11 +383,14 @@ class PortBase(Callbacks, Generic[U]):
 
     # == time =======================================================================================================
 
-    def arm_tick(self) -> None:
-        """The one-second tick runs only while there is something to watch, so an idle port costs nothing."""
-        if self.tick_timer is None:
-            self.tick_timer = self.clock.call_later(S, self._ticked)
-            self.ledger.watched = True
+    def _begin_tick(self) -> None:
+        self.tick_timer = self.clock.call_later(S, self._ticked)
+
+    def _end_tick(self) -> None:
+        if self.tick_timer is not None:
+            self.tick_timer.cancel()
+            self.tick_timer = None
+            self.ledger.watched = False
 
     def _ticked(self) -> None:
         self.tick_timer = None
@@ -405,7 +406,7 @@ class PortBase(Callbacks, Generic[U]):
         self.report_stuck()
         self.run()
         if self.needs_tick():
-            self.arm_tick()
+            self.ledger.watch()
 
     def needs_tick(self) -> bool:
         """Whether the tick has to go on."""
@@ -422,6 +423,16 @@ class PortBase(Callbacks, Generic[U]):
                     expired.append(unit)
         return expired
 
+    def _timer_expired(self) -> None:
+        """RequestTimerCall. Never while another callback runs: the timer and the interrupt exclude each other."""
+        if self.running or self.callback != NO_CALLBACK:
+            self.loop.call_soon(self._timer_expired)
+            return
+        routine = self.timer.take()
+        if routine is not None and self.started:
+            self.call(TIMER, self.irql_of(TIMER), None, routine)
+            self.run()
+
     def report_stuck(self) -> None:
         """Each reason why a queue stands still for too long, once."""
         for rule, where, message in self.stuck():
@@ -434,7 +445,7 @@ class PortBase(Callbacks, Generic[U]):
     def start(self) -> None:
         miniport, chip = self.miniport, self.chip
         miniport.chip = chip
-        miniport.port = self.services()
+        miniport.port = self.library
         chip.on_interrupt = self.on_interrupt
         for watcher in self.watchers:
             watcher.attached()
@@ -522,10 +533,7 @@ class PortBase(Callbacks, Generic[U]):
         self.adapter_control(SCSI_STOP_ADAPTER)
         self.started = False
         self.chip.on_interrupt = None
-        if self.tick_timer is not None:
-            self.tick_timer.cancel()
-            self.tick_timer = None
-            self.ledger.watched = False
+        self._end_tick()
 
     def restart(self) -> None:
         """After `stop` (RS-06): hw_adapter_control(ScsiRestartAdapter) if the miniport has it, else from the start."""
@@ -550,9 +558,9 @@ class PortBase(Callbacks, Generic[U]):
         for unit in self.units.values():
             for request in list(unit.active):
                 if request.state == ISSUED:
-                    self.take_back(request, srb_status)
+                    self.ledger.take_back(request, srb_status)
         for request in self.drop_queues():
-            self.answer(request, srb_status)
+            self.ledger.answer(request, srb_status)
         self.reported_stuck.clear()
         while self.ledger.finished:  # what goes up may ask for more
             finished, _ = self.retired()
@@ -577,32 +585,13 @@ class PortBase(Callbacks, Generic[U]):
         return {
             "address": unit.name,
             "locked": unit.locked_at is not None,
-            "outstanding": [self.request_snapshot(request, now) for request in unit.active],
+            "outstanding": [snapshot(request, now) for request in unit.active],
             "started": unit.started,
             "completed": unit.completed,
             "timeout_left": unit.timeout_left,
         }
 
-    def request_snapshot(self, request: RequestOf[U], now: int) -> dict[str, object]:
-        srb = request.srb
-        return {
-            "number": request.number,
-            "where": STATE_NAMES[request.state],
-            "function": srb.function,
-            "cdb": srb.cdb.hex(),
-            "length": srb.data_transfer_length,
-            "tag": srb.queue_tag,
-            "age_ms": (now - request.issued_at) // MS if request.issued_at else None,
-            "retries": request.retries,
-        }
-
     # == what a model fills in ======================================================================================
-
-    library: Library  # what the miniport gets as `self.port`, as far as both models have it
-
-    @abstractmethod
-    def services(self) -> Any:
-        """What the miniport gets as `self.port`; sets `library`."""
 
     @abstractmethod
     def preset(self, info: PortConfigurationInformation) -> None: ...
@@ -629,6 +618,10 @@ class PortBase(Callbacks, Generic[U]):
         """The interrupt routine; Storport's message signalled one is another. What it returns may be anything."""
         routine: Callable[[], object] = self.edge.hw_interrupt
         return routine()
+
+    def irql_of(self, callback: int) -> int:
+        """At which it is called."""
+        return DIRQL
 
     @abstractmethod
     def tick(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Calling the miniport: in which callback it is, at which IRQL, what it charged; exceptions; findings; counters.
+"""Calling the miniport: entering and leaving its callbacks, what they charged, exceptions.
 
 Nothing in here decides what happens to a request; that is `hba.port.base` and the models.
 """
@@ -20,14 +20,10 @@ from hba.port.context import (
     FIND_ADAPTER,
     INITIALIZE,
     INTERRUPT,
-    NO_CALLBACK,
-    PASSIVE_LEVEL,
-    caller,
     raised_at,
 )
-from hba.port.driver import PortDriver
+from hba.port.reports import Reports
 from hba.port.request import Request
-from hba.port.watcher import Watcher
 from hba.verifier import RuleViolation
 
 T = TypeVar("T")
@@ -41,26 +37,18 @@ CALLBACK_LIMIT = 500 * MS  # 0xF1 parameter 0x1002
 INITIALIZE_LIMIT = 5 * S  # likewise, for HwInitialize
 
 
-class Callbacks(PortDriver):
-    """First part of `PortBase`."""
+class Callbacks(Reports):
+    """Second part of `PortBase`."""
 
     def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: PortConfig) -> None:
+        super().__init__()
         self.loop = loop
         self.clock = loop.clock
         self.miniport = miniport
         self.chip = chip
         self.options = config
         self.edge = miniport  # where requests and interrupts go: the miniport, or what stands in front of it
-        self.watchers: tuple[Watcher, ...] = ()
-        # what runs now
-        self.callback = NO_CALLBACK
-        self.irql = PASSIVE_LEVEL
-        self.charged = 0  # ns the current callback stalled
-        self.unsettled = False  # it did something that has to be looked at when it returns: stalled, took a lock
-        self.counters: dict[str, int] = {}  # rare events by name
         self.last_crash = ""
-
-    # == calling the miniport =======================================================================================
 
     def call(self, callback: int, irql: int, default: T, routine: Callable[..., T], *arguments: Any) -> T:
         """Run a callback of the miniport; `default` when it raises. (hw_build_io and hw_start_io, which are about one
@@ -132,42 +120,3 @@ class Callbacks(PortDriver):
             self.offence("IN-03", f"stall of {microseconds} us; more than 100000 us is forbidden")
         elif stall > STALL_NOTE and self.callback not in (FIND_ADAPTER, INITIALIZE):
             self.offence("IN-03", f"stall of {microseconds} us; at most 1000 us", severity="warning")
-
-    # == findings, history, trace ===================================================================================
-
-    def note(self, request: Request | None, what: str, detail: object = None) -> None:
-        """Something that is not seen at a boundary: for the trace, and for the history of the SRB."""
-        for watcher in self.watchers:
-            watcher.note(request, what, detail)
-
-    def finding(
-        self,
-        rule: str,
-        message: str,
-        request: Request | None = None,
-        where: str = "",
-        severity: str | None = None,
-        **details: object,
-    ) -> Exception | None:
-        """A broken rule, for whoever watches; what is to be raised into the offender for it, if there is one."""
-        raised = None
-        for watcher in self.watchers:
-            raised = watcher.finding(rule, message, request, where, severity, details) or raised
-        return raised
-
-    def offence(self, rule: str, message: str, request: Request | None = None, severity: str | None = None) -> None:
-        """A finding the miniport commits right now, by a call: with its source line, raised into it when strict."""
-        if self.watchers:
-            raised = self.finding(rule, message, request, where=caller(), severity=severity)
-            if raised is not None:
-                raise raised
-
-    def offence_of(self, rule: str, message: str, request: Request) -> None:
-        """The same, in the shape buffers and guards call."""
-        self.offence(rule, message, request)
-
-    def count(self, what: str) -> None:
-        self.counters[what] = self.counters.get(what, 0) + 1
-
-    def doing(self) -> str:
-        return f"{CALLBACK_NAMES[self.callback]} passed"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from hba.clock import Clock
+from hba.port.reports import Reports
 from hba.port.request import COMPLETED, ISSUED, NOTIFIED, RequestOf
 from hba.port.units import PortUnit
 from hba.srb import SRB_STATUS_PENDING, SRB_STATUS_QUEUE_FROZEN, Srb
@@ -24,13 +25,17 @@ class Ledger(Generic[U]):
     `numbers`      requests so far; the trace calls each by its number.
     `outstanding`  what the miniport owns, all units.
     `finished`     what goes up in the next DPC, in the order it ended.
+    `due`          there is work for the DPC.
+    `watched`      the one-second tick runs.
     """
 
-    def __init__(self, clock: Clock, default_timeout: int, watch: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, default_timeout: int, reports: Reports, tick: Callable[[], None]) -> None:
         self._now = clock.now
+        self.reports = reports
         self.default_timeout = default_timeout  # seconds, of an SRB that says 0
-        self._watch = watch  # something is outstanding: the time has to be watched
-        self.watched = False  # it is
+        self._tick = tick  # begins it
+        self.watched = False
+        self.due = False
         self.numbers = 0
         self.outstanding = 0
         self.finished: list[RequestOf[U]] = []
@@ -46,6 +51,14 @@ class Ledger(Generic[U]):
             requests.append(request)
         self.numbers = number
         return requests
+
+    def own(self, srb: Srb, unit: U | None, what: str) -> RequestOf[U]:
+        """The port's own SRB (a part of a split transfer, an abort, a REQUEST SENSE): not queued yet."""
+        (request,) = self.admit((srb,))
+        request.unit = unit
+        for watcher in self.reports.watchers:
+            watcher.submitted((request,), what)
+        return request
 
     def again(self, request: RequestOf[U]) -> RequestOf[U]:
         """ER-06, ST-13: the record of another try of the same SRB. The old one stays dead, and who holds it with it."""
@@ -80,13 +93,31 @@ class Ledger(Generic[U]):
         unit.started += 1
         self.outstanding += 1
         if not self.watched:
+            self.watch()
+
+    def watch(self) -> None:
+        """The tick runs only while there is something to watch, so an idle port costs nothing."""
+        if not self.watched:
             self.watched = True
-            self._watch()
+            self._tick()
 
     def notify(self, request: RequestOf[U]) -> None:
         """It is the port's again, and goes up in the next DPC."""
         request.state = NOTIFIED
         self.finished.append(request)
+        self.due = True
+
+    def answer(self, request: RequestOf[U], srb_status: int) -> None:
+        """The port completes a request itself."""
+        request.srb.srb_status = srb_status
+        self.notify(request)
+
+    def take_back(self, request: RequestOf[U], srb_status: int) -> None:
+        """The port ends a request the miniport owns (complete_request, lost at a reset, adapter reset)."""
+        request.srb.srb_status = srb_status
+        for watcher in self.reports.watchers:
+            watcher.taken_back(request)
+        self.notify(request)
 
     def retire(self) -> tuple[list[RequestOf[U]], list[RequestOf[U]]]:
         """What has ended since the last time, in that order, and which of it the miniport has had: the others were

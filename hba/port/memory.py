@@ -32,6 +32,7 @@ class PortMemory:
     def __init__(self, chip: Chip) -> None:
         self._chip = chip
         self._areas: list[tuple[memoryview, int]] = []  # (memory, bus address)
+        self.pool = 0  # bytes the miniport has from StorPortAllocatePool
         self.extensions: Pieces | None = None
         self._sense: Pieces | None = None
         self._sense_of: dict[Request, SrbExtension] = {}  # requests whose sense buffer the miniport has the address of
@@ -56,6 +57,7 @@ class PortMemory:
     def clear(self) -> None:
         """A new hw_find_adapter begins: what the earlier one got is gone."""
         self._areas.clear()
+        self.pool = 0
         self._chip.release_host_memory()
         self.extensions = self._sense = None
         self._sense_of.clear()

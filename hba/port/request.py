@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from hba.clock import S
+from hba.clock import MS, S
 from hba.miniport.memory import SrbExtension
 from hba.srb import Srb
-
-if TYPE_CHECKING:
-    from hba.port.units import PortUnit
 
 # The ownership life cycle. It only ever goes forward; a busy retry starts a new `Request` for the same SRB.
 QUEUED = 0  # the port has it, waiting
@@ -19,7 +16,7 @@ COMPLETED = 3  # it went up: `srb.completion` was called, or is being called
 STATE_NAMES = ("QUEUED", "ISSUED", "NOTIFIED", "COMPLETED")
 
 
-U = TypeVar("U", bound="PortUnit", covariant=True)
+U = TypeVar("U", covariant=True)
 
 
 class RequestOf(Generic[U]):
@@ -61,7 +58,30 @@ class RequestOf(Generic[U]):
         )
 
 
-Request = RequestOf["PortUnit"]  # of whatever model
+Request = RequestOf[object]  # of whatever model
+
+
+def live_request(srb: Srb | None) -> RequestOf[Any] | None:
+    """What the port has for an SRB: of a split transfer the part that is under way."""
+    request: RequestOf[Any] | None = srb._port if srb is not None else None
+    while request is not None and request.child is not None:
+        request = request.child._port
+    return request
+
+
+def snapshot(request: Request, now: int) -> dict[str, object]:
+    """For `hba show queues`."""
+    srb = request.srb
+    return {
+        "number": request.number,
+        "where": STATE_NAMES[request.state],
+        "function": srb.function,
+        "cdb": srb.cdb.hex(),
+        "length": srb.data_transfer_length,
+        "tag": srb.queue_tag,
+        "age_ms": (now - request.issued_at) // MS if request.issued_at else None,
+        "retries": request.retries,
+    }
 
 
 def describe(srb: Srb) -> str:

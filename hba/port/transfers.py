@@ -9,7 +9,6 @@ INVALID_REQUEST, so no SRB above the limits ever reaches a miniport.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from hba.dma import DmaBuffer, Segment
 from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
@@ -24,9 +23,6 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
     Srb,
 )
-
-if TYPE_CHECKING:
-    from hba.port.base import AnyPort
 
 NO_LIMIT = SP_UNINITIALIZED
 
@@ -72,32 +68,23 @@ class TransferLimits:
         return not mask or not any(address & mask for address, _ in data.segments)
 
 
-def shape(port: AnyPort, request: Request) -> bool:
-    """True: the request was taken apart, copied or refused here. False: it is fine as it is."""
-    limits = port.limits
+def shape(limits: TransferLimits, request: Request) -> Train | None:
+    """How a request above the limits is carried. None: it is fine as it is."""
     data = request.srb.mdl
     assert data is not None
     aligned = limits.aligned(data)
     if aligned and limits.fits(data):
-        return False
+        return None
     if not aligned:
         if not limits.bounce or (data.length > limits.max_length and not _blocks(request.srb)):
-            port.count("misaligned transfers refused")
-            port.answer(request, SRB_STATUS_INVALID_REQUEST)
-            return True
-        port.count("misaligned transfers copied")
+            return Train("misaligned transfers refused", request, data, None, limits, refused=True)
         copy = bounce_buffer(data.length)
         if request.srb.srb_flags & SRB_FLAGS_DATA_OUT:
             copy.write(data.read())
-        _Train(port, request, copy, data).go_on()
-        return True
+        return Train("misaligned transfers copied", request, copy, data, limits)
     if not _blocks(request.srb):
-        port.count("transfers above the limit refused")
-        port.answer(request, SRB_STATUS_INVALID_REQUEST)
-        return True
-    port.count("transfers split")
-    _Train(port, request, data, None).go_on()
-    return True
+        return Train("transfers above the limit refused", request, data, None, limits, refused=True)
+    return Train("transfers split", request, data, None, limits)
 
 
 def _blocks(srb: Srb) -> int:
@@ -172,11 +159,20 @@ def _views(data: DmaBuffer, cuts: list[tuple[list[Segment], int]]) -> Iterator[D
         offset += size
 
 
-class _Train:
+class Train:
     """One request carried as several, strictly one after the other; the first that fails ends it."""
 
-    def __init__(self, port: AnyPort, request: Request, data: DmaBuffer, copy_back_to: DmaBuffer | None) -> None:
-        self.port = port
+    def __init__(
+        self,
+        what: str,
+        request: Request,
+        data: DmaBuffer,
+        copy_back_to: DmaBuffer | None,
+        limits: TransferLimits,
+        refused: bool = False,
+    ) -> None:
+        self.what = what  # is counted
+        self.refused = refused
         self.request = request
         self.data = data
         self.copy_back_to = copy_back_to
@@ -185,18 +181,18 @@ class _Train:
         srb = request.srb
         blocks = _blocks(srb)
         self.block_size = srb.data_transfer_length // blocks if blocks else max(1, data.length)
-        self.whole = port.limits.fits(data)
-        parts = iter([data]) if self.whole else pieces(data, self.block_size, port.limits)
+        self.whole = limits.fits(data)
+        parts = iter([data]) if self.whole else pieces(data, self.block_size, limits)
         self.parts: Iterator[DmaBuffer] = parts if parts is not None else iter(())
-        self.possible = parts is not None
+        self.srb_status = SRB_STATUS_SUCCESS if parts is not None and not refused else SRB_STATUS_INVALID_REQUEST
 
-    def go_on(self) -> None:
-        part = next(self.parts, None) if self.possible else None
+    def next_part(self) -> Srb | None:
+        """None: it is over."""
+        part = next(self.parts, None) if self.srb_status == SRB_STATUS_SUCCESS else None
         if part is None:
-            self._end(SRB_STATUS_SUCCESS if self.possible else SRB_STATUS_INVALID_REQUEST)
-            return
+            return None
         whole = self.request.srb
-        srb = Srb(whole.function, whole.path_id, whole.target_id, whole.lun, self._done)
+        srb = Srb(whole.function, whole.path_id, whole.target_id, whole.lun)
         srb.srb_flags = whole.srb_flags
         srb.queue_action = whole.queue_action
         srb.time_out_value = whole.time_out_value
@@ -208,25 +204,24 @@ class _Train:
         srb.queue_sort_key = whole.queue_sort_key + self.block
         self.block += part.length // self.block_size
         self.request.child = srb
-        self.port.enqueue(self.port.own_request(srb, self.request.unit, f"part of #{self.request.number}"))
+        return srb
 
-    def _done(self, srb: Srb) -> None:
+    def part_done(self, srb: Srb) -> None:
         whole = self.request.srb
         self.moved += min(srb.data_transfer_length, srb.mdl.length if srb.mdl is not None else 0)
-        whole.srb_status = srb.srb_status
         whole.scsi_status = srb.scsi_status
         whole.sense_info_buffer = srb.sense_info_buffer
         if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS:
-            self._end(srb.srb_status)
-        else:
-            self.go_on()
+            self.srb_status = srb.srb_status
 
-    def _end(self, srb_status: int) -> None:
-        whole = self.request.srb
-        self.request.child = None
-        target = self.copy_back_to
-        if target is not None and whole.srb_flags & SRB_FLAGS_DATA_IN:
-            target.write(self.data.read(0, self.moved))
-            target.commit(self.moved)
-        whole.data_transfer_length = self.moved
-        self.port.answer(self.request, srb_status)
+    def end(self) -> int:
+        """What was moved is the request's; its SrbStatus."""
+        if not self.refused:
+            whole = self.request.srb
+            self.request.child = None
+            target = self.copy_back_to
+            if target is not None and whole.srb_flags & SRB_FLAGS_DATA_IN:
+                target.write(self.data.read(0, self.moved))
+                target.commit(self.moved)
+            whole.data_transfer_length = self.moved
+        return self.srb_status

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Self, TypeVar
 
-from hba.port.request import RequestOf
+from hba.port.request import ISSUED, RequestOf
 
 ALL = 0xFF  # LUN (and target, path) value that means "all" (OW-10, ER-15)
 
@@ -44,3 +45,17 @@ class PortUnit:
 
 def unit_key(path: int, target: int, lun: int) -> int:
     return path << 16 | target << 8 | lun
+
+
+U = TypeVar("U", bound=PortUnit)
+
+
+def owned(units: Iterable[U], path: int, target: int = ALL, lun: int = ALL) -> list[RequestOf[U]]:
+    """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
+    return [
+        request
+        for unit in units
+        if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
+        for request in unit.active
+        if request.state == ISSUED
+    ]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hba import srb as s
+from hba.port.base import AnyPort
 from hba.port.request import Request
-
-if TYPE_CHECKING:
-    from hba.port.base import AnyPort
 
 # ER-02: always logged. (BUSY only when hardware caused it, which the port cannot know.)
 LOGGED = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hba.port.addresses import Addresses
+from hba.port.base import AnyPort
 from hba.port.request import ISSUED, Request
 from hba.srb import Srb
-
-if TYPE_CHECKING:
-    from hba.port.base import AnyPort
 
 
 class Library:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hba.clock import MS, S
+from hba.port.request import snapshot
+from hba.port.scsiport.slot import HOLD, NO_TAG, Slot
 from hba.port.scsiport.status import ntstatus_name
 from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
 
-if TYPE_CHECKING:
-    from hba.port.scsiport.driver import ScsiPort
 
-
-def stuck(port: ScsiPort) -> list[tuple[str, str, str]]:
+def stuck(slot: Slot) -> list[tuple[str, str, str]]:
     """(rule, what, message) for everything that has stood still for `stuck_after` seconds."""
-    now = port.clock.now()
-    limit = port.options.stuck_after * S
+    now = slot.clock.now()
+    limit = slot.options.stuck_after * S
     found: list[tuple[str, str, str]] = []
-    for unit in port.units.values():
+    for unit in slot.units.values():
         waiting = f"{len(unit.queue)} requests wait"
         if unit.holds & FROZEN and now - unit.frozen_at >= limit:
             found.append(
@@ -36,52 +33,51 @@ def stuck(port: ScsiPort) -> list[tuple[str, str, str]]:
                     f"LU {unit.name} locked since {unit.locked_at / S:.3f} s, never unlocked; {waiting}",
                 )
             )
-    silence = busy_seconds(port)
-    if port.busy and silence * S >= limit and port.adapter_queue:
-        request = port.busy_with
+    silence = busy_seconds(slot)
+    if slot.busy and silence * S >= limit and slot.queue:
+        request = slot.busy_with
         name = f"#{request.number}" if request is not None else "the last request"
         found.append(
             (
                 "SP-07",
                 "adapter",
-                f"no NextRequest since {name} was started {silence} s ago; {len(port.adapter_queue)} requests wait",
+                f"no NextRequest since {name} was started {silence} s ago; {len(slot.queue)} requests wait",
             )
         )
     return found
 
 
-def busy_seconds(port: ScsiPort) -> int:
+def busy_seconds(slot: Slot) -> int:
     """Whole seconds the slot has been BUSY."""
-    request = port.busy_with
-    return port.busy_age if request is not None and request.number == port.busy_seen else 0
+    request = slot.busy_with
+    return slot.busy_age if request is not None and request.number == slot.busy_seen else 0
 
 
-def adapter_snapshot(port: ScsiPort) -> dict[str, object]:
+def adapter_snapshot(slot: Slot, interrupts_held: bool) -> dict[str, object]:
     blocked = []
-    if port.busy:
-        blocked.append(f"BUSY: no NextRequest since {_name(port.busy_with)}")
-    if port.disconnect_owner is not None:
-        blocked.append(f"{_name(port.disconnect_owner)} holds the bus (DISABLE_DISCONNECT)")
-    if port.hold.active:
-        blocked.append(f"reset hold ({port.hold.why})")
-    if port.gate & 8:
+    if slot.busy:
+        blocked.append(f"BUSY: no NextRequest since {_name(slot.busy_with)}")
+    if slot.disconnect_owner is not None:
+        blocked.append(f"{_name(slot.disconnect_owner)} holds the bus (DISABLE_DISCONNECT)")
+    if slot.gate & HOLD:
+        blocked.append(f"reset hold ({slot.hold_why})")
+    if slot.gate & NO_TAG:
         blocked.append("no free tag")
-    if port.interrupts_held:
+    if interrupts_held:
         blocked.append("interrupts deferred")
     return {
-        "state": "BUSY" if port.busy else "READY",
+        "state": "BUSY" if slot.busy else "READY",
         "blocked": blocked,
-        "queue": [request.number for request in port.adapter_queue],
-        "free_tags": len(port.free_tags),
-        "timer_armed": port.timer.armed,
-        "map_buffers": port.mapped,
-        "overlap": port.overlap,
+        "queue": [request.number for request in slot.queue],
+        "free_tags": len(slot.free_tags),
+        "map_buffers": slot.mapped,
+        "overlap": slot.overlap,
     }
 
 
-def unit_snapshot(port: ScsiPort, unit: ScsiPortUnit, now: int) -> dict[str, object]:
+def unit_snapshot(unit: ScsiPortUnit, now: int) -> dict[str, object]:
     return {
-        "queued": [port.request_snapshot(request, now) for request in unit.queue],
+        "queued": [snapshot(request, now) for request in unit.queue],
         "blocked": unit.blocked(),
         "frozen": bool(unit.holds & FROZEN),
         "frozen_by": unit.frozen_by if unit.holds & FROZEN else "",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hba.port.request import ISSUED
 from hba.port.scsiport import freezing, sense
+from hba.port.scsiport.slot import Slot
 from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, QUEUE_FULL, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_BUSY,
@@ -13,18 +11,14 @@ from hba.srb import (
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_STATUS_BUSY,
-    SRB_STATUS_INTERNAL_ERROR,
     SRB_STATUS_MASK,
     SRB_STATUS_SUCCESS,
 )
 
-if TYPE_CHECKING:
-    from hba.port.scsiport.driver import ScsiPort
-
 _BUSY_SCSI_STATUS = (SCSISTAT_BUSY, SCSISTAT_QUEUE_FULL)
 
 
-def handle(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
+def handle(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """A request came back from the miniport with something else than plain SUCCESS. True: it does not go up now."""
     srb = request.srb
     if srb.function != SRB_FUNCTION_EXECUTE_SCSI or request is unit.sense:
@@ -33,57 +27,49 @@ def handle(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool
     if base == SRB_STATUS_SUCCESS:
         return False
     if base == SRB_STATUS_BUSY or srb.scsi_status in _BUSY_SCSI_STATUS:
-        return _busy(port, request, unit)
-    if sense.is_needed(srb) and sense.fetch(port, request, unit):
+        return _busy(slot, request, unit)
+    if sense.is_needed(srb) and sense.fetch(slot, request, unit):
         return True
-    freezing.freeze_for(port, request, unit)
+    freezing.freeze_for(slot, request, unit)
     return False
 
 
-def _busy(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
+def _busy(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """ER-06: parked on its unit and retried on the tick; after the last retry frozen and failed. Whether the adapter
     takes other requests meanwhile is the miniport's NextRequest, here as always (ER-07)."""
     srb = request.srb
     if srb.srb_flags & SRB_FLAGS_BYPASS_FROZEN_QUEUE:
         return False
-    if request.retries >= port.options.busy_retries:
-        freezing.freeze(port, request, unit, f"busy after {request.retries} retries")
+    if request.retries >= slot.options.busy_retries:
+        freezing.freeze(slot, request, unit, f"busy after {request.retries} retries")
         return False
     if srb.scsi_status == SCSISTAT_QUEUE_FULL and unit.active:
         unit.holds |= QUEUE_FULL  # until one of its requests completes
-    again = port.ledger.again(request)
-    port.note(again, "busy", f"retry {again.retries}")
+    again = slot.ledger.again(request)
+    slot.reports.note(again, "busy", f"retry {again.retries}")
     if unit.holds & (FROZEN | BUSY_RETRY):
         unit.queue.insert(again)
     else:
         unit.parked = again
         unit.holds |= BUSY_RETRY
-        port.arm_tick()
+        slot.ledger.watch()
     return True
 
 
-def retry_busy(port: ScsiPort, unit: ScsiPortUnit) -> None:
+def retry_busy(slot: Slot, unit: ScsiPortUnit) -> None:
     """The tick came by: the parked request has another go."""
     request = unit.parked
     if request is None:
         return
     unit.unpark()
-    unit.queue.insert(request) if unit.holds & FROZEN else port.adapter_queue.append(request)
+    unit.queue.insert(request) if unit.holds & FROZEN else slot.queue.append(request)
     unit.ready = bool(unit.holds & FROZEN)
-    port.dpc_pending = True
+    slot.ledger.due = True
 
 
-def retry_untagged(port: ScsiPort, unit: ScsiPortUnit) -> None:
+def retry_untagged(slot: Slot, unit: ScsiPortUnit) -> None:
     """Q-14: the unit's tagged requests have drained."""
     waiting = unit.pending_untagged
     unit.pending_untagged = []
     unit.no_pending_untagged()
-    port.adapter_queue.extendleft(reversed(waiting))
-
-
-def start_io_failed(port: ScsiPort, request: ScsiPortRequest) -> None:
-    """hw_start_io raised or returned FALSE: the request fails, the slot is opened, the port lives on."""
-    if request.state == ISSUED and not any(task.owner is request.handed for task in port.chip.active):
-        port.take_back(request, SRB_STATUS_INTERNAL_ERROR)
-    port.next_latched = True
-    port.dpc_pending = True
+    slot.queue.extendleft(reversed(waiting))

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from hba.port.scsiport.slot import Slot
 from hba.port.scsiport.unit import FROZEN, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_CHECK_CONDITION,
@@ -18,9 +17,6 @@ from hba.srb import (
     SRB_STATUS_MASK,
     SRB_STATUS_TIMEOUT,
 )
-
-if TYPE_CHECKING:
-    from hba.port.scsiport.driver import ScsiPort
 
 # Q-05: what freezes a queue, by status.
 FREEZING_SCSI_STATUS = {
@@ -35,40 +31,33 @@ FREEZING_SRB_STATUS = {
 }
 
 
-def freeze_for(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
+def freeze_for(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-05, and Q-06: NO_QUEUE_FREEZE suppresses it, for this SRB only."""
     srb = request.srb
     if srb.srb_flags & SRB_FLAGS_NO_QUEUE_FREEZE:
         return
     why = FREEZING_SCSI_STATUS.get(srb.scsi_status) or FREEZING_SRB_STATUS.get(srb.srb_status & SRB_STATUS_MASK)
-    if why is None and port.options.freeze_on_any_error:
+    if why is None and slot.options.freeze_on_any_error:
         why = f"status {srb.srb_status:#04x}"
     if why is not None:
-        freeze(port, request, unit, why)
+        freeze(slot, request, unit, why)
 
 
-def freeze(port: ScsiPort, request: ScsiPortRequest, unit: ScsiPortUnit, why: str) -> None:
+def freeze(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit, why: str) -> None:
     """Q-05: nothing but bypassing requests is started on the unit until it is released."""
     request.frozen = True
     unit.holds |= FROZEN
-    unit.frozen_at = port.clock.now()
+    unit.frozen_at = slot.clock.now()
     unit.frozen_by = f"#{request.number} ({why})"
-    port.note(request, "freeze", f"{unit.name}: {why}")
-    port.arm_tick()
+    slot.reports.note(request, "freeze", f"{unit.name}: {why}")
+    slot.ledger.watch()
 
 
-def unfreeze(port: ScsiPort, unit: ScsiPortUnit, why: str) -> None:
+def unfreeze(slot: Slot, unit: ScsiPortUnit, why: str) -> None:
     """Q-09: on an unfrozen queue this does nothing."""
     if not unit.holds & FROZEN:
         return
     unit.holds &= ~FROZEN
-    port.note(None, "release_queue", f"{unit.name}: {why}")
-    port.reported_stuck.discard(("Q-09", unit.name))
-    restart(port, unit)
-
-
-def restart(port: ScsiPort, unit: ScsiPortUnit) -> None:
-    """Something that held the unit is gone."""
-    if unit.ready:
-        port.pull(unit)
-    port.dpc_pending = True
+    slot.reports.note(None, "release_queue", f"{unit.name}: {why}")
+    slot.reports.reported_stuck.discard(("Q-09", unit.name))
+    slot.restart(unit)

@@ -6,10 +6,9 @@ the sense data. "SCSI Port's Role in Transmitting SCSI Sense Data"; flags, lengt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hba.dma import DmaBuffer
-from hba.port.scsiport import control, freezing
+from hba.port.scsiport import freezing
+from hba.port.scsiport.slot import Slot
 from hba.port.scsiport.unit import NEED_SENSE, ScsiPortRequest, ScsiPortUnit
 from hba.srb import (
     SCSISTAT_CHECK_CONDITION,
@@ -26,9 +25,6 @@ from hba.srb import (
     Srb,
 )
 
-if TYPE_CHECKING:
-    from hba.port.scsiport.driver import ScsiPort
-
 SENSE_SIZE = 18  # sizeof(SENSE_DATA)
 
 
@@ -42,32 +38,32 @@ def is_needed(srb: Srb) -> bool:
     )
 
 
-def fetch(port: ScsiPort, failed: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
+def fetch(slot: Slot, failed: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     """Start a REQUEST SENSE for `failed`. False: another one is under way, so its sense data is lost."""
     if unit.need_sense is not None:
         failed.srb.srb_status = SRB_STATUS_REQUEST_SENSE_FAILED
         return False
     size = min(SENSE_SIZE, failed.srb.sense_info_buffer_length)
     if unit.sense_memory is None:
-        unit.sense_memory = port.memory.allocate(SENSE_SIZE)
+        unit.sense_memory = slot.memory.allocate(SENSE_SIZE)
     memory, address = unit.sense_memory
     srb = Srb(SRB_FUNCTION_EXECUTE_SCSI, unit.path, unit.target, unit.lun)
     srb.cdb = bytes((0x03, 0, 0, 0, size, 0))
     srb.cdb_length = 6
     srb.srb_flags = SRB_FLAGS_DATA_IN | SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_DISABLE_DISCONNECT
-    srb.time_out_value = port.options.sense_timeout
+    srb.time_out_value = slot.options.sense_timeout
     srb.mdl = DmaBuffer([(address, size)], [memory[:size]], size)
     srb.data_transfer_length = size
-    srb.completion = lambda done: _done(port, unit, done)
-    request = port.own_request(srb, unit, f"REQUEST SENSE for #{failed.number}")
+    srb.completion = lambda done: _done(slot, unit, done)
+    request = slot.ledger.own(srb, unit, f"REQUEST SENSE for #{failed.number}")
     unit.need_sense = failed
     unit.sense = request
     unit.holds |= NEED_SENSE
-    control.ahead(port, request)
+    slot.ahead(request)
     return True
 
 
-def _done(port: ScsiPort, unit: ScsiPortUnit, srb: Srb) -> None:
+def _done(slot: Slot, unit: ScsiPortUnit, srb: Srb) -> None:
     failed = unit.need_sense
     unit.need_sense = None
     unit.sense = None
@@ -81,8 +77,7 @@ def _done(port: ScsiPort, unit: ScsiPortUnit, srb: Srb) -> None:
         original.srb_status |= SRB_STATUS_AUTOSENSE_VALID
     else:
         original.srb_status = SRB_STATUS_REQUEST_SENSE_FAILED
-    freezing.freeze_for(port, failed, unit)
-    port.ledger.notify(failed)
+    freezing.freeze_for(slot, failed, unit)
+    slot.ledger.notify(failed)
     unit.ready = True
-    port.pull(unit)
-    port.dpc_pending = True
+    slot.pull(unit)

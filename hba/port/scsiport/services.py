@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hba.miniport.config import PortConfigurationInformation
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
 from hba.port.library.common import Library
 from hba.port.request import ISSUED
-from hba.port.scsiport.unit import ScsiPortUnit
+from hba.port.scsiport.driver import ScsiPort
+from hba.port.units import owned
 from hba.srb import SP_UNTAGGED, Srb
 
-if TYPE_CHECKING:
-    from hba.port.scsiport.driver import ScsiPort
 
-
-class Services(Library):
+class ScsiPortLibrary(Library):
     model = "scsiport"
 
     def __init__(self, port: ScsiPort) -> None:
@@ -27,7 +25,7 @@ class Services(Library):
     def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
         """ScsiPortGetSrb: what is active with this address and tag."""
         unit = self._port.units.get(path_id << 16 | target_id << 8 | lun)
-        if not isinstance(unit, ScsiPortUnit):
+        if unit is None:
             return None
         if queue_tag == SP_UNTAGGED:
             request = unit.untagged
@@ -40,9 +38,9 @@ class Services(Library):
     def complete_request(self, path_id: int, target_id: int, lun: int, srb_status: int) -> None:
         """ScsiPortCompleteRequest (ER-15): all that match, the one being processed included."""
         port = self._port
-        for request in port.matching(path_id, target_id, lun):
+        for request in owned(port.units.values(), path_id, target_id, lun):
             port.note(request, "notification", f"CompleteRequest {srb_status:#04x}")
-            port.take_back(request, srb_status)
+            port.ledger.take_back(request, srb_status)
         port.run_later()
 
     def get_uncached_extension(self, config: PortConfigurationInformation, number_of_bytes: int) -> memoryview | None:
@@ -51,7 +49,7 @@ class Services(Library):
         if port.callback != FIND_ADAPTER or number_of_bytes <= 0:
             port.offence("CF-09", f"get_uncached_extension({number_of_bytes}) in {CALLBACK_NAMES[port.callback]}")
             return None
-        port.fixed_by_extension = (
+        port.slot.fixed_by_extension = (
             config.auto_request_sense,
             config.dma64_bit_addresses,
             config.srb_extension_size,

@@ -49,7 +49,7 @@ class ScsiPortUnit(PortUnit):
 
     def __init__(self, path: int, target: int, lun: int, depth: int) -> None:
         super().__init__(path, target, lun)
-        self.queue = SortedQueue()
+        self.queue: SortedQueue[ScsiPortRequest] = SortedQueue()
         self.depth = depth
         self.holds = 0
         self.oldest = 0  # number of the oldest active one when the tick last came by; 0: there was none

@@ -14,7 +14,13 @@ import msgspec
 
 from hba.clock import MS, S
 from hba.loop import EventLoop
-from hba.miniport.base import Miniport
+from hba.miniport.base import (
+    SCSI_RESTART_ADAPTER,
+    SCSI_SET_BOOT_CONFIG,
+    SCSI_SET_RUNNING_CONFIG,
+    SCSI_STOP_ADAPTER,
+    Miniport,
+)
 from hba.miniport.chip import Chip
 from hba.miniport.config import (
     INTERRUPT_SUPPORT_NONE,
@@ -22,10 +28,7 @@ from hba.miniport.config import (
     STOR_SYNCHRONIZE_HALF_DUPLEX,
     PortConfigurationInformation,
 )
-from hba.miniport.services import (
-    Dpc,
-    StorPortServices,
-)
+from hba.miniport.services import Dpc
 from hba.port.base import PortBase
 from hba.port.context import (
     BUILD_IO,
@@ -34,29 +37,29 @@ from hba.port.context import (
     NO_CALLBACK,
     PASSIVE_INITIALIZE,
     PASSIVE_LEVEL,
+    RESET_BUS,
     START_IO,
 )
-from hba.port.request import ISSUED, Request
+from hba.port.request import ISSUED, Request, snapshot
 from hba.port.storport.config import MAP_BUFFERS_NAMES, StorPortConfig
 from hba.port.storport.extended import StorageRequestBlock
 from hba.port.storport.flow import Flow
+from hba.port.storport.gates import Gates
 from hba.port.storport.locks import Locks, LockTable
 from hba.port.storport.mapping import Mapper
 from hba.port.storport.perf import PerfOptions, flag_names
 from hba.port.storport.power import Power
 from hba.port.storport.preset import apply_options, check_configuration, preset
-from hba.port.storport.resets import Resets
-from hba.port.storport.services import StorPortServicesOf
-from hba.port.storport.timer import MiniportTimer
+from hba.port.storport.resets import BUS, Resets
 from hba.port.storport.units import (
     BUILT,
     CAPPED,
     FRESH,
-    GATE_NAMES,
     HOLDING,
     LINK_DOWN,
     LOCKED,
     REFUSED,
+    RESETTING,
     STARTED,
     StorRequest,
     StorUnit,
@@ -82,7 +85,7 @@ from hba.srb import (
     SRB_FUNCTION_WMI,
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
-    SRB_STATUS_INTERNAL_ERROR,
+    SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_LUN,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_LINK_DOWN,
@@ -108,14 +111,9 @@ class StorPort(PortBase[StorUnit]):
         options = config if config is not None else StorPortConfig()
         if options.io_timeout_value:
             options = msgspec.structs.replace(options, default_timeout=options.io_timeout_value)  # QD-11
-        super().__init__(loop, miniport, chip, options)
-        self.stor_options = options
-        self.gates = CAPPED if options.io_latency_cap else 0
-        self.since = 0  # ns, when the adapter's gates last closed
-        self.max_io = 1000
-        self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
+        super().__init__(loop, miniport, chip, options, options.timer_resolution)
+        self.gates = Gates(options, self.clock, self, self.ledger, self.units, self.run)
         self.dpcs: deque[tuple[Dpc, Any, Any]] = deque()
-        self.pump_all = False
         self.passive_routine: Callable[[], bool] | None = None
         self.srb_extension_size_was: int | None = None  # when get_uncached_extension was called (MB-16)
         self.nested = 0  # callbacks of other processors on the stack
@@ -124,37 +122,32 @@ class StorPort(PortBase[StorUnit]):
         self.extended = False
         self.message_signalled = False
         self.other_lists = bool(options.interleave)  # asking for a scatter/gather list is more than that
-        self.flow = Flow(self)
-        self.resets = Resets(self)
+        self.flow = Flow(self.gates)
+        self.resets = Resets(self.gates)
         self.power = Power(self)
-        self.perf = PerfOptions(self)
-        self.timer = MiniportTimer(self)
-        self.locks = Locks(self, LockTable(half_duplex=True, virtual=False))
+        self.perf = PerfOptions(options, self)
+        self.locks = Locks(self, LockTable(half_duplex=True, virtual=False), self.info)
         self.mapper: Mapper  # as soon as the miniport has said how (configured)
         self._total_sense = options.total_sense_data_bytes
         self._start_irql = DISPATCH_LEVEL
 
     # == configuration ============================================================================================
 
-    def services(self) -> StorPortServices:
-        library = StorPortServicesOf(self)
-        self.library = library
-        return library
-
     def preset(self, info: PortConfigurationInformation) -> None:
-        self.perf = PerfOptions(self)
+        self.perf = PerfOptions(self.gates.options, self)
         self.passive_routine = None
-        preset(self, info)
+        self.gates.info = info
+        preset(self.miniport, info)
 
     def configured(self, info: PortConfigurationInformation) -> None:
-        options = self.stor_options
-        check_configuration(self, info)
+        options = self.gates.options
+        check_configuration(options, self, info, self.srb_extension_size_was)
         apply_options(options, info)
         half = info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX
-        self.locks = Locks(self, LockTable(half, info.virtual_device))
+        self.locks = Locks(self, LockTable(half, info.virtual_device), info)
         self._start_irql = self.irql_of(START_IO)
-        self.max_io = max(1, info.max_number_of_io)
-        self.mapper = Mapper(self, info.map_buffers)
+        self.gates.max_io = max(1, info.max_number_of_io)
+        self.mapper = Mapper(options, self, info.map_buffers)
         # Nobody reads from a unit he has not asked what it is (QD-04).
         self._known_by = self.mapper.rw_opcodes | {INQUIRY}
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
@@ -179,20 +172,22 @@ class StorPort(PortBase[StorUnit]):
         self.resets.new_unit(unit)
         return unit
 
-    def stor_units(self) -> list[StorUnit]:
-        return list(self.units.values())
+    def perf_changed(self) -> None:
+        """The miniport has asked for performance options (ST-11, MB-18)."""
+        self.other_lists = self.perf.no_sgl or bool(self.gates.options.interleave)
+        self.locks.table.set_channels(self.perf.channels)
 
     # == requests from above ======================================================================================
 
     def enqueue(self, request: StorRequest) -> None:
         """ST-01: to the miniport at once, unless something holds its unit or the adapter."""
-        unit = request.unit
+        unit, gates = request.unit, self.gates
         assert unit is not None
         if (
-            unit.gates | self.gates
+            unit.gates | gates.closed
             or unit.queue
             or len(unit.active) >= unit.depth
-            or self.ledger.outstanding >= self.max_io
+            or self.ledger.outstanding >= gates.max_io
             or self.callback
         ):
             self._enqueue_carefully(request, unit)
@@ -201,54 +196,65 @@ class StorPort(PortBase[StorUnit]):
 
     def _enqueue_carefully(self, request: StorRequest, unit: StorUnit) -> None:
         """QD-01, QD-03, QD-07, RS-09: to the end of the unit's queue, and start what may be started."""
-        srb = request.srb
-        if self.gates & LINK_DOWN and self.flow.link_lost:
-            self.answer(request, SRB_STATUS_LINK_DOWN)  # RS-09
+        srb, gates = request.srb, self.gates
+        if gates.closed & LINK_DOWN and self.flow.link_lost:
+            self.ledger.answer(request, SRB_STATUS_LINK_DOWN)  # RS-09
             return
         if not unit.powered:
             if srb.srb_flags & SRB_FLAGS_NO_KEEP_AWAKE:
-                self.answer(request, SRB_STATUS_NOT_POWERED)  # RS-09
+                self.ledger.answer(request, SRB_STATUS_NOT_POWERED)  # RS-09
                 return
-            self.power.wake(unit)
+            wake = self.power.wake(unit)
+            if wake is not None:
+                self.submit_internal(wake)
         if unit.gates & LOCKED and srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
             # Q-11: passes the lock, but nothing else that holds the unit.
-            if not (unit.gates & HOLDING & ~LOCKED) and not self.gates & HOLDING:
+            if not (unit.gates & HOLDING & ~LOCKED) and not gates.closed & HOLDING:
                 self.dispatch(request)
             else:
                 unit.queue.appendleft(request)
             return
-        if self.tick_timer is None:
-            self.arm_tick()
+        self.ledger.watch()
         if not unit.queue:
             unit.waiting_since = self.clock.now()
         unit.queue.append(request)
         if self.callback == NO_CALLBACK:
             self.pump(unit)
         else:
-            self.wake()
+            gates.wake()
 
     def control(self, request: StorRequest) -> None:
         """Everything but EXECUTE_SCSI."""
-        srb, unit = request.srb, request.unit
+        srb, unit, ledger = request.srb, request.unit, self.ledger
         assert unit is not None
         function = srb.function
-        if function in RESETS or function == SRB_FUNCTION_RESET_BUS:
-            self.resets.from_above(request)
+        if function in RESETS:
+            self.resets.begin(request)
+            self.dispatch(request)
+        elif function == SRB_FUNCTION_RESET_BUS:
+            # ST-14: a bus reset is the callback, never an SRB.
+            self.resets.flush(lambda unit: unit.path == srb.path_id)
+            ledger.answer(request, SRB_STATUS_SUCCESS if self.reset_bus(srb.path_id) else SRB_STATUS_ERROR)
         elif function == SRB_FUNCTION_ABORT_COMMAND:
-            self.resets.abort(request)
+            if self.resets.abort(request):
+                self.dispatch(request)
         elif function in (SRB_FUNCTION_FLUSH, SRB_FUNCTION_SHUTDOWN):
             # Q-16: only a miniport that caches data hears of it.
             if self.info.caches_data:
                 self.enqueue(request)
             else:
-                self.answer(request, SRB_STATUS_SUCCESS)
+                ledger.answer(request, SRB_STATUS_SUCCESS)
         elif function in (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI):
             self.enqueue(request)
         elif function == SRB_FUNCTION_POWER:
-            self.power.submitted(request)
+            srb_status = self.power.submitted(unit, srb.internal_status)
+            if srb_status is None:
+                self.dispatch(request)
+            else:
+                ledger.answer(request, srb_status)
         elif function == SRB_FUNCTION_LOCK_QUEUE:
             self.flow.lock(unit, srb.original_request)
-            self.answer(request, SRB_STATUS_SUCCESS)
+            ledger.answer(request, SRB_STATUS_SUCCESS)
         elif function == SRB_FUNCTION_UNLOCK_QUEUE:
             if unit.gates & LOCKED and not srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
                 self.finding(
@@ -257,57 +263,45 @@ class StorPort(PortBase[StorUnit]):
                 unit.queue.append(request)
                 return
             self.flow.unlock(unit, srb.original_request)
-            self.answer(request, SRB_STATUS_SUCCESS)
+            ledger.answer(request, SRB_STATUS_SUCCESS)
         elif function == SRB_FUNCTION_RELEASE_QUEUE:
-            self.answer(request, SRB_STATUS_SUCCESS)  # Storport freezes no queue: accepted and ignored (Q-09)
+            ledger.answer(request, SRB_STATUS_SUCCESS)  # Storport freezes no queue: accepted and ignored (Q-09)
         else:
             # ST-14: TERMINATE_IO, RELEASE_RECOVERY, RECEIVE_EVENT are never sent; the rest is unknown (ER-17).
-            self.answer(request, SRB_STATUS_INVALID_REQUEST)
+            ledger.answer(request, SRB_STATUS_INVALID_REQUEST)
 
     def submit_internal(self, srb: Srb) -> None:
         """A request of the port's own: past every gate, straight to the miniport."""
-        request = self.own_request(srb, self.unit_at(srb.path_id, srb.target_id, srb.lun), "by the port")
+        request = self.ledger.own(srb, self.unit_at(srb.path_id, srb.target_id, srb.lun), "by the port")
         self.dispatch(request)
         if not self.running and self.callback == NO_CALLBACK:
             self.run()
 
-    # == gates ====================================================================================================
+    def reset_bus(self, path: int) -> bool:
+        """RS-03: HwStorResetBus with all queues held."""
+        self.count("bus resets")
+        self.gates.close(RESETTING)
+        worked = self.call(RESET_BUS, self.irql_of(RESET_BUS), False, self.miniport.hw_reset_bus, path)
+        self.resets.bus_was_reset(path, worked)
+        self.gates.open(RESETTING)
+        return worked
 
-    def close(self, gate: int, unit: StorUnit | None = None) -> None:
-        if unit is None:
-            if not self.gates & HOLDING:
-                self.since = self.clock.now()
-            self.gates |= gate
-        else:
-            if not unit.gates & HOLDING:
-                unit.since = self.clock.now()
-            unit.gates |= gate
-        self.note(None, "gate.closed", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
+    def _take_reset_steps(self) -> None:
+        """RS-01: what the recoveries want done next."""
+        steps, self.resets.steps = self.resets.steps, []
+        for recovery in steps:
+            if recovery.step == BUS:
+                recovery.finish(self.reset_bus(recovery.unit.path))
+            else:
+                self.submit_internal(recovery.request())
 
-    def open(self, gate: int, unit: StorUnit | None = None) -> None:
-        if unit is None:
-            if not self.gates & gate:
-                return
-            self.gates &= ~gate
-        else:
-            if not unit.gates & gate:
-                return
-            unit.gates &= ~gate
-        self.note(None, "gate.opened", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
-        self.wake()
-
-    def wake(self) -> None:
-        """Have the DPC look at every queue, after what runs now."""
-        self.pump_all = True
-        self.dpc_pending = True
-        if self.callback == NO_CALLBACK and not self.running:
-            self.run()
+    # == queues ===================================================================================================
 
     def pump(self, unit: StorUnit, most: int = 0) -> bool:
         """ST-01: push as much as depths and gates allow, or `most`. True: that many were pushed, there may be more."""
-        pushed = 0
+        pushed, gates = 0, self.gates
         while True:
-            if (unit.gates | self.gates) & HOLDING:
+            if (unit.gates | gates.closed) & HOLDING:
                 return False
             if unit.built:
                 self._start_built(unit.built.popleft())
@@ -315,10 +309,10 @@ class StorPort(PortBase[StorUnit]):
             queue = unit.queue
             if not queue or len(unit.active) >= unit.depth:
                 return False
-            if self.ledger.outstanding >= self.max_io:
-                self._wait_for_adapter(unit)
+            if self.ledger.outstanding >= gates.max_io:
+                gates.wait_for_adapter(unit)
                 return False
-            if self.gates & CAPPED and self._capped(unit):
+            if gates.closed & CAPPED and self._capped(unit):
                 return False
             if most and pushed == most:
                 return True
@@ -328,40 +322,27 @@ class StorPort(PortBase[StorUnit]):
             self.dispatch(request)
             pushed += 1
 
-    def _wait_for_adapter(self, unit: StorUnit) -> None:
-        if not unit.waiting:
-            unit.waiting = True
-            self.waiting.append(unit)
-
     def _take_turns(self) -> None:
         """Units that wait for the adapter get its free places one after the other, one each."""
-        while self.waiting and self.ledger.outstanding < self.max_io:
-            unit = self.waiting.popleft()
+        gates = self.gates
+        while gates.waiting and self.ledger.outstanding < gates.max_io:
+            unit = gates.waiting.popleft()
             unit.waiting = False
             if self.pump(unit, 1):
-                self._wait_for_adapter(unit)
+                gates.wait_for_adapter(unit)
 
     def _capped(self, unit: StorUnit) -> bool:
         """QD-11: a request older than IoLatencyCap holds its unit's new ones."""
         oldest = next(iter(unit.active), None)
         if oldest is None:
             return False
-        return self.clock.now() - oldest.issued_at > self.stor_options.io_latency_cap * MS
+        return self.clock.now() - oldest.issued_at > self.gates.options.io_latency_cap * MS
 
     def _pump_all(self) -> None:
-        self.pump_all = False
-        for unit in self.stor_units():
+        self.gates.look_at_all = False
+        for unit in self.gates.units:
             if unit.queue or unit.built:
                 self.pump(unit)
-
-    def take_queues(self, of: Callable[[StorUnit], bool] | None = None) -> list[StorRequest]:
-        """Remove and return what is queued, oldest first."""
-        taken: list[StorRequest] = []
-        for unit in self.stor_units():
-            if of is None or of(unit):
-                taken += unit.queue
-                unit.queue.clear()
-        return sorted(taken, key=lambda request: request.number)
 
     # == to the miniport ==========================================================================================
 
@@ -388,7 +369,7 @@ class StorPort(PortBase[StorUnit]):
         if self.unsettled:
             self.leave(BUILD_IO, DISPATCH_LEVEL, request)
         # ST-05: an SRB that is complete already although TRUE was returned is never started.
-        if built and request.state == ISSUED and not (unit.gates | self.gates) & HOLDING and not self.nested:
+        if built and request.state == ISSUED and not (unit.gates | self.gates.closed) & HOLDING and not self.nested:
             self._start_io(request, outer, irql)
         else:
             self.callback, self.irql = outer, irql
@@ -401,11 +382,11 @@ class StorPort(PortBase[StorUnit]):
         if not built:
             request.stage = REFUSED
         elif request.state == ISSUED:
-            if (unit.gates | self.gates) & HOLDING:
+            if (unit.gates | self.gates.closed) & HOLDING:
                 self._hold_built(request)
             elif self.no_channel_free():
                 self._hold_built(request)
-                self.wake()
+                self.gates.wake()
             else:
                 self._start_io(request, self.callback, self.irql)
 
@@ -432,7 +413,7 @@ class StorPort(PortBase[StorUnit]):
         request.stage = BUILT
         if request.state != ISSUED:
             return
-        srb, gates = request.srb, (unit.gates | self.gates) & HOLDING
+        srb, gates = request.srb, (unit.gates | self.gates.closed) & HOLDING
         passes_lock = gates == LOCKED and srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI or passes_lock:
             self._start_built(request)
@@ -450,10 +431,9 @@ class StorPort(PortBase[StorUnit]):
         self._start_io(request, self.callback, self.irql)
 
     def _crashed_with(self, error: Exception, request: StorRequest) -> None:
-        """An exception in BuildIo or StartIo: the request ends, unless the chip has it (then it ends by itself)."""
+        """An exception in BuildIo or StartIo."""
         self.crashed(error, request)
-        if request.state == ISSUED and not any(task.owner is request.handed for task in self.chip.active):
-            self.take_back(request, SRB_STATUS_INTERNAL_ERROR)
+        self.fail_started(request)
 
     def leave(self, callback: int, irql: int, request: Request | None) -> None:
         """IN-03, LK-03, LK-05."""
@@ -467,7 +447,7 @@ class StorPort(PortBase[StorUnit]):
 
         Only while this processor's callback holds no lock of its own, so that the other one never has to wait.
         """
-        every = self.stor_options.interleave
+        every = self.gates.options.interleave
         if not every or self.nested or self.callback not in (BUILD_IO, START_IO) or self.locks.held:
             return
         self.service_calls += 1
@@ -484,9 +464,9 @@ class StorPort(PortBase[StorUnit]):
                 self.count("interrupts beside a start-I/O")
                 self.interrupt()
             # ST-04, ST-11: another request may be built, and started if the StartIo lock is not taken.
-            for unit in self.stor_units():
-                if unit.queue and not self.gates & HOLDING and not unit.gates & HOLDING:
-                    if len(unit.active) < unit.depth and self.ledger.outstanding < self.max_io:
+            for unit in self.gates.units:
+                if unit.queue and not (unit.gates | self.gates.closed) & HOLDING:
+                    if len(unit.active) < unit.depth and self.ledger.outstanding < self.gates.max_io:
                         self.count("requests beside another's start-I/O")
                         self.dispatch(unit.queue.popleft())
                     break
@@ -526,12 +506,14 @@ class StorPort(PortBase[StorUnit]):
         return routine(0)
 
     def dpc(self) -> None:
-        self.dpc_pending = False
+        self.ledger.due = False
         if self.dpcs:
             self._run_dpcs()
+        if self.resets.steps:
+            self._take_reset_steps()
         if self.ledger.finished:
             self._retire()
-        if self.pump_all:
+        if self.gates.look_at_all:
             self._pump_all()
 
     def _run_dpcs(self) -> None:
@@ -546,28 +528,32 @@ class StorPort(PortBase[StorUnit]):
         together; then units get what has become free."""
         if self.resets.holders:
             self._check_resets()
+        gates = self.gates
         finished, had = self.retired()
         more: list[StorUnit] = []  # units with requests that wait
+        kept: set[StorRequest] = set()
         for request in had:
             unit = request.unit
             assert unit is not None
-            if (self.gates | unit.gates) & HOLDING:
+            if (gates.closed | unit.gates) & HOLDING:
                 self.flow.completed(unit)
             if request.srb.srb_status != SRB_STATUS_SUCCESS:
                 if self._came_back_busy(request):
-                    finished.remove(request)
+                    kept.add(request)
                 else:
                     self._failed(request, unit)
             if unit.queue and unit not in more:
                 more.append(unit)
+        if kept:
+            finished = [request for request in finished if request not in kept]
         if finished:
             self.complete_up(finished)
         for unit in more:
-            if self.waiting:
-                self._wait_for_adapter(unit)
+            if gates.waiting:
+                gates.wait_for_adapter(unit)
             else:
                 self.pump(unit)
-        if self.waiting:
+        if gates.waiting:
             self._take_turns()
 
     def _check_resets(self) -> None:
@@ -612,34 +598,26 @@ class StorPort(PortBase[StorUnit]):
     def tick(self) -> None:
         for unit in self.expired_units():
             self.resets.timed_out(unit)
-        if self.gates & CAPPED:
-            self.wake()
+        if self.gates.closed & CAPPED:
+            self.gates.wake()
 
     def needs_tick(self) -> bool:
-        return self.ledger.outstanding > 0 or any(unit.queue for unit in self.stor_units())
+        return self.ledger.outstanding > 0 or any(unit.queue for unit in self.gates.units)
 
     def drop_queues(self) -> list[StorRequest]:
-        queued = self.take_queues()
+        queued = self.gates.take_queues()
         self.flow.reset()
         queued += self.resets.forget()
         self.timer.cancel()
-        self.waiting.clear()
         self.dpcs.clear()
-        self.gates &= ~HOLDING
-        for unit in self.stor_units():
-            unit.built.clear()
-            unit.gates &= ~HOLDING
-            unit.busy_left = unit.full_left = 0
-            unit.waiting = False
-            unit.locked_at = None
-            unit.cancel_timers()
+        self.gates.open_all()
         return queued
 
     def reset_adapter(self) -> None:
         """See `PortDriver`. The miniport resets its adapter first, so what it has comes back from it."""
         if self.started and self.callback == NO_CALLBACK:
             for path in range(self.info.number_of_buses):
-                self.resets.reset_bus(path)
+                self.reset_bus(path)
         super().reset_adapter()
 
     def stop(self) -> None:
@@ -648,19 +626,29 @@ class StorPort(PortBase[StorUnit]):
             return
         self.note(None, "stop")
         self._give_up_everything(SRB_STATUS_ABORTED)
-        self.power.stop_adapter()
+        if self.info.caches_data:
+            self._flush()
+        self.adapter_control(SCSI_STOP_ADAPTER)
+        self.power.adapter_stopped = True
+        self.adapter_control(SCSI_SET_BOOT_CONFIG, PASSIVE_LEVEL)
         self._give_up_everything(SRB_STATUS_BUS_RESET)
         self.started = False
-        if self.tick_timer is not None:
-            self.tick_timer.cancel()
-            self.tick_timer = None
-            self.ledger.watched = False
+        self._end_tick()
+
+    def _flush(self) -> None:
+        """RS-06: FLUSH goes before the stop."""
+        for unit in self.gates.units:
+            if unit.completed:
+                self.submit_internal(Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun))
+        self.run()
 
     def restart(self) -> None:
         """After `stop` (RS-06, RS-07)."""
         if self.started:
             return
-        if self.power.restart_adapter():
+        self.adapter_control(SCSI_SET_RUNNING_CONFIG, PASSIVE_LEVEL)
+        self.power.adapter_stopped = False
+        if self.adapter_control(SCSI_RESTART_ADAPTER):
             self.started = True
             self.run()
         else:
@@ -669,13 +657,14 @@ class StorPort(PortBase[StorUnit]):
     def stuck(self) -> list[tuple[str, str, str]]:
         """Queues that stand still, with the gate that holds them."""
         found: list[tuple[str, str, str]] = []
-        limit = self.stor_options.stuck_after * S
+        limit = self.gates.options.stuck_after * S
         now = self.clock.now()
-        for unit in self.stor_units():
-            gates = (unit.gates | self.gates) & HOLDING
+        of_all, units = self.gates.closed, self.gates.units
+        for unit in units:
+            gates = (unit.gates | of_all) & HOLDING
             if not gates or not (unit.queue or unit.built):
                 continue
-            since = min(unit.since if unit.gates & HOLDING else now, self.since if self.gates & HOLDING else now)
+            since = min(unit.since if unit.gates & HOLDING else now, self.gates.since if of_all & HOLDING else now)
             if not unit.built:
                 since = max(since, unit.waiting_since)
             if now - since > limit:
@@ -687,14 +676,14 @@ class StorPort(PortBase[StorUnit]):
 
     def unit_snapshot(self, unit: StorUnit, now: int) -> dict[str, object]:
         result = super().unit_snapshot(unit, now)
-        blocked = gate_names(unit.gates | self.gates)
+        blocked = gate_names(unit.gates | self.gates.closed)
         if len(unit.active) >= unit.depth:
             blocked.append(f"queue depth {unit.depth} reached")
-        elif unit.queue and self.ledger.outstanding >= self.max_io:
-            blocked.append(f"the adapter's {self.max_io} requests are outstanding")
+        elif unit.queue and self.ledger.outstanding >= self.gates.max_io:
+            blocked.append(f"the adapter's {self.gates.max_io} requests are outstanding")
         result |= {
             "queued": len(unit.queue) + len(unit.built),
-            "queue": [self.request_snapshot(request, now) for request in list(unit.queue)[:32]],
+            "queue": [snapshot(request, now) for request in list(unit.queue)[:32]],
             "depth": unit.depth,
             "powered": unit.powered,
             "blocked_by": blocked,
@@ -704,8 +693,8 @@ class StorPort(PortBase[StorUnit]):
     def adapter_snapshot(self) -> dict[str, object]:
         return {
             "state": "stopped" if self.power.adapter_stopped else "running",
-            "held_by": gate_names(self.gates),
-            "max_number_of_io": self.max_io,
+            "held_by": gate_names(self.gates.closed),
+            "max_number_of_io": self.gates.max_io,
             "half_duplex": self.locks.table.half_duplex,
             "channels": self.perf.channels,
             "perf_flags": flag_names(self.perf.flags),

@@ -7,9 +7,7 @@ callbacks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hba.miniport.config import INTERRUPT_SYNCHRONIZE_PER_MESSAGE
+from hba.miniport.config import INTERRUPT_SYNCHRONIZE_PER_MESSAGE, PortConfigurationInformation
 from hba.miniport.services import DPC_LOCK, INTERRUPT_LOCK, START_IO_LOCK, Dpc, LockHandle
 from hba.port.context import (
     ADAPTER_CONTROL,
@@ -27,10 +25,8 @@ from hba.port.context import (
     TIMER,
     UNIT_CONTROL,
 )
+from hba.port.reports import Reports
 from hba.port.request import Request
-
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
 
 MSI_LOCK = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
 RANK = {DPC_LOCK: 1, START_IO_LOCK: 1, INTERRUPT_LOCK: 2}
@@ -99,8 +95,9 @@ class LockTable:
 class Locks:
     """The locks the running callback has taken, oldest first."""
 
-    def __init__(self, port: StorPort, table: LockTable) -> None:
-        self.port = port
+    def __init__(self, reports: Reports, table: LockTable, info: PortConfigurationInformation) -> None:
+        self.reports = reports
+        self._info = info
         self.table = table
         self.held: list[LockHandle] = []
         self._irqls: list[int] = []
@@ -119,48 +116,48 @@ class Locks:
 
     def _check(self, lock: int, context: object) -> bool:
         """False: taking it would hang the processor, so it is not taken."""
-        port, callback = self.port, self.port.callback
+        reports, callback = self.reports, self.reports.callback
         where = CALLBACK_NAMES[callback]
         if lock not in RANK:
-            port.offence("LK-01", f"StorPortAcquireSpinLock of {lock}, which is no STOR_SPINLOCK")
+            reports.offence("LK-01", f"StorPortAcquireSpinLock of {lock}, which is no STOR_SPINLOCK")
             return False
         name = LOCK_NAMES[lock]
         # LK-02: the DPC object for DpcLock, NULL otherwise.
         if lock == DPC_LOCK and not isinstance(context, Dpc):
-            port.offence("LK-02", f"DpcLock without its DPC object as LockContext, but {context!r}")
+            reports.offence("LK-02", f"DpcLock without its DPC object as LockContext, but {context!r}")
         elif lock != DPC_LOCK and context is not None:
-            port.offence("LK-02", f"{name} with LockContext {context!r} instead of NULL")
+            reports.offence("LK-02", f"{name} with LockContext {context!r} instead of NULL")
         by_port = self.table.port_holds.get(callback, NONE)
         if lock in by_port or any(handle.lock == lock for handle in self.held):
             owner = "the port took it for this callback" if lock in by_port else "it is held already"
-            port.offence("LK-01", f"deadlock: {name} acquired in {where}, but {owner}")
+            reports.offence("LK-01", f"deadlock: {name} acquired in {where}, but {owner}")
             return False
         ranks = [RANK.get(handle.lock, 2) for handle in self.held] + [RANK[held] for held in by_port]
         if RANK[lock] < max(ranks, default=0):
-            port.offence("LK-01", f"{name} acquired while InterruptLock is held: wrong order")
+            reports.offence("LK-01", f"{name} acquired while InterruptLock is held: wrong order")
         elif lock not in self.table.may_take.get(callback, NONE):
             if callback == START_IO and self.table.half_duplex:
-                port.offence("ST-08", f"{name} acquired in a half-duplex hw_start_io")
+                reports.offence("ST-08", f"{name} acquired in a half-duplex hw_start_io")
             else:
-                port.offence("LK-01", f"{name} must not be acquired in {where}")
+                reports.offence("LK-01", f"{name} must not be acquired in {where}")
         return True
 
     def _take(self, handle: LockHandle) -> None:
-        port = self.port
-        port.unsettled = True
-        self._irqls.append(port.irql)
+        reports = self.reports
+        reports.unsettled = True
+        self._irqls.append(reports.irql)
         self.held.append(handle)
-        port.irql = max(port.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
+        reports.irql = max(reports.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
 
     def acquire_msi(self, message_id: int) -> LockHandle:
         """LK-04: these locks exist only when each message has its own."""
         handle = LockHandle(MSI_LOCK + message_id, None)
-        mode = self.port.info.interrupt_synchronization_mode
+        mode = self._info.interrupt_synchronization_mode
         if mode != INTERRUPT_SYNCHRONIZE_PER_MESSAGE:
-            self.port.offence("LK-04", f"StorPortAcquireMSISpinLock with InterruptSynchronizationMode {mode}")
+            self.reports.offence("LK-04", f"StorPortAcquireMSISpinLock with InterruptSynchronizationMode {mode}")
             handle.held = False
         elif any(held.lock == handle.lock for held in self.held):
-            self.port.offence("LK-01", f"deadlock: {name_of(handle.lock)} is held already")
+            self.reports.offence("LK-01", f"deadlock: {name_of(handle.lock)} is held already")
             handle.held = False
         else:
             self.taken += 1
@@ -171,44 +168,44 @@ class Locks:
 
     def release(self, handle: LockHandle) -> None:
         if not handle.held or handle not in self.held:
-            self.port.offence("LK-03", f"{name_of(handle.lock)} released without being held")
+            self.reports.offence("LK-03", f"{name_of(handle.lock)} released without being held")
             return
         handle.held = False
         at = self.held.index(handle)
         if at != len(self.held) - 1:
-            self.port.offence(
+            self.reports.offence(
                 "LK-01", f"{name_of(handle.lock)} released before {name_of(self.held[-1].lock)}, taken later"
             )
         del self.held[at]
-        self.port.irql = self._irqls.pop()
+        self.reports.irql = self._irqls.pop()
 
     def raise_irql(self, irql: int) -> int:
-        old = self.port.irql
+        old = self.reports.irql
         if irql < old:
-            self.port.offence("LK-05", f"KeRaiseIrql to {irql}, which is below the current {old}")
+            self.reports.offence("LK-05", f"KeRaiseIrql to {irql}, which is below the current {old}")
             return old
-        self.port.irql = irql
-        self.port.unsettled = True
+        self.reports.irql = irql
+        self.reports.unsettled = True
         return old
 
     def lower_irql(self, irql: int) -> None:
-        if irql > self.port.irql:
-            self.port.offence("LK-05", f"KeLowerIrql to {irql}, which is above the current {self.port.irql}")
+        if irql > self.reports.irql:
+            self.reports.offence("LK-05", f"KeLowerIrql to {irql}, which is above the current {self.reports.irql}")
             return
-        self.port.irql = irql
-        self.port.unsettled = True
+        self.reports.irql = irql
+        self.reports.unsettled = True
 
     def leave(self, callback: int, irql: int, request: Request | None) -> None:
         """A callback that was entered at `irql` has returned: LK-03, LK-05."""
-        port = self.port
+        reports = self.reports
         for handle in reversed(self.held):
             handle.held = False
-            port.finding("LK-03", f"{CALLBACK_NAMES[callback]} returned holding {name_of(handle.lock)}", request)
-        if not self.held and port.irql != irql:
-            port.finding(
+            reports.finding("LK-03", f"{CALLBACK_NAMES[callback]} returned holding {name_of(handle.lock)}", request)
+        if not self.held and reports.irql != irql:
+            reports.finding(
                 "LK-05",
                 f"{CALLBACK_NAMES[callback]} entered at {IRQL_NAMES.get(irql, irql)} returned at "
-                f"{IRQL_NAMES.get(port.irql, port.irql)}",
+                f"{IRQL_NAMES.get(reports.irql, reports.irql)}",
                 request,
             )
         self.held.clear()
@@ -216,9 +213,9 @@ class Locks:
 
     def may_synchronize(self) -> bool:
         """LK-06: the interrupt lock must be free to be taken for StorPortSynchronizeAccess."""
-        held = self.table.port_holds.get(self.port.callback, NONE)
+        held = self.table.port_holds.get(self.reports.callback, NONE)
         if INTERRUPT_LOCK in held or any(handle.lock == INTERRUPT_LOCK for handle in self.held):
-            self.port.offence("LK-06", "StorPortSynchronizeAccess while the interrupt lock is held: deadlock")
+            self.reports.offence("LK-06", "StorPortSynchronizeAccess while the interrupt lock is held: deadlock")
             return False
         return True
 

@@ -7,7 +7,7 @@ PERF_CONFIGURATION_DATA.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hba.miniport.config import (
     STOR_MAP_ALL_BUFFERS,
@@ -23,7 +23,9 @@ from hba.miniport.services import (
 )
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
 from hba.port.context import DISPATCH_LEVEL
+from hba.port.reports import Reports
 from hba.port.request import Request
+from hba.port.storport.config import StorPortConfig
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_FUNCTION_IO_CONTROL,
@@ -32,9 +34,6 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
 )
 
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
-
 PAGE_SIZE = 4096
 ALWAYS_USABLE = (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI)  # MB-09, MB-03
 
@@ -42,12 +41,12 @@ ALWAYS_USABLE = (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI)  # MB-09, MB-03
 class Mapper:
     """The MapBuffers policy of one adapter. `mode` is final once hw_find_adapter has returned (MB-02)."""
 
-    def __init__(self, port: StorPort, mode: int) -> None:
-        self.port = port
-        options = port.stor_options
+    def __init__(self, options: StorPortConfig, reports: Reports, mode: int) -> None:
+        self.options = options
+        self.reports = reports
         # MB-04: the value was never implemented; it acts exactly like the next one.
         if mode == STOR_MAP_ALL_BUFFERS:
-            port.finding("MB-04", "STOR_MAP_ALL_BUFFERS (1) is obsolete and acts as STOR_MAP_NON_READ_WRITE_BUFFERS")
+            reports.finding("MB-04", "STOR_MAP_ALL_BUFFERS (1) is obsolete and acts as STOR_MAP_NON_READ_WRITE_BUFFERS")
             mode = STOR_MAP_NON_READ_WRITE_BUFFERS
         self.mode = mode
         self.rw_opcodes = frozenset(options.rw_opcodes)
@@ -58,8 +57,8 @@ class Mapper:
         poison = options.forbidden_access == "poison"
         rule = "MB-03" if mode == STOR_MAP_NO_BUFFERS else "MB-05"
         why = f"that is not mapped (MapBuffers is {mode})"
-        self.opaque_policy = BufferPolicy(rule, why, poison, port.offence_of)
-        self.mapped_policy = BufferPolicy("", "", poison, port.offence_of)
+        self.opaque_policy = BufferPolicy(rule, why, poison, reports.offence_of)
+        self.mapped_policy = BufferPolicy("", "", poison, reports.offence_of)
         self._maps = 0
         self._system_addresses = 0
 
@@ -96,11 +95,11 @@ class Mapper:
 
     def _map_all(self, request: Request) -> MappedBuffer | None:
         """MB-06: everything, from Windows 8 on; but a mapping may fail, and then the address is NULL."""
-        every = self.port.stor_options.fail_mapping_every
+        every = self.options.fail_mapping_every
         if every and request.srb.function == SRB_FUNCTION_EXECUTE_SCSI:
             self._maps += 1
             if self._maps % every == 0:
-                self.port.count("mappings failed")
+                self.reports.count("mappings failed")
                 return None
         return self.mapped(request)
 
@@ -115,7 +114,7 @@ class Mapper:
             and self.is_read_write(request)
             and srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS
         ):
-            self.port.finding(
+            self.reports.finding(
                 "MB-06",
                 f"a {srb.mdl.length}-byte read or write failed with status {srb.srb_status:#04x} because its buffer "
                 "could not be mapped",
@@ -124,20 +123,19 @@ class Mapper:
 
     # -- StorPortGetSystemAddress ------------------------------------------------------------------------------
 
-    def system_address(self, srb: Any) -> tuple[int, MappedBuffer | None]:
+    def system_address(self, request: Request | None) -> tuple[int, MappedBuffer | None]:
         """MB-10: a mapping for programmed access."""
-        port = self.port
-        request = port.library.request_of(srb, "MB-10")
+        reports = self.reports
         if request is None or request.srb.mdl is None:
             return STOR_STATUS_INVALID_PARAMETER, None
-        if port.irql > DISPATCH_LEVEL:
-            port.offence("MB-10", "StorPortGetSystemAddress above DISPATCH_LEVEL", request)
+        if reports.irql > DISPATCH_LEVEL:
+            reports.offence("MB-10", "StorPortGetSystemAddress above DISPATCH_LEVEL", request)
             return STOR_STATUS_INVALID_IRQL, None
-        every = port.stor_options.fail_system_address_every
+        every = self.options.fail_system_address_every
         self._system_addresses += 1
         if every and self._system_addresses % every == 0:
-            port.count("system addresses refused")
+            reports.count("system addresses refused")
             return STOR_STATUS_INSUFFICIENT_RESOURCES, None
-        port.count("system addresses")
-        port.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
+        reports.count("system addresses")
+        reports.note(request, "get_system_address", f"programmed access to {request.srb.mdl.length} bytes")
         return STOR_STATUS_SUCCESS, self.mapped(request)

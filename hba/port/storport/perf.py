@@ -6,8 +6,6 @@ shown; with one thread and one interrupt message there is nothing to redirect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hba.miniport.config import (
     STOR_PERF_ADV_CONFIG_LOCALITY,
     STOR_PERF_CONCURRENT_CHANNELS,
@@ -20,9 +18,8 @@ from hba.miniport.config import (
 )
 from hba.miniport.services import STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL
 from hba.port.context import CALLBACK_NAMES, INITIALIZE, PASSIVE_INITIALIZE
-
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
+from hba.port.reports import Reports
+from hba.port.storport.config import StorPortConfig
 
 # Flags that came with each version of the structure; a version has those of the ones before it.
 BY_VERSION = {
@@ -59,8 +56,9 @@ def flag_names(flags: int) -> list[str]:
 class PerfOptions:
     """What is in force. `channels` bounds how many hw_start_io may overlap (ST-11)."""
 
-    def __init__(self, port: StorPort) -> None:
-        self.port = port
+    def __init__(self, options: StorPortConfig, reports: Reports) -> None:
+        self.options = options
+        self.reports = reports
         self.flags = 0
         self.channels = 1
         self.no_sgl = False
@@ -70,50 +68,48 @@ class PerfOptions:
         for since, added in BY_VERSION.items():
             if version >= since:
                 flags |= added
-        if self.port.stor_options.windows_version < WINDOWS_8:
+        if self.options.windows_version < WINDOWS_8:
             flags &= ~STOR_PERF_CONCURRENT_CHANNELS  # PF-03
         return flags
 
     def initialize(self, query: bool, config: PerfConfigurationData | None) -> int:
         """STOR_STATUS_*."""
-        port = self.port
+        reports = self.reports
         if config is None:
-            port.offence("PF-01", "StorPortInitializePerfOpts with PerfConfigData NULL")
+            reports.offence("PF-01", "StorPortInitializePerfOpts with PerfConfigData NULL")
             return STOR_STATUS_INVALID_PARAMETER
-        if port.callback not in (INITIALIZE, PASSIVE_INITIALIZE):
-            port.offence("PF-01", f"StorPortInitializePerfOpts from {CALLBACK_NAMES[port.callback]}")
+        if reports.callback not in (INITIALIZE, PASSIVE_INITIALIZE):
+            reports.offence("PF-01", f"StorPortInitializePerfOpts from {CALLBACK_NAMES[reports.callback]}")
             return STOR_STATUS_UNSUCCESSFUL
         if config.version < 2 or config.version > max(BY_VERSION):
-            port.offence("PF-02", f"PERF_CONFIGURATION_DATA version {config.version}; 2 to {max(BY_VERSION)} exist")
+            reports.offence("PF-02", f"PERF_CONFIGURATION_DATA version {config.version}; 2 to {max(BY_VERSION)} exist")
             return STOR_STATUS_UNSUCCESSFUL
         supported = self.supported(config.version)
         if query:
             config.flags = supported
-            config.concurrent_channels = port.stor_options.concurrent_channels or MAX_CHANNELS
+            config.concurrent_channels = self.options.concurrent_channels or MAX_CHANNELS
             return STOR_STATUS_SUCCESS
         return self._set(config, supported)
 
     def _set(self, config: PerfConfigurationData, supported: int) -> int:
-        port, flags = self.port, config.flags
+        reports, flags = self.reports, config.flags
         unknown = flags & ~supported
         if unknown:
             rule = "PF-03" if unknown == STOR_PERF_CONCURRENT_CHANNELS else "PF-01"
-            port.offence(rule, f"flags {unknown:#x} are not supported (version {config.version}: {supported:#x})")
+            reports.offence(rule, f"flags {unknown:#x} are not supported (version {config.version}: {supported:#x})")
             return STOR_STATUS_UNSUCCESSFUL
         for flag, needed in NEEDS.items():
             if flags & flag and flags & needed != needed:
-                port.offence("PF-02", f"flag {flag:#x} without {needed & ~flags:#x}, which it needs")
+                reports.offence("PF-02", f"flag {flag:#x} without {needed & ~flags:#x}, which it needs")
                 return STOR_STATUS_UNSUCCESSFUL
         channels = 1
         if flags & STOR_PERF_CONCURRENT_CHANNELS:
             if config.concurrent_channels <= 0:
-                port.offence("PF-02", "STOR_PERF_CONCURRENT_CHANNELS with ConcurrentChannels 0")
+                reports.offence("PF-02", "STOR_PERF_CONCURRENT_CHANNELS with ConcurrentChannels 0")
                 return STOR_STATUS_UNSUCCESSFUL
-            channels = min(config.concurrent_channels, port.stor_options.concurrent_channels or MAX_CHANNELS)
+            channels = min(config.concurrent_channels, self.options.concurrent_channels or MAX_CHANNELS)
             config.concurrent_channels = channels
         self.flags = flags
         self.channels = channels
         self.no_sgl = bool(flags & STOR_PERF_NO_SGL)
-        port.other_lists = self.no_sgl or bool(port.stor_options.interleave)
-        port.locks.table.set_channels(channels)
         return STOR_STATUS_SUCCESS

@@ -7,8 +7,8 @@ HW_INITIALIZATION_DATA (Storport); Full-Duplex Mode.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
+from hba.miniport.base import Miniport
 from hba.miniport.config import (
     SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,
     SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
@@ -19,10 +19,8 @@ from hba.miniport.config import (
     STOR_SYNCHRONIZE_HALF_DUPLEX,
     PortConfigurationInformation,
 )
+from hba.port.reports import Reports
 from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
-
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
 
 PRESET_TRUE = (
     "scatter_gather",
@@ -42,14 +40,13 @@ WIDE_ADDRESSING = (
 )
 
 
-def preset(port: StorPort, info: PortConfigurationInformation) -> None:
+def preset(miniport: Miniport, info: PortConfigurationInformation) -> None:
     """What hw_find_adapter finds in the structure."""
     for name in PRESET_TRUE:
         setattr(info, name, True)  # MB-01
     info.maximum_number_of_targets = 255
     info.maximum_number_of_logical_units = 255  # OW-10: FF means all
     info.number_of_physical_breaks = PHYSICAL_BREAKS
-    miniport = port.miniport
     # MB-17: zeroed when it is first allocated, kept over stop and restart.
     if not hasattr(miniport, "extension"):
         miniport.extension = SimpleNamespace()
@@ -78,41 +75,42 @@ def apply_options(options: StorPortConfig, info: PortConfigurationInformation) -
     info.max_ios_per_lun = max(1, min(info.max_ios_per_lun, info.max_number_of_io))
 
 
-def check_configuration(port: StorPort, info: PortConfigurationInformation) -> None:
-    """What the miniport made of it."""
+def check_configuration(
+    options: StorPortConfig, reports: Reports, info: PortConfigurationInformation, extension_size_was: int | None
+) -> None:
+    """What the miniport made of it. `extension_size_was`: when it called get_uncached_extension (MB-16)."""
     for name in PRESET_TRUE:
         if not getattr(info, name):
-            port.finding("MB-01", f"hw_find_adapter set {name} to FALSE; it is TRUE for every Storport miniport")
+            reports.finding("MB-01", f"hw_find_adapter set {name} to FALSE; it is TRUE for every Storport miniport")
             setattr(info, name, True)
     if info.demand_mode:
-        port.finding("MB-01", "hw_find_adapter set demand_mode; a bus master has none")
+        reports.finding("MB-01", "hw_find_adapter set demand_mode; a bus master has none")
         info.demand_mode = False
     for name in ("hw_dma_started", "hw_adapter_state"):
         if getattr(info, name) is not None:
-            port.finding("MB-01", f"{name} must be NULL for Storport")
+            reports.finding("MB-01", f"{name} must be NULL for Storport")
     if info.map_buffers not in (0, 1, 2, 3):
-        port.finding("MB-02", f"MapBuffers {info.map_buffers} is none of 0 to 3; taken as 0")
+        reports.finding("MB-02", f"MapBuffers {info.map_buffers} is none of 0 to 3; taken as 0")
         info.map_buffers = 0
     info.map_buffers = int(info.map_buffers)
     if info.virtual_device and info.initial_lun_queue_depth == 20:
         info.initial_lun_queue_depth = INITIAL_DEPTH_VIRTUAL
-    if info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX and port.stor_options.synchronization_model is None:
-        port.finding("ST-09", "SynchronizationModel was left at StorSynchronizeHalfDuplex")
+    if info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX and options.synchronization_model is None:
+        reports.finding("ST-09", "SynchronizationModel was left at StorSynchronizeHalfDuplex")
     if info.maximum_transfer_length == SP_UNINITIALIZED:
-        port.finding("MB-14", "hw_find_adapter did not set maximum_transfer_length")
+        reports.finding("MB-14", "hw_find_adapter did not set maximum_transfer_length")
     if info.number_of_physical_breaks in (0, SP_UNINITIALIZED):
-        port.finding("MB-14", "hw_find_adapter did not set number_of_physical_breaks")
+        reports.finding("MB-14", "hw_find_adapter did not set number_of_physical_breaks")
         info.number_of_physical_breaks = PHYSICAL_BREAKS
     if info.alignment_mask & (info.alignment_mask + 1) or not 0 <= info.alignment_mask <= 0x1FF:
-        port.finding("CF-07", f"AlignmentMask {info.alignment_mask:#x} is not 2^n - 1 up to 0x1FF; taken as 0")
+        reports.finding("CF-07", f"AlignmentMask {info.alignment_mask:#x} is not 2^n - 1 up to 0x1FF; taken as 0")
         info.alignment_mask = 0
     if info.max_number_of_io > 1000 and not info.dma64_bit_addresses & WIDE_ADDRESSING:
-        port.finding("MB-15", f"MaxNumberOfIO {info.max_number_of_io} needs 64-bit addressing (Dma64BitAddresses)")
+        reports.finding("MB-15", f"MaxNumberOfIO {info.max_number_of_io} needs 64-bit addressing (Dma64BitAddresses)")
         info.max_number_of_io = 1000
     if info.max_ios_per_lun > MAX_IOS_PER_LUN and info.srb_type != SRB_TYPE_STORAGE_REQUEST_BLOCK:
-        port.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} needs extended SRBs; taken as {MAX_IOS_PER_LUN}")
+        reports.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} needs extended SRBs; taken as {MAX_IOS_PER_LUN}")
     elif info.max_ios_per_lun > info.max_number_of_io:
-        port.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} is above MaxNumberOfIO {info.max_number_of_io}")
-    before = port.srb_extension_size_was
-    if before is not None and before != info.srb_extension_size:
-        port.finding("MB-16", "srb_extension_size was changed after StorPortGetUncachedExtension")
+        reports.finding("QD-02", f"MaxIOsPerLun {info.max_ios_per_lun} is above MaxNumberOfIO {info.max_number_of_io}")
+    if extension_size_was is not None and extension_size_was != info.srb_extension_size:
+        reports.finding("MB-16", "srb_extension_size was changed after StorPortGetUncachedExtension")

@@ -12,29 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
-from hba.port.context import RESET_BUS
-from hba.port.request import COMPLETED, ISSUED, QUEUED, RequestOf
+from hba.port.request import COMPLETED, ISSUED, QUEUED, live_request
+from hba.port.storport.gates import Gates
 from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorRequest, StorUnit
+from hba.port.units import owned
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
-    SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_STATUS_ABORT_FAILED,
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
-    SRB_STATUS_ERROR,
     SRB_STATUS_MASK,
     SRB_STATUS_SUCCESS,
     Srb,
 )
-
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
 
 # The steps of RS-01, in order
 ABORT = 0  # only with STOR_ADAPTER_FEATURE_ABORT_COMMAND (ST-14)
@@ -48,9 +43,10 @@ FUNCTIONS = (SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FU
 class Resets:
     """All of it for one adapter."""
 
-    def __init__(self, port: StorPort) -> None:
-        self.port = port
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
         self.recoveries: list[Recovery] = []
+        self.steps: list[Recovery] = []  # whose step is to be taken in the DPC
         self.hold_timer: Timer | None = None
         self.owed: list[StorRequest] = []  # outstanding when a reset was detected (ER-14)
         # who holds which units with RESETTING: (holder, the scope as `covers(unit)`, units)
@@ -62,6 +58,7 @@ class Resets:
         for recovery in self.recoveries:
             recovery.cancel()
         self.recoveries.clear()
+        self.steps.clear()
         if self.hold_timer is not None:
             self.hold_timer.cancel()
             self.hold_timer = None
@@ -71,18 +68,18 @@ class Resets:
 
     def hold_units(self, holder: object, covers: Callable[[StorUnit], bool]) -> None:
         """Nothing is started on the units `covers` says while `holder` (a reset request or a recovery) is at work."""
-        units = [unit for unit in self.port.stor_units() if covers(unit)]
+        units = [unit for unit in self.gates.units if covers(unit)]
         self.holders.append((holder, covers, units))
         for unit in units:
             if not unit.gates & RESETTING:
-                self.port.close(RESETTING, unit)
+                self.gates.close(RESETTING, unit)
 
     def new_unit(self, unit: StorUnit) -> None:
         """RS-02: a unit first addressed while its target or bus is being reset waits for that like the others."""
         for _, covers, units in self.holders:
             if covers(unit):
                 units.append(unit)
-                self.port.close(RESETTING, unit)
+                self.gates.close(RESETTING, unit)
 
     def let_go(self, holder: object) -> None:
         """Units nobody else holds go on."""
@@ -90,7 +87,7 @@ class Resets:
         self.holders = [held for held in self.holders if held[0] is not holder]
         for unit in mine:
             if not any(unit in units for _, _, units in self.holders):
-                self.port.open(RESETTING, unit)
+                self.gates.open(RESETTING, unit)
             self.rearm(unit)
 
     # -- time-outs ---------------------------------------------------------------------------------------------
@@ -101,47 +98,41 @@ class Resets:
         if request is None or any(recovery.covers(unit) for recovery in self.recoveries):
             self.rearm(unit)
             return
-        port = self.port
-        port.count("time-outs")
-        seconds = request.srb.time_out_value or port.options.default_timeout
+        gates = self.gates
+        gates.reports.count("time-outs")
+        seconds = request.srb.time_out_value or gates.options.default_timeout
         if request.stage == REFUSED:
-            port.finding(
+            gates.reports.finding(
                 "ST-05", f"hw_build_io returned FALSE and the SRB was not completed within its {seconds} s", request
             )
         else:
-            port.finding("ER-09", f"no completion within {seconds} s", request, severity="warning")
-        port.note(request, "timeout", f"{seconds} s")
-        self.start_recovery(unit, request)
+            gates.reports.finding("ER-09", f"no completion within {seconds} s", request, severity="warning")
+        gates.reports.note(request, "timeout", f"{seconds} s")
+        self._recover(unit, request, [])
 
     def rearm(self, unit: StorUnit) -> None:
         """What is still outstanding (or only built) gets its full time again."""
         if unit.active and unit.timeout_left < 0:
             oldest = next(iter(unit.active)).srb
-            unit.timeout_left = oldest.time_out_value or self.port.options.default_timeout
+            unit.timeout_left = oldest.time_out_value or self.gates.options.default_timeout
 
-    def start_recovery(self, unit: StorUnit, victim: StorRequest) -> Recovery:
-        recovery = Recovery(self, unit, victim)
+    def _recover(self, unit: StorUnit, victim: StorRequest, aborts: list[StorRequest]) -> None:
+        recovery = Recovery(self, unit, victim, aborts)
         self.recoveries.append(recovery)
         recovery.begin()
-        return recovery
 
     # -- from above --------------------------------------------------------------------------------------------
 
-    def from_above(self, request: StorRequest) -> None:
-        """RESET_LOGICAL_UNIT, RESET_DEVICE or RESET_BUS submitted by the adapter."""
-        port, srb = self.port, request.srb
-        if srb.function == SRB_FUNCTION_RESET_BUS:
-            # ST-14: a bus reset is the callback, never an SRB.
-            for queued in port.take_queues(lambda unit: unit.path == srb.path_id):
-                port.answer(queued, SRB_STATUS_BUS_RESET)
-            worked = self.reset_bus(srb.path_id)
-            port.answer(request, SRB_STATUS_SUCCESS if worked else SRB_STATUS_ERROR)
-            return
-        in_scope = partial(_in_scope, srb)
-        for queued in port.take_queues(in_scope):
-            port.answer(queued, SRB_STATUS_BUS_RESET)
+    def begin(self, request: StorRequest) -> None:
+        """RESET_LOGICAL_UNIT or RESET_DEVICE from above, before the miniport gets it."""
+        in_scope = partial(_in_scope, request.srb)
+        self.flush(in_scope)
         self.hold_units(request, in_scope)
-        port.dispatch(request)
+
+    def flush(self, covers: Callable[[StorUnit], bool]) -> None:
+        """A reset from above ends what is still queued."""
+        for queued in self.gates.take_queues(covers):
+            self.gates.ledger.answer(queued, SRB_STATUS_BUS_RESET)
 
     def check_scope(self, request: StorRequest) -> bool:
         """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
@@ -151,7 +142,7 @@ class Resets:
             return False
         request.stage = CHECKED
         taken = False
-        for unit in self.port.stor_units():
+        for unit in self.gates.units:
             if not _in_scope(srb, unit):
                 continue
             taken |= self._leftovers(
@@ -167,51 +158,45 @@ class Resets:
 
     def _leftovers(self, left: list[StorRequest], rule: str, what: str) -> bool:
         """Requests a reset should have completed: a finding each, and no guest may hang on them."""
-        port = self.port
+        gates = self.gates
         for request in left:
-            port.count("requests lost at a reset")
-            port.finding(rule, what, request)
-            if port.options.reclaim_lost:
-                port.take_back(request, SRB_STATUS_BUS_RESET)
-        return bool(left) and port.options.reclaim_lost
+            gates.reports.count("requests lost at a reset")
+            gates.reports.finding(rule, what, request)
+            if gates.options.reclaim_lost:
+                gates.ledger.take_back(request, SRB_STATUS_BUS_RESET)
+        return bool(left) and gates.options.reclaim_lost
 
     # -- the bus -----------------------------------------------------------------------------------------------
 
-    def reset_bus(self, path: int) -> bool:
-        """RS-03: HwStorResetBus with all queues held, then BusResetHoldTime."""
-        port = self.port
-        port.count("bus resets")
-        port.close(RESETTING)
-        worked = port.call(RESET_BUS, port.irql_of(RESET_BUS), False, port.miniport.hw_reset_bus, path)
+    def bus_was_reset(self, path: int, worked: bool) -> None:
+        """RS-03: HwStorResetBus has returned. Then BusResetHoldTime."""
         if not worked:
-            port.finding("RS-03", f"hw_reset_bus({path}) returned FALSE: there is nothing left to escalate to")
+            self.gates.reports.finding(
+                "RS-03", f"hw_reset_bus({path}) returned FALSE: there is nothing left to escalate to"
+            )
         self._leftovers(
             [
                 request
-                for unit in port.stor_units()
-                if unit.path == path
-                for request in unit.active
+                for request in owned(self.gates.units, path)
                 # RS-04: what has only been built is not the miniport's to complete here.
-                if request.state == ISSUED and request.stage in (STARTED, REFUSED)
+                if request.stage in (STARTED, REFUSED)
             ],
             "RS-03",
             "still outstanding when hw_reset_bus had returned",
         )
         self.hold()
-        port.open(RESETTING)
-        return worked
 
     def hold(self) -> None:
         """No requests for BusResetHoldTime."""
-        port = self.port
-        hold = port.stor_options.bus_reset_hold_time
-        microseconds = port.info.bus_reset_hold_time if hold is None else hold
+        gates = self.gates
+        hold = gates.options.bus_reset_hold_time
+        microseconds = gates.info.bus_reset_hold_time if hold is None else hold
         if self.hold_timer is not None:
             self.hold_timer.cancel()
             self.hold_timer = None
         if microseconds:
-            port.close(RESET_HOLD)
-            self.hold_timer = port.clock.call_later(microseconds * US, self._hold_over)
+            gates.close(RESET_HOLD)
+            self.hold_timer = gates.clock.call_later(microseconds * US, self._hold_over)
         else:
             self._hold_over()
 
@@ -220,56 +205,46 @@ class Resets:
         left = [request for request in self.owed if request.state == ISSUED]
         self.owed = []
         self._leftovers(left, "ER-14", "active when the miniport reported ResetDetected, and never completed")
-        self.port.open(RESET_HOLD)
+        self.gates.open(RESET_HOLD)
 
     def detected(self, path: int) -> None:
         """ER-14: the miniport saw somebody reset the bus. It still completes what is active."""
-        port = self.port
-        self.owed += [
-            request
-            for unit in port.stor_units()
-            if unit.path == path
-            for request in unit.active
-            if request.state == ISSUED
-        ]
+        self.owed += owned(self.gates.units, path)
         self.hold()
 
     # -- aborts ------------------------------------------------------------------------------------------------
 
-    def abort(self, request: StorRequest) -> None:
-        """ABORT_COMMAND from above: here, in the miniport (ST-14), or by a reset of the unit."""
-        port, victim_srb = self.port, request.srb.next_srb
-        victim = victim_srb._port if victim_srb is not None else None
-        child = getattr(victim, "child", None)
-        if child is not None:
-            victim = child  # a transfer in pieces: the piece that is under way
-        if not isinstance(victim, RequestOf) or victim.state not in (QUEUED, ISSUED):
-            port.answer(request, SRB_STATUS_ABORT_FAILED)  # completed, or on its way up: there is nothing to abort
-            return
+    def abort(self, request: StorRequest) -> bool:
+        """ABORT_COMMAND from above: here, in the miniport (ST-14; True), or by a reset of the unit."""
+        gates, ledger = self.gates, self.gates.ledger
+        victim: StorRequest | None = live_request(request.srb.next_srb)
+        if victim is None or victim.state not in (QUEUED, ISSUED):
+            ledger.answer(request, SRB_STATUS_ABORT_FAILED)  # completed, or on its way up: there is nothing to abort
+            return False
         unit = victim.unit
         assert unit is not None
         if victim in unit.queue:
             unit.queue.remove(victim)
-            port.answer(victim, SRB_STATUS_ABORTED)
-            port.answer(request, SRB_STATUS_SUCCESS)
+            ledger.answer(victim, SRB_STATUS_ABORTED)
+            ledger.answer(request, SRB_STATUS_SUCCESS)
         elif victim in unit.built:
             unit.built.remove(victim)  # the miniport has not started it, so it has nothing to abort
-            port.take_back(victim, SRB_STATUS_ABORTED)
-            port.answer(request, SRB_STATUS_SUCCESS)
+            ledger.take_back(victim, SRB_STATUS_ABORTED)
+            ledger.answer(request, SRB_STATUS_SUCCESS)
         elif victim.state != ISSUED:
-            port.answer(request, SRB_STATUS_ABORT_FAILED)  # an abort that waits for a recovery
+            ledger.answer(request, SRB_STATUS_ABORT_FAILED)  # an abort that waits for a recovery
         elif self.miniport_aborts():
             request.srb.next_srb = victim.srb
-            port.dispatch(request)
-        elif port.stor_options.abort_without_feature == "fail":
-            port.answer(request, SRB_STATUS_ABORT_FAILED)
+            return True
+        elif gates.options.abort_without_feature == "fail":
+            ledger.answer(request, SRB_STATUS_ABORT_FAILED)
         else:
-            recovery = self.start_recovery(unit, victim)
-            recovery.tell(request)
+            self._recover(unit, victim, [request])
+        return False
 
     def miniport_aborts(self) -> bool:
         """ST-14: ABORT_COMMAND is sent only to a miniport that says it can."""
-        return bool(self.port.info.feature_support & STOR_ADAPTER_FEATURE_ABORT_COMMAND)
+        return bool(self.gates.info.feature_support & STOR_ADAPTER_FEATURE_ABORT_COMMAND)
 
 
 def _in_scope(srb: Srb, unit: StorUnit) -> bool:
@@ -284,15 +259,15 @@ def _in_scope(srb: Srb, unit: StorUnit) -> bool:
 class Recovery:
     """One climb of RS-01's ladder. Every step waits for the one before to fail, by status or by time."""
 
-    def __init__(self, resets: Resets, unit: StorUnit, victim: StorRequest) -> None:
+    def __init__(self, resets: Resets, unit: StorUnit, victim: StorRequest, aborts: list[StorRequest]) -> None:
         self.resets = resets
-        self.port = resets.port
+        self.gates = resets.gates
         self.unit = unit
         self.victim = victim
         self.step = LOGICAL_UNIT
         self.timer: Timer | None = None
         self.pending: Srb | None = None  # the reset request the miniport has
-        self.waiting: list[StorRequest] = []  # aborts from above that this recovery answers
+        self.waiting = aborts  # from above, that this recovery answers
         self.over = False
 
     def covers(self, unit: StorUnit) -> bool:
@@ -302,17 +277,10 @@ class Recovery:
             return (unit.path, unit.target) == (self.unit.path, self.unit.target)
         return unit is self.unit
 
-    def tell(self, abort: StorRequest) -> None:
-        """Answer this ABORT_COMMAND when the recovery is over."""
-        if self.over:
-            self._answer(abort)
-        else:
-            self.waiting.append(abort)
-
     def begin(self) -> None:
-        if self.port.stor_options.abort_first and self.resets.miniport_aborts():
+        if self.gates.options.abort_first and self.resets.miniport_aborts():
             self.step = ABORT
-        self._take_step()
+        self._want_step()
 
     def cancel(self) -> None:
         """The adapter was reset under it."""
@@ -322,20 +290,22 @@ class Recovery:
             self.timer.cancel()
             self.timer = None
 
-    def _take_step(self) -> None:
-        port, step = self.port, self.step
+    def _want_step(self) -> None:
         self.resets.hold_units(self, self.covers)
-        port.note(self.victim, "recovery", STEP_NAMES[step])
-        if step == BUS:
-            self._finish(self.resets.reset_bus(self.unit.path))
-            return
+        self.gates.reports.note(self.victim, "recovery", STEP_NAMES[self.step])
+        self.resets.steps.append(self)
+        self.gates.soon()
+
+    def request(self) -> Srb:
+        """The request of this step, if it is not the bus: the miniport gets it now."""
+        step, options = self.step, self.gates.options
         lun = 0 if step == TARGET else self.unit.lun
         srb = self.pending = Srb(FUNCTIONS[step], self.unit.path, self.unit.target, lun, self._step_done)
-        srb.time_out_value = port.stor_options.reset_timeout
+        srb.time_out_value = options.reset_timeout
         if step == ABORT:
             srb.next_srb = self.victim.srb
-        self.timer = port.clock.call_later(port.stor_options.reset_timeout * S, self._step_timed_out)
-        port.submit_internal(srb)
+        self.timer = self.gates.clock.call_later(options.reset_timeout * S, self._step_timed_out)
+        return srb
 
     def _step_done(self, srb: Srb) -> None:
         """The miniport completed the reset request."""
@@ -347,7 +317,7 @@ class Recovery:
             self.timer = None
         worked = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_SUCCESS
         if worked and (self.step != ABORT or self.victim.state == COMPLETED):
-            self._finish(True)
+            self.finish(True)
         else:
             self._climb()
 
@@ -356,7 +326,7 @@ class Recovery:
         late, self.pending = self.pending, None
         if late is not None and late._port is not None:
             late._port.late = True
-        self.port.finding(
+        self.gates.reports.finding(
             "RS-01", f"{STEP_NAMES[self.step]} was not completed in time", self.victim, severity="warning"
         )
         self._climb()
@@ -365,19 +335,15 @@ class Recovery:
         if self.over:
             return
         self.step += 1
-        self._take_step()
+        self._want_step()
 
-    def _finish(self, worked: bool) -> None:
-        port = self.port
+    def finish(self, worked: bool) -> None:
+        ended = self.victim.state != ISSUED
         self.over = True
         if self in self.resets.recoveries:
             self.resets.recoveries.remove(self)
         self.resets.let_go(self)
-        port.note(self.victim, "recovery", "done" if worked else "failed")
+        self.gates.reports.note(self.victim, "recovery", "done" if worked else "failed")
         for abort in self.waiting:
-            self._answer(abort)
+            self.gates.ledger.answer(abort, SRB_STATUS_SUCCESS if ended else SRB_STATUS_ABORT_FAILED)
         self.waiting.clear()
-
-    def _answer(self, abort: StorRequest) -> None:
-        ended = self.victim.state != ISSUED
-        self.port.answer(abort, SRB_STATUS_SUCCESS if ended else SRB_STATUS_ABORT_FAILED)

@@ -6,7 +6,7 @@ Nothing is decided here; each call goes to the module of its concern, after the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hba.dma import Segment
 from hba.miniport import services as n
@@ -22,17 +22,16 @@ from hba.miniport.services import (
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.library.common import Library
+from hba.port.storport.driver import StorPort
 from hba.port.storport.units import StorUnit
-
-if TYPE_CHECKING:
-    from hba.port.storport.driver import StorPort
+from hba.port.units import owned
 
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
 POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
 EXTENDED_FUNCTIONS = ("AllocatePool", "FreePool", "GetSystemAddress", "InitializePerfOpts", "AcquireMSISpinLock")
 
 
-class StorPortServicesOf(Library):
+class StorPortLibrary(Library):
     """The services of one port, for its miniport."""
 
     model = "storport"
@@ -40,7 +39,6 @@ class StorPortServicesOf(Library):
     def __init__(self, port: StorPort) -> None:
         super().__init__(port, "MB-12")
         self._port = port
-        self._pool = 0
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
 
@@ -58,7 +56,11 @@ class StorPortServicesOf(Library):
         elif notification_type == n.RESET_DETECTED:
             port.resets.detected(arguments[0] if arguments else 0)
         elif notification_type == n.REQUEST_TIMER_CALL:
-            port.timer.request(arguments[0], arguments[1])
+            port.timer.cancel()
+            if arguments[0] is None:
+                port.offence("IN-06", "RequestTimerCall without a HwTimer routine")
+            else:
+                port.timer.request(arguments[0], arguments[1])
         elif notification_type == n.BUS_CHANGE_DETECTED:
             port.count("bus changes")
         elif notification_type == n.WMI_EVENT:
@@ -147,8 +149,8 @@ class StorPortServicesOf(Library):
         """ER-15: works, but is not for Storport."""
         port = self._port
         port.offence("ER-15", "StorPortCompleteRequest must not be used; complete each SRB")
-        for request in port.matching(path_id, target_id, lun):
-            port.take_back(request, srb_status)
+        for request in owned(port.units.values(), path_id, target_id, lun):
+            port.ledger.take_back(request, srb_status)
 
     # -- buffers -----------------------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class StorPortServicesOf(Library):
         return segments
 
     def get_system_address(self, srb: Any) -> tuple[int, Any]:
-        return self._port.mapper.system_address(srb)
+        return self._port.mapper.system_address(self.request_of(srb, "MB-10"))
 
     def allocate_pool(self, number_of_bytes: int) -> tuple[int, memoryview | None]:
         port = self._port
@@ -182,13 +184,14 @@ class StorPortServicesOf(Library):
                 return STOR_STATUS_UNSUCCESSFUL, None
         if number_of_bytes <= 0:
             return STOR_STATUS_INVALID_PARAMETER, None
-        if self._pool + number_of_bytes > POOL_LIMIT:
+        if port.memory.pool + number_of_bytes > POOL_LIMIT:
             return STOR_STATUS_INSUFFICIENT_RESOURCES, None
-        self._pool += number_of_bytes
+        port.memory.pool += number_of_bytes
         return STOR_STATUS_SUCCESS, memoryview(bytearray(number_of_bytes))
 
     def free_pool(self, memory: memoryview) -> int:
-        self._pool = max(0, self._pool - len(memory))
+        taken = self._port.memory
+        taken.pool = max(0, taken.pool - len(memory))
         return STOR_STATUS_SUCCESS
 
     # -- queue control -----------------------------------------------------------------------------------------
@@ -230,9 +233,9 @@ class StorPortServicesOf(Library):
             return STOR_STATUS_UNSUCCESSFUL
         if not 0 < max_ios_per_lun <= max_number_of_io:
             return STOR_STATUS_INVALID_PARAMETER
-        port.info.max_number_of_io = port.max_io = max_number_of_io
+        port.info.max_number_of_io = port.gates.max_io = max_number_of_io
         port.info.max_ios_per_lun = max_ios_per_lun
-        for unit in port.stor_units():
+        for unit in port.gates.units:
             unit.depth = min(unit.depth, max_ios_per_lun)
         return STOR_STATUS_SUCCESS
 
@@ -262,7 +265,7 @@ class StorPortServicesOf(Library):
             return False
         dpc.queued = True
         port.dpcs.append((dpc, argument1, argument2))
-        port.wake()
+        port.gates.wake()
         return True
 
     def synchronize_access(self, routine: Callable[[Any], bool], context: Any = None) -> bool:
@@ -281,7 +284,10 @@ class StorPortServicesOf(Library):
     # -- others ------------------------------------------------------------------------------------------------
 
     def initialize_perf_opts(self, query: bool, config: PerfConfigurationData | None) -> int:
-        return self._port.perf.initialize(query, config)
+        port = self._port
+        status = port.perf.initialize(query, config)
+        port.perf_changed()
+        return status
 
     def enable_passive_initialization(self, routine: Callable[[], bool]) -> bool:
         port = self._port

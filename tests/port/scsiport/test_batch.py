@@ -47,7 +47,7 @@ def test_all_are_started_and_end_in_one_dpc(rig: Make, verifier: str) -> None:
     r.hardware(lambda: [r.miniport.finish(srb) for srb in held] and None)
     assert r.done == srbs
     assert (r.port.outstanding, r.port.units[0].started, r.port.units[0].completed) == (0, 5, 5)
-    assert len(r.port.free_tags) == 32
+    assert len(r.port.slot.free_tags) == 32
     assert r.rules == []
 
 
@@ -57,7 +57,7 @@ def test_SP_02_none_is_started_before_the_miniport_says_next(rig: Make, verifier
     srbs = [r.prepared(lun=lun, key=lun) for lun in range(3)]
     submitted(r, *srbs)
     assert r.sort_keys() == [0]
-    assert r.port.busy and r.port.busy_with.srb is srbs[0]
+    assert r.port.slot.busy and r.port.slot.busy_with.srb is srbs[0]
     r.next()
     assert r.sort_keys() == [0, 1]
 
@@ -68,7 +68,7 @@ def test_SP_10_next_request_makes_the_adapter_ready_but_no_unit(rig: Make, verif
     first, second, other = r.prepared(key=1), r.prepared(key=2), r.prepared(lun=1, key=3)
     submitted(r, first, second, other)
     assert r.sort_keys() == [1, 3]
-    assert not r.port.busy
+    assert not r.port.slot.busy
     r.finish(first)
     assert r.sort_keys() == [1, 3, 2]
 
@@ -194,12 +194,12 @@ def test_what_holds_the_slot_is_not_used_again(rig: Make, verifier: str) -> None
     first = r.prepared()
     submitted(r, first)
     r.finish(first)
-    assert r.done == [first] and r.port.busy
-    owner = r.port.busy_with
+    assert r.done == [first] and r.port.slot.busy
+    owner = r.port.slot.busy_with
     submitted(r, r.prepared(key=1))
-    assert r.port.busy_with is owner and owner.number == 1
+    assert r.port.slot.busy_with is owner and owner.number == 1
     r.next()
-    assert r.sort_keys() == [0, 1] and r.port.busy_with.number == 2
+    assert r.sort_keys() == [0, 1] and r.port.slot.busy_with.number == 2
 
 
 @levels

@@ -14,6 +14,7 @@ from hba.miniport.services import (
     REQUEST_TIMER_CALL,
     RESET_DETECTED,
 )
+from hba.port.scsiport.slot import HOLD
 from hba.srb import (
     SP_UNTAGGED,
     SRB_FLAGS_DISABLE_DISCONNECT,
@@ -147,7 +148,7 @@ def test_SP_08_next_and_complete_in_any_order(rig: Make, next_first: bool) -> No
 
     r.hardware(work)
     assert r.done == [srb]
-    assert not r.port.busy
+    assert not r.port.slot.busy
     assert r.rules == []
 
 
@@ -270,7 +271,7 @@ def test_reset_detected_is_legal_in_the_interrupt(rig: Make) -> None:
     r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 0))
     r.clock.advance(10 * MS)
     assert r.rules == []
-    assert r.port.hold.active
+    assert r.port.slot.gate & HOLD
 
 
 def test_next_lu_of_another_unit(rig: Make) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hba.miniport.services import NEXT_REQUEST, RESET_DETECTED
+from hba.port.scsiport.slot import HOLD
 from hba.port.scsiport.status import (
     STATUS_BUFFER_OVERFLOW,
     STATUS_DEVICE_DOES_NOT_EXIST,
@@ -322,7 +323,7 @@ def test_ER_10_srb_reset_bus_comes_only_from_above(rig: Make) -> None:
     reset = r.submit(SRB_FUNCTION_RESET_BUS)
     assert r.started(reset) and "reset_bus" not in r.miniport.log
     r.finish(reset)
-    assert r.port.hold.active
+    assert r.port.slot.gate & HOLD
     assert not any(r.real(srb).function == SRB_FUNCTION_RESET_BUS for srb in r.miniport.started[1:])
 
 

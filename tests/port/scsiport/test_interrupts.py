@@ -293,4 +293,4 @@ def test_a_notification_from_outside_of_any_callback_is_taken(rig: Make) -> None
     r.miniport.port.notification(NEXT_REQUEST)
     assert r.done == []  # not from inside the miniport
     r.loop.run_once(0)
-    assert r.done == [srb] and not r.port.busy
+    assert r.done == [srb] and not r.port.slot.busy

@@ -43,7 +43,7 @@ class ScsiPortMachine(PortMachine):
             return
         tags = [srb.queue_tag for srb in self.rig.miniport.held if srb.function == 0 and srb.queue_tag != 0xFF]
         assert len(tags) == len(set(tags))
-        assert len(tags) + len(self.rig.port.free_tags) == 32
+        assert len(tags) + len(self.rig.port.slot.free_tags) == 32
 
 
 class Tagged(ScsiPortMachine):

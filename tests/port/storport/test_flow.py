@@ -63,7 +63,7 @@ def test_QD_02_documented_depths(make_rig: MakeRig) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_QD_03_the_adapters_limit_and_turns(make_rig: MakeRig, level: str | None) -> None:
-    assert make_rig().port.max_io == 1000
+    assert make_rig().port.gates.max_io == 1000
     rig = make_rig(level=level, max_number_of_io=3, initial_lun_queue_depth=3)
     for lun in (0, 1):
         rig.inquire(lun=lun)

@@ -70,7 +70,7 @@ class StorPortMachine(PortMachine):
 
     @rule()
     def link_flaps(self) -> None:
-        down = self.port.gates & LINK_DOWN_GATE
+        down = self.port.gates.closed & LINK_DOWN_GATE
         self.rig.hardware(lambda: self.rig.miniport.port.notification(LINK_UP if down else LINK_DOWN))
 
     @rule()
@@ -86,7 +86,7 @@ class StorPortMachine(PortMachine):
         miniport.hw_build_io = build  # type: ignore[method-assign]
 
     def drain(self) -> None:
-        if self.port.gates & LINK_DOWN_GATE:
+        if self.port.gates.closed & LINK_DOWN_GATE:
             self.link_flaps()
         super().drain()
 

@@ -16,6 +16,7 @@ from hba.srb import (
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_FUNCTION_TERMINATE_IO,
     SRB_STATUS_ABORT_FAILED,
+    SRB_STATUS_ABORTED,
     SRB_STATUS_BUSY,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_SUCCESS,
@@ -432,6 +433,21 @@ def test_ST_14_abort_without_the_feature_resets_the_unit(rig: Rig) -> None:
     rig.port.submit(abort)
     assert rig.done == [victim, abort]
     assert abort.srb_status == SRB_STATUS_SUCCESS
+
+
+def test_ST_14_abort_of_a_transfer_in_parts_is_about_the_part_under_way(make_rig: MakeRig) -> None:
+    rig = make_rig(Scripted(feature_support=0x10, maximum_transfer_length=2048))
+    victim = rig.srb()
+    victim.cdb = bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0))
+    rig.port.submit(victim)
+    (part,) = rig.scripted.started
+    abort = rig.srb(function=SRB_FUNCTION_ABORT_COMMAND)
+    abort.next_srb = victim
+    rig.port.submit(abort)
+    assert rig.scripted.started[1].next_srb is part
+    rig.in_interrupt(lambda: (rig.scripted.complete(part, SRB_STATUS_ABORTED), rig.scripted.complete(abort)))
+    assert rig.done == [abort, victim] and victim.srb_status == SRB_STATUS_ABORTED
+    assert not rig.port.outstanding  # the second part is never sent
 
 
 @pytest.mark.parametrize("trace", [False, True])

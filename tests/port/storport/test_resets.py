@@ -243,7 +243,7 @@ def test_RS_04_what_was_only_built_survives_the_bus_reset(make_rig: MakeRig) -> 
     rig.inquire()
     srb = built_and_held(rig)
     assert rig.scripted.names() == ["build"]
-    rig.port.resets.reset_bus(0)
+    rig.port.reset_bus(0)
     assert rig.done == []
     rig.advance(60 * S)
     assert "RS-03" not in rig.found

@@ -1,0 +1,111 @@
+"""What an adapter under Storport has in common for all its rules: its gates, its units, its depth.
+
+A gate is a bit in `unit.gates` or `Gates.closed` (names in `units`). Opening one asks for a round of the DPC, so
+nothing is ever started from inside a miniport's call. The rules beside this module judge this state and change it, and
+call nobody; what is to be done at the miniport they leave for the driver: a step of a recovery in `Resets.steps`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from hba.clock import Clock
+from hba.miniport.config import PortConfigurationInformation
+from hba.port.ledger import Ledger
+from hba.port.reports import Reports
+from hba.port.storport.config import StorPortConfig
+from hba.port.storport.units import CAPPED, GATE_NAMES, HOLDING, StorRequest, StorUnit
+
+
+class Gates:
+    """One adapter's. `by_address` is the port's units."""
+
+    def __init__(
+        self,
+        options: StorPortConfig,
+        clock: Clock,
+        reports: Reports,
+        ledger: Ledger[StorUnit],
+        by_address: dict[int, StorUnit],
+        run: Callable[[], None],
+    ) -> None:
+        self.options = options
+        self.clock = clock
+        self.reports = reports
+        self.ledger = ledger
+        self._by_address = by_address
+        self._run = run  # what is due, unless something of the miniport runs: then it follows that
+        self.closed = CAPPED if options.io_latency_cap else 0
+        self.since = 0  # ns, when the adapter's gates last closed
+        self.info = PortConfigurationInformation()
+        self.max_io = 1000
+        self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
+        self.look_at_all = False  # the DPC looks at every queue
+
+    @property
+    def units(self) -> list[StorUnit]:
+        return list(self._by_address.values())
+
+    def close(self, gate: int, unit: StorUnit | None = None) -> None:
+        if unit is None:
+            if not self.closed & HOLDING:
+                self.since = self.clock.now()
+            self.closed |= gate
+        else:
+            if not unit.gates & HOLDING:
+                unit.since = self.clock.now()
+            unit.gates |= gate
+        self.reports.note(None, "gate.closed", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
+
+    def open(self, gate: int, unit: StorUnit | None = None) -> None:
+        if unit is None:
+            if not self.closed & gate:
+                return
+            self.closed &= ~gate
+        else:
+            if not unit.gates & gate:
+                return
+            unit.gates &= ~gate
+        self.reports.note(None, "gate.opened", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the DPC look at every queue, after what runs now."""
+        self.look_at_all = True
+        self.soon()
+
+    def soon(self) -> None:
+        """Have a DPC, after what runs now."""
+        self.ledger.due = True
+        self._run()
+
+    def wait_for_adapter(self, unit: StorUnit) -> None:
+        if not unit.waiting:
+            unit.waiting = True
+            self.waiting.append(unit)
+
+    def take_queues(self, of: Callable[[StorUnit], bool] | None = None) -> list[StorRequest]:
+        """Remove and return what is queued, oldest first."""
+        taken: list[StorRequest] = []
+        for unit in self.units:
+            if of is None or of(unit):
+                taken += unit.queue
+                unit.queue.clear()
+        return sorted(taken, key=_number)
+
+    def open_all(self) -> None:
+        """For an adapter reset: nothing holds anything any more."""
+        self.waiting.clear()
+        self.closed &= ~HOLDING
+        for unit in self.units:
+            unit.built.clear()
+            unit.gates &= ~HOLDING
+            unit.busy_left = unit.full_left = 0
+            unit.waiting = False
+            unit.locked_at = None
+            unit.cancel_timers()
+
+
+def _number(request: StorRequest) -> int:
+    return request.number
