@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from pathlib import Path
@@ -19,6 +20,13 @@ def peer_pid(sock: socket.socket) -> int:
         return int(_CREDENTIALS.unpack(said)[0])
     except OSError:
         return 0
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """The other end is closed, whether all it has sent was read or not."""
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def called(pid: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from mmap import mmap
 
 from hba.loop import EventLoop
 from hba.pci.bars import IO, Bar, MsixLayout, msix_pba, msix_table
@@ -204,6 +205,9 @@ class PciFunction:
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         self.memory.map(iova, size, prot, fd, offset)
+
+    def dma_map_here(self, iova: int, size: int, prot: int, memory: mmap, at: int) -> None:
+        self.memory.adopt(iova, size, prot, memory, at)
 
     def dma_unmap(self, iova: int, size: int) -> int:
         return self.memory.unmap(iova, size)

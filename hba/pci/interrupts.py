@@ -18,7 +18,6 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 
 from hba.loop import EventLoop
 from hba.vfio_user.device import (
@@ -36,6 +35,7 @@ from hba.vfio_user.device import (
     RequestError,
     Wire,
 )
+from hba.vfio_user.eventfds import is_eventfd
 
 # Interrupt indexes of vfio-pci (linux/vfio.h)
 INTX, MSI, MSIX, ERR, REQ = range(5)
@@ -235,7 +235,7 @@ class Interrupts:
         if action != IRQ_SET_ACTION_TRIGGER and index in (ERR, REQ):
             raise RequestError(errno.ENOTTY, f"{NAMES[index]} cannot be masked")
         for fd in fds:
-            if not _is_eventfd(fd):
+            if not is_eventfd(fd):
                 raise RequestError(errno.EINVAL, "a file descriptor that is not an eventfd")
 
     def _connect(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
@@ -378,14 +378,6 @@ def _selected(flags: int, start: int, count: int, data: bytes) -> list[int]:
     if flags & IRQ_SET_DATA_BOOL:
         return [vector for vector in vectors if data[vector - start]]
     return list(vectors)
-
-
-def _is_eventfd(fd: int) -> bool:
-    """Whether `fd` is an eventfd: writing to anything else the client may have passed could block or do harm."""
-    try:
-        return str(Path(f"/proc/self/fd/{fd}").readlink()) == "anon_inode:[eventfd]"
-    except OSError:
-        return False
 
 
 def _close_all(fds: Iterable[int]) -> None:

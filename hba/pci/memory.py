@@ -23,11 +23,12 @@ MAX_MAPS = 65_535  # what the server announces as max_dma_maps
 
 
 class Mapping:
-    """One DMA map: bus addresses [iova, end). `view` is None for memory without a file descriptor."""
+    """One DMA map: bus addresses [iova, end). `view` is None for memory that is not mapped here."""
 
     __slots__ = ("_mmap", "end", "iova", "prot", "readable", "size", "view", "writable")
 
-    def __init__(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
+    def __init__(self, iova: int, size: int, prot: int, memory: mmap.mmap | None, at: int) -> None:
+        """`at`: where it starts in `memory`."""
         self.iova = iova
         self.size = size
         self.end = iova + size
@@ -35,11 +36,10 @@ class Mapping:
         self.readable = bool(prot & DMA_READ)
         self.writable = bool(prot & DMA_WRITE)
         self.view: memoryview | None = None
-        self._mmap: mmap.mmap | None = None
-        if fd is not None:
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if self.writable else 0)
-            self._mmap = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
-            self.view = memoryview(self._mmap)
+        self._mmap = memory
+        if memory is not None:
+            view = memoryview(memory)[at : at + size]
+            self.view = view if self.writable else view.toreadonly()
 
     def close(self) -> mmap.mmap | None:
         """Forget the memory; what is mapped for it is the caller's to give back. Requests in flight keep their views,
@@ -109,20 +109,33 @@ class GuestMemory:
     def map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         """Add a map. Closes `fd`. Raises `RequestError`: EINVAL, EEXIST (overlap), ENOSPC (too many), or mmap's own."""
         try:
-            self._check_new(iova, size, prot, fd, offset)
-            mapping = Mapping(iova, size, prot, fd, offset)
+            self._check_new(iova, size, prot)
+            memory = None if fd is None else _map_file(fd, offset, size, prot)
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None) or errno.EINVAL
             raise RequestError(number, f"cannot map 0x{iova:x}+0x{size:x}: {error}") from error
         finally:
             if fd is not None:
                 os.close(fd)
-        at = bisect_right(self._starts, iova)
-        self._starts.insert(at, iova)
+        self._add(Mapping(iova, size, prot, memory, 0))
+
+    def adopt(self, iova: int, size: int, prot: int, memory: mmap.mmap, at: int) -> None:
+        """Add a map whose memory the engine has mapped, from `at` on; it is ours from here on. Raises `RequestError`:
+        EINVAL, EEXIST (overlap), ENOSPC (too many)."""
+        try:
+            self._check_new(iova, size, prot)
+        except RequestError:
+            memory.close()
+            raise
+        self._add(Mapping(iova, size, prot, memory, at))
+
+    def _add(self, mapping: Mapping) -> None:
+        at = bisect_right(self._starts, mapping.iova)
+        self._starts.insert(at, mapping.iova)
         self._maps.insert(at, mapping)
         self._changed()
 
-    def _check_new(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
+    def _check_new(self, iova: int, size: int, prot: int) -> None:
         if size <= 0 or iova < 0 or iova + size > 1 << 64 or not prot & (DMA_READ | DMA_WRITE):
             raise RequestError(
                 errno.EINVAL, f"a DMA map of 0x{iova:x}+0x{size:x} with protection {prot} makes no sense"
@@ -134,12 +147,6 @@ class GuestMemory:
         after = self._maps[at] if at < len(self._maps) else None
         if (before is not None and before.end > iova) or (after is not None and after.iova < iova + size):
             raise RequestError(errno.EEXIST, f"a DMA map of 0x{iova:x}+0x{size:x} overlaps an earlier one")
-        if fd is not None:
-            if offset % PAGE or offset < 0:
-                raise RequestError(errno.EINVAL, f"offset 0x{offset:x} of a DMA map is not on a page boundary")
-            # Touching a mapped page beyond the end of its file kills the process, so such a map is refused.
-            if os.fstat(fd).st_size < offset + size:
-                raise RequestError(errno.EINVAL, f"the file behind 0x{iova:x}+0x{size:x} is smaller than the map")
 
     def unmap(self, iova: int, size: int) -> int:
         """Remove the maps inside [iova, iova + size); how many they were. Raises `RequestError`: ENOENT when there is
@@ -317,3 +324,14 @@ class GuestMemory:
             }
             for mapping in self._maps
         ]
+
+
+def _map_file(fd: int, offset: int, size: int, prot: int) -> mmap.mmap:
+    """Raises `RequestError(EINVAL)` for what must not be mapped, and mmap's own errors."""
+    if offset % PAGE or offset < 0:
+        raise RequestError(errno.EINVAL, f"offset 0x{offset:x} of a DMA map is not on a page boundary")
+    # Touching a mapped page beyond the end of its file kills the process, so such a map is refused.
+    if os.fstat(fd).st_size < offset + size:
+        raise RequestError(errno.EINVAL, f"a DMA map to 0x{offset + size:x} of a file that is smaller")
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if prot & DMA_WRITE else 0)
+    return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)

@@ -25,18 +25,16 @@ import msgspec
 
 from hba.clock import MS, S, Timer
 from hba.loop import EventLoop
-from hba.peer import peer_pid
+from hba.peer import has_hung_up, peer_pid
 from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import REGION_WRITE, Device, RequestError
 from hba.vfio_user.dma_messages import (
     CROWDED,
-    MAX_ABANDONED,
     MAX_DEFERRED,
     MAX_DEFERRED_BYTES,
     RESET,
-    SILENT,
     DmaMessages,
 )
 from hba.vfio_user.framing import NO_FDS, Stream, close_fds
@@ -76,22 +74,18 @@ class Connection(DmaMessages):
         self._requests: Requests | None = None  # None before VERSION
         self._regions: list[tuple[int, int]] = []
         self.capabilities: Capabilities | None = None  # what the client announced; None before VERSION
-        self._why: str | None = None  # set once the connection is to be closed
         self._torn_down = False
         self._in_process = False
 
-        # The request in progress: its reply if that is known before the request is carried out, whether it was
-        # answered, and why it may not do DMA by message.
+        # The request in progress: its reply if that is known before the request is carried out, and whether it was
+        # answered.
         self._early: bytes | None = None
         self._answered = False
-        self._no_dma: str | None = None
 
         # DMA by message.
         self._dma_timeout = dma_timeout  # ns
         self._deferred: deque[tuple[Header, Plan, int]] = deque()  # checked (writes: and answered), with body size
         self._deferred_bytes = 0
-        self._reset_waits = False  # one of the deferred requests is a reset
-
         self._impatience: Timer | None = loop.clock.call_later(VERSION_TIMEOUT, self._no_version)
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -183,7 +177,7 @@ class Connection(DmaMessages):
             if kind == p.TYPE_REPLY:
                 raise ProtocolError(f"unsolicited reply {message_id} to {p.command_name(command)}")
             raise ProtocolError(f"message type {kind} is neither command nor reply")
-        self._count(header)
+        self._counters.count(header)
         self._answered = False
         try:
             if command == p.VERSION or self._requests is None:
@@ -196,15 +190,6 @@ class Connection(DmaMessages):
             self._failed(header, error)
             return
         self._carry_out(header, plan)
-
-    def _count(self, header: Header) -> None:
-        counters = self._counters
-        if header[1] in counters.requests:
-            counters.requests[header[1]] += 1
-        else:
-            counters.unknown_requests += 1
-        if header[3] & p.NO_REPLY:
-            counters.posted += 1
 
     def _carry_out(self, header: Header, plan: Plan) -> None:
         """Let the device do what was asked, and answer unless that was done before."""
@@ -334,54 +319,25 @@ class Connection(DmaMessages):
         """The client has hung up, whether that was noticed yet or not; what it sent before may be unread."""
         if self._why is not None:
             return True
-        poller = select.poll()
-        poller.register(self._sock, select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return has_hung_up(self._sock)
 
     # -- DMA by message ---------------------------------------------------------------------------------------
 
-    def _start_dma(self, address: int, length: int) -> None:
-        why = self._no_dma
-        if self._why is not None:
-            why = "the client is gone"
-        elif self._stream.pinned:
-            why = "another DMA by message is under way"
-        elif self._reset_waits:
-            why = RESET
-        elif self._crowded:
-            why = CROWDED
-        elif self._silent:
-            why = SILENT
-        elif address < 0 or length < 0 or address + length > 1 << 64:
-            why = "there is no such range"
-        if why is not None:
-            raise self._fault(address, length, why)
+    @property
+    def _under_way(self) -> bool:
+        return self._stream.pinned
+
+    def _begin_dma(self) -> None:
         self._acknowledge()
         self._stream.pinned = True
+
+    def _send(self, parts: list[bytes | memoryview]) -> None:
+        self._outbox.send(parts)
 
     def _end_dma(self) -> None:
         self._stream.pinned = False
         if not self._in_process and (self._deferred or self._stream.ready):
             self._loop.call_soon(self._resume)
-
-    def _exchange(self, command: int, parts: list[bytes | memoryview], address: int, length: int) -> bytes:
-        mine = self._next_id()
-        size = p.HEADER_SIZE + sum(map(len, parts))
-        self._outbox.send([p.HEADER.pack(mine, command, size, p.TYPE_COMMAND, 0), *parts])
-        try:
-            reply = self._wait(mine, command)
-        except ProtocolError as error:
-            self.fail(str(error))
-            reply = str(error)
-        if isinstance(reply, str):
-            self._abandoned.add(mine)
-            if len(self._abandoned) > MAX_ABANDONED:
-                self.fail("the client does not answer DMA messages")
-            raise self._fault(address, length, reply)
-        code, body = reply
-        if code is not None:
-            raise self._fault(address, length, f"the client refused it with errno {code}")
-        return body
 
     def _wait(self, mine: int, command: int) -> tuple[int | None, bytes] | str:
         """The reply to our message `mine`: (errno or None, body), or the reason why there is none.
@@ -434,7 +390,7 @@ class Connection(DmaMessages):
         """Check a request now and keep it for later; the reason to stop waiting, if it is one."""
         stream, requests = self._stream, self._requests
         assert requests is not None  # nobody does DMA before VERSION
-        self._count(header)
+        self._counters.count(header)
         self._answered = False
         body = bytes(stream.body)
         try:

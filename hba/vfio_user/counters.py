@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.vfio_user.protocol import COMMAND_NAMES
+from hba.vfio_user.protocol import COMMAND_NAMES, NO_REPLY, Header
 
 
 class Counters:
@@ -22,6 +22,16 @@ class Counters:
         self.connections = 0
         self.refused = 0  # second clients
         self.last_error: str | None = None
+
+    def count(self, header: Header) -> None:
+        """A message from the client."""
+        _, command, _, flags, _ = header
+        if command in self.requests:
+            self.requests[command] += 1
+        else:
+            self.unknown_requests += 1
+        if flags & NO_REPLY:
+            self.posted += 1
 
     def snapshot(self) -> dict[str, object]:
         numbers: dict[str, object] = dict(vars(self))

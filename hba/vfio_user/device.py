@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Protocol
 
 # vfio_region_info flags (vfio.h)
@@ -95,8 +96,8 @@ class Device(Protocol):
     flags do not change while a client is connected.
 
     While the device waits inside `Client.dma_read` or `Client.dma_write`, the engine may call it for what the client
-    must have answered at once: `region_info`, `irq_info`, `region_read`, `dma_map`, `dma_unmap`, `dma_unmap_all` and
-    `set_irqs`. Register writes and `reset` wait until the device has returned.
+    must have answered at once: `region_info`, `irq_info`, `region_read`, `dma_map`, `dma_map_here`, `dma_unmap`,
+    `dma_unmap_all`, `set_irqs` and `connect_irqs`. Register writes and `reset` wait until the device has returned.
     """
 
     num_regions: int
@@ -116,6 +117,10 @@ class Device(Protocol):
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         """`prot`: DMA_READ | DMA_WRITE. The device owns `fd` from here on, also when it raises."""
+        ...
+
+    def dma_map_here(self, iova: int, size: int, prot: int, memory: mmap, at: int) -> None:
+        """The same with memory the engine has mapped already, from `at` in it on. The device owns it from here on."""
         ...
 
     def dma_unmap(self, iova: int, size: int) -> int:

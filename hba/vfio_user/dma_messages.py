@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from hba.errors import DmaFault
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
+from hba.vfio_user.protocol import ProtocolError
 
 # Requests that pile up while one DMA reply is awaited; past that the DMA fails, so that the pile can be worked off.
 MAX_DEFERRED = 4096
@@ -32,20 +33,46 @@ class DmaMessages(ABC):
         self._dma_id = 0
         self._abandoned: set[int] = set()  # messages whose reply may still come, and nobody waits for
         self._silent = False  # the client owes an answer to a DMA message: it is not waited for again
+        self._no_dma: str | None = None  # why the request in progress may not do any
+        self._reset_waits = False  # one of the requests that came meanwhile is a reset
+        self._why: str | None = None  # set once the session is to end
+
+    @property
+    @abstractmethod
+    def _under_way(self) -> bool:
+        """A transfer goes on."""
+        ...
+
+    @property
+    @abstractmethod
+    def _crowded(self) -> bool:
+        """As many requests wait for the end of a transfer as may."""
+        ...
 
     @abstractmethod
-    def _start_dma(self, address: int, length: int) -> None:
-        """Before the first exchange of a transfer. Raises `DmaFault` when there can be none."""
+    def _begin_dma(self) -> None:
+        """Before the first exchange of a transfer: answer the request in progress."""
         ...
 
     @abstractmethod
     def _end_dma(self) -> None:
-        """After the last exchange, or the one that failed; not when `_start_dma` raised."""
+        """After the last exchange, or the one that failed."""
         ...
 
     @abstractmethod
-    def _exchange(self, command: int, parts: list[bytes | memoryview], address: int, length: int) -> bytes:
-        """Send one request and wait for its reply; the body of it. Raises `DmaFault`."""
+    def _send(self, parts: list[bytes | memoryview]) -> None:
+        """Send one message to the client."""
+        ...
+
+    @abstractmethod
+    def _wait(self, mine: int, command: int) -> tuple[int | None, bytes] | str:
+        """The reply to our message `mine`: (errno or None, body), or the reason why there is none. Raises
+        `ProtocolError`."""
+        ...
+
+    @abstractmethod
+    def fail(self, why: str | None) -> None:
+        """End the session soon. `why`: None when the client hung up."""
         ...
 
     def dma_read(self, address: int, length: int) -> bytes:
@@ -84,6 +111,44 @@ class DmaMessages(ABC):
     def _fault(self, address: int, length: int, why: str) -> DmaFault:
         self._counters.dma_faults += 1
         return DmaFault(address, length, why)
+
+    def _start_dma(self, address: int, length: int) -> None:
+        why = self._no_dma
+        if self._why is not None:
+            why = "the client is gone"
+        elif self._under_way:
+            why = "another DMA by message is under way"
+        elif self._reset_waits:
+            why = RESET
+        elif self._crowded:
+            why = CROWDED
+        elif self._silent:
+            why = SILENT
+        elif address < 0 or length < 0 or address + length > 1 << 64:
+            why = "there is no such range"
+        if why is not None:
+            raise self._fault(address, length, why)
+        self._begin_dma()
+
+    def _exchange(self, command: int, parts: list[bytes | memoryview], address: int, length: int) -> bytes:
+        """Send one request and wait for its reply; the body of it. Raises `DmaFault`."""
+        mine = self._next_id()
+        size = p.HEADER_SIZE + sum(map(len, parts))
+        self._send([p.HEADER.pack(mine, command, size, p.TYPE_COMMAND, 0), *parts])
+        try:
+            reply = self._wait(mine, command)
+        except ProtocolError as error:
+            self.fail(str(error))
+            reply = str(error)
+        if isinstance(reply, str):
+            self._abandoned.add(mine)
+            if len(self._abandoned) > MAX_ABANDONED:
+                self.fail("the client does not answer DMA messages")
+            raise self._fault(address, length, reply)
+        code, body = reply
+        if code is not None:
+            raise self._fault(address, length, f"the client refused it with errno {code}")
+        return body
 
     def _next_id(self) -> int:
         """The number of the next DMA message: none that an answer is still owed to."""

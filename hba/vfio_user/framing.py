@@ -34,7 +34,7 @@ def close_fds(fds: list[int]) -> None:
             pass  # nothing can be done about a descriptor that does not close
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     fds: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -84,7 +84,7 @@ class Stream:
         self._end += count
         self.received += count
         if ancillary or how & _CUT:
-            fds = _descriptors(ancillary)
+            fds = descriptors(ancillary)
             cut = bool(how & _CUT)
             if count == 0 or sum(len(held) for _, held, _ in self._pending) + len(fds) > _MAX_HELD_FDS:
                 close_fds(fds)  # a message in a thousand pieces, each with descriptors, must not use ours up

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hba.vfio_user.mappings import mapped_at
+
 _MOST = 1 << 20  # bytes of the list that are read; the memory of a machine stands in the first hundred lines
 _FILES = 64  # that are looked up for one client; a machine has a few
 
@@ -20,17 +22,25 @@ class Sharing:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._known: dict[tuple[int, int], bool] = {}
+        self._known: dict[tuple[str, str], bool] = {}
 
     def is_private(self, fd: int) -> bool:
         """Whether the client has mappings of the file, and all of them are private."""
         status = os.fstat(fd)
-        key = status.st_dev, status.st_ino
+        return self._is_private(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", str(status.st_ino))
+
+    def is_private_at(self, address: int) -> bool:
+        """The same of the file that is mapped at an address of ours."""
+        file = mapped_at(address)
+        return file is not None and self._is_private(file.device, file.inode)
+
+    def _is_private(self, device: str, inode: str) -> bool:
+        key = device, inode
         known = self._known.get(key)
         if known is None:
             if not self._pid or len(self._known) >= _FILES:
                 return False
-            known = self._known[key] = self._look(f"{os.major(key[0]):02x}:{os.minor(key[0]):02x}", str(key[1]))
+            known = self._known[key] = self._look(device, inode)
         return known
 
     def _look(self, device: str, inode: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -143,6 +144,23 @@ class TestMaps:
         memory.unmap_all()
         assert gone == [(0x1000, 0x1000), (0x2000, 0x1000), (0x4000, 0x1000)]
         assert memory.maps == []
+
+    @pytest.mark.parametrize("prot", [RW, DMA_READ])
+    def test_memory_the_engine_has_mapped(self, memory: GuestMemory, guest: Guest, prot: int) -> None:
+        fd = guest.file(3 * PAGE)
+        mapped = mmap.mmap(fd, 3 * PAGE)
+        mapped[PAGE : PAGE + 5] = b"there"
+        memory.adopt(0x1000, PAGE, prot, mapped, PAGE)
+        with pytest.raises(RequestError) as caught:
+            memory.adopt(0x1800, PAGE, prot, mmap.mmap(-1, PAGE), 0)
+        assert caught.value.errno == errno.EEXIST
+        view = memory.view(0x1000, 5, False)
+        assert view == b"there"
+        assert view.readonly == (prot == DMA_READ)
+        assert memory.unmap(0x1000, PAGE) == 1
+        assert view == b"there"
+        del view
+        os.close(fd)
 
     def test_a_request_in_flight_keeps_its_pages(self, memory: GuestMemory, guest: Guest) -> None:
         fd = guest.file(PAGE)
