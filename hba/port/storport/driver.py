@@ -536,7 +536,7 @@ class StorPort(PortBase[StorUnit]):
             unit = request.unit
             assert unit is not None
             if (gates.closed | unit.gates) & HOLDING:
-                self.flow.completed(unit)
+                gates.completed(unit)
             if request.srb.srb_status != SRB_STATUS_SUCCESS:
                 if self._came_back_busy(request):
                     kept.add(request)

@@ -3,9 +3,6 @@
 QD-01 to QD-11, ST-13. Sources: Storport Queue Management; StorPortPause, StorPortPauseDevice, StorPortBusy,
 StorPortDeviceBusy, StorPortSetDeviceQueueDepth; Registry Entries for StorPort Miniport Drivers; Device Status for
 High-Performance Buses and Adapters.
-
-A gate is a bit in `unit.gates` or `gates.closed` (names in `units`). Opening one asks the driver for a round of its
-DPC, so nothing is ever started from inside a miniport's call.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 
 from hba.clock import MS, S, Timer
-from hba.port.request import ISSUED
 from hba.port.storport.gates import Gates
 from hba.port.storport.units import (
     BUSY,
@@ -22,9 +18,7 @@ from hba.port.storport.units import (
     LOCKED,
     PAUSED,
     QUEUE_FULL,
-    REFUSED,
     RETRYING,
-    STARTED,
     StorRequest,
     StorUnit,
 )
@@ -38,131 +32,42 @@ from hba.srb import (
 
 
 class Flow:
-    """The adapter's own gates and everything that opens or closes one."""
+    """What opens and closes gates. Of the adapter where no unit is named."""
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
-        self.busy_left = 0  # completions until the adapter's BUSY opens
-        self.pause_timer: Timer | None = None
         self.link_timer: Timer | None = None
         self.link_lost = False  # down for longer than LinkDownTimeoutValue
 
     def reset(self) -> None:
-        """Forget every hold and timer of the adapter and its units."""
-        for timer in (self.pause_timer, self.link_timer):
-            if timer is not None:
-                timer.cancel()
-        self.pause_timer = self.link_timer = None
-        self.busy_left = 0
+        """The adapter was reset: its link, too, is as it was at the start."""
+        if self.link_timer is not None:
+            self.link_timer.cancel()
+            self.link_timer = None
         self.link_lost = False
 
-    # -- pause and resume (QD-05, QD-07) -----------------------------------------------------------------------
+    # -- pause, busy (QD-05 to QD-07) --------------------------------------------------------------------------
 
-    def pause(self, seconds: int) -> bool:
+    def pause(self, seconds: int, unit: StorUnit | None = None) -> bool:
         if seconds <= 0:
             return False
-        gates = self.gates
-        if self.pause_timer is not None:
-            self.pause_timer.cancel()
-        gates.close(PAUSED)
-        self.pause_timer = gates.clock.call_later(seconds * S, self._pause_over)
+        self.gates.close_for(PAUSED, seconds * S, unit)
         return True
 
-    def _pause_over(self) -> None:
-        self.pause_timer = None
-        self.gates.open(PAUSED)
+    def resume(self, unit: StorUnit | None = None) -> bool:
+        return self.gates.open(PAUSED, unit)
 
-    def resume(self) -> bool:
-        if not self.gates.closed & PAUSED:
-            return False
-        if self.pause_timer is not None:
-            self.pause_timer.cancel()
-            self.pause_timer = None
-        self.gates.open(PAUSED)
-        return True
-
-    def pause_device(self, unit: StorUnit | None, seconds: int) -> bool:
-        if unit is None or seconds <= 0:
-            return False
-        if unit.pause_timer is not None:
-            unit.pause_timer.cancel()
-        self.gates.close(PAUSED, unit)
-        target = unit
-
-        def over() -> None:
-            target.pause_timer = None
-            self.gates.open(PAUSED, target)
-
-        unit.pause_timer = self.gates.clock.call_later(seconds * S, over)
-        return True
-
-    def resume_device(self, unit: StorUnit | None) -> bool:
-        if unit is None or not unit.gates & PAUSED:
-            return False
-        if unit.pause_timer is not None:
-            unit.pause_timer.cancel()
-            unit.pause_timer = None
-        self.gates.open(PAUSED, unit)
-        return True
-
-    # -- busy and ready (QD-06, QD-07) -------------------------------------------------------------------------
-
-    def busy(self, completions: int) -> bool:
+    def busy(self, completions: int, unit: StorUnit | None = None) -> bool:
         """Until `completions` requests are complete; more than are outstanding: until all are. With none outstanding
         only Ready could end it, so it ends at once."""
-        gates = self.gates
         if completions <= 0:
             return False
-        self.busy_left = min(completions, self._outstanding(None))
-        if self.busy_left:
-            gates.close(BUSY)
+        self.gates.close_until(BUSY, min(completions, self.gates.outstanding(unit)), unit)
         return True
 
-    def ready(self) -> bool:
-        self.busy_left = 0
-        self.gates.open(BUSY)
-        return True
-
-    def device_busy(self, unit: StorUnit | None, completions: int) -> bool:
-        if unit is None or completions <= 0:
-            return False
-        unit.busy_left = min(completions, self._outstanding(unit))
-        if unit.busy_left:
-            self.gates.close(BUSY, unit)
-        return True
-
-    def device_ready(self, unit: StorUnit | None) -> bool:
-        if unit is None:
-            return False
-        unit.busy_left = 0
+    def ready(self, unit: StorUnit | None = None) -> bool:
         self.gates.open(BUSY, unit)
         return True
-
-    def _outstanding(self, unit: StorUnit | None) -> int:
-        """What the miniport still owes: started and not notified. What was only built waits itself for the gate."""
-        units = self.gates.units if unit is None else [unit]
-        return sum(
-            1
-            for one in units
-            for request in one.active
-            if request.state == ISSUED and request.stage in (STARTED, REFUSED)
-        )
-
-    def completed(self, unit: StorUnit) -> None:
-        """A request of `unit` has completed while a gate was closed: count down."""
-        gates = self.gates
-        if gates.closed & BUSY:
-            self.busy_left -= 1
-            if self.busy_left <= 0 or not self._outstanding(None):
-                gates.open(BUSY)
-        if unit.gates & BUSY:
-            unit.busy_left -= 1
-            if unit.busy_left <= 0 or not self._outstanding(unit):
-                gates.open(BUSY, unit)
-        if unit.gates & QUEUE_FULL:
-            unit.full_left -= 1
-            if unit.full_left <= 0 or not self._outstanding(unit):
-                gates.open(QUEUE_FULL, unit)
 
     # -- depth (QD-01 to QD-04) --------------------------------------------------------------------------------
 
@@ -206,14 +111,13 @@ class Flow:
             gates.reports.count("busy retries exhausted")
             return False
         self.requeue(request)
-        outstanding = self._outstanding(unit)
+        outstanding = gates.outstanding(unit)
         if full and outstanding:
             # QD-09: some of the outstanding ones must come back first. At least one.
             share = gates.options.queue_full_wait_io_percentage
-            unit.full_left = max(1, (outstanding * share + 99) // 100)
-            gates.close(QUEUE_FULL, unit)
-        else:
-            self._pause_for_retry(unit)
+            gates.close_until(QUEUE_FULL, max(1, (outstanding * share + 99) // 100), unit)
+        elif not unit.gates & RETRYING:
+            gates.close_for(RETRYING, gates.options.busy_pause_time * MS, unit)  # QD-08
         return True
 
     def requeue(self, request: StorRequest) -> None:
@@ -229,19 +133,6 @@ class Flow:
             unit.queue = deque(sorted([*queue, fresh], key=_number))
         else:
             queue.appendleft(fresh)
-
-    def _pause_for_retry(self, unit: StorUnit) -> None:
-        """QD-08: the unit rests for BusyPauseTime."""
-        gates = self.gates
-        if unit.gates & RETRYING:
-            return
-        gates.close(RETRYING, unit)
-
-        def over() -> None:
-            unit.retry_timer = None
-            gates.open(RETRYING, unit)
-
-        unit.retry_timer = gates.clock.call_later(gates.options.busy_pause_time * MS, over)
 
     # -- link (QD-10, RS-09) -----------------------------------------------------------------------------------
 

@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from hba.clock import Clock
+from hba.clock import Clock, Timer
 from hba.miniport.config import PortConfigurationInformation
 from hba.port.ledger import Ledger
 from hba.port.reports import Reports
+from hba.port.request import ISSUED
 from hba.port.storport.config import StorPortConfig
-from hba.port.storport.units import CAPPED, GATE_NAMES, HOLDING, StorRequest, StorUnit
+from hba.port.storport.units import (
+    BUSY,
+    CAPPED,
+    GATE_NAMES,
+    HOLDING,
+    QUEUE_FULL,
+    REFUSED,
+    STARTED,
+    StorRequest,
+    StorUnit,
+)
 
 
 class Gates:
@@ -42,6 +53,8 @@ class Gates:
         self.max_io = 1000
         self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
         self.look_at_all = False  # the DPC looks at every queue
+        self._timers: dict[tuple[int, StorUnit | None], Timer] = {}  # of closed gates that open by themselves
+        self._left: dict[tuple[int, StorUnit | None], int] = {}  # completions until a closed gate opens
 
     @property
     def units(self) -> list[StorUnit]:
@@ -58,17 +71,57 @@ class Gates:
             unit.gates |= gate
         self.reports.note(None, "gate.closed", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
 
-    def open(self, gate: int, unit: StorUnit | None = None) -> None:
+    def close_for(self, gate: int, time: int, unit: StorUnit | None = None) -> None:
+        """Closed for so many ns from now on."""
+        self._stop_timer(gate, unit)
+        self.close(gate, unit)
+        self._timers[gate, unit] = self.clock.call_later(time, lambda: self._time_over(gate, unit))
+
+    def close_until(self, gate: int, completions: int, unit: StorUnit | None = None) -> None:
+        """Closed until so many requests of the unit (of all) have completed, or none is outstanding."""
+        self._left[gate, unit] = completions
+        if completions:
+            self.close(gate, unit)
+
+    def open(self, gate: int, unit: StorUnit | None = None) -> bool:
+        """False: it was not closed."""
+        if not (self.closed if unit is None else unit.gates) & gate:
+            return False
+        self._stop_timer(gate, unit)
         if unit is None:
-            if not self.closed & gate:
-                return
             self.closed &= ~gate
         else:
-            if not unit.gates & gate:
-                return
             unit.gates &= ~gate
         self.reports.note(None, "gate.opened", f"{unit.name if unit is not None else 'adapter'}: {GATE_NAMES[gate]}")
         self.wake()
+        return True
+
+    def _time_over(self, gate: int, unit: StorUnit | None) -> None:
+        self.open(gate, unit)
+
+    def _stop_timer(self, gate: int, unit: StorUnit | None) -> None:
+        timer = self._timers.pop((gate, unit), None)
+        if timer is not None:
+            timer.cancel()
+
+    def outstanding(self, unit: StorUnit | None) -> int:
+        """What the miniport still owes: started and not notified. What was only built waits itself for the gate."""
+        units = self.units if unit is None else [unit]
+        return sum(
+            1
+            for one in units
+            for request in one.active
+            if request.state == ISSUED and request.stage in (STARTED, REFUSED)
+        )
+
+    def completed(self, unit: StorUnit) -> None:
+        """A request of `unit` has completed while a gate was closed: count down."""
+        of_all: StorUnit | None = None
+        for gate, of in ((BUSY, of_all), (BUSY, unit), (QUEUE_FULL, unit)):
+            if (self.closed if of is None else of.gates) & gate:
+                left = self._left[gate, of] = self._left[gate, of] - 1
+                if left <= 0 or not self.outstanding(of):
+                    self.open(gate, of)
 
     def wake(self) -> None:
         """Have the DPC look at every queue, after what runs now."""
@@ -96,15 +149,17 @@ class Gates:
 
     def open_all(self) -> None:
         """For an adapter reset: nothing holds anything any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._left.clear()
         self.waiting.clear()
         self.closed &= ~HOLDING
         for unit in self.units:
             unit.built.clear()
             unit.gates &= ~HOLDING
-            unit.busy_left = unit.full_left = 0
             unit.waiting = False
             unit.locked_at = None
-            unit.cancel_timers()
 
 
 def _number(request: StorRequest) -> int:

@@ -206,10 +206,12 @@ class StorPortLibrary(Library):
         return self._port.flow.resume()
 
     def pause_device(self, path_id: int, target_id: int, lun: int, timeout: int) -> bool:
-        return self._port.flow.pause_device(self._unit(path_id, target_id, lun), timeout)
+        unit = self._unit(path_id, target_id, lun)
+        return unit is not None and self._port.flow.pause(timeout, unit)
 
     def resume_device(self, path_id: int, target_id: int, lun: int) -> bool:
-        return self._port.flow.resume_device(self._unit(path_id, target_id, lun))
+        unit = self._unit(path_id, target_id, lun)
+        return unit is not None and self._port.flow.resume(unit)
 
     def busy(self, requests_to_complete: int) -> bool:
         return self._port.flow.busy(requests_to_complete)
@@ -218,10 +220,12 @@ class StorPortLibrary(Library):
         return self._port.flow.ready()
 
     def device_busy(self, path_id: int, target_id: int, lun: int, requests_to_complete: int) -> bool:
-        return self._port.flow.device_busy(self._unit(path_id, target_id, lun), requests_to_complete)
+        unit = self._unit(path_id, target_id, lun)
+        return unit is not None and self._port.flow.busy(requests_to_complete, unit)
 
     def device_ready(self, path_id: int, target_id: int, lun: int) -> bool:
-        return self._port.flow.device_ready(self._unit(path_id, target_id, lun))
+        unit = self._unit(path_id, target_id, lun)
+        return unit is not None and self._port.flow.ready(unit)
 
     def set_device_queue_depth(self, path_id: int, target_id: int, lun: int, depth: int) -> bool:
         return self._port.flow.set_depth(self._unit(path_id, target_id, lun), depth)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from hba.clock import Timer
 from hba.port.request import RequestOf
 from hba.port.units import PortUnit
 
@@ -49,13 +48,9 @@ class StorUnit(PortUnit):
 
     __slots__ = (
         "built",
-        "busy_left",
         "depth",
-        "full_left",
         "gates",
-        "pause_timer",
         "queue",
-        "retry_timer",
         "since",
         "waiting",
         "waiting_since",
@@ -67,10 +62,6 @@ class StorUnit(PortUnit):
         self.built: deque[StorRequest] = deque()  # built, held by a gate that closed in between
         self.depth = depth
         self.gates = FRESH
-        self.busy_left = 0  # completions until BUSY opens
-        self.full_left = 0  # completions until QUEUE_FULL opens
-        self.pause_timer: Timer | None = None
-        self.retry_timer: Timer | None = None
         self.waiting = False  # in the driver's list of units that wait for the adapter
         self.since = 0  # ns, when its gates last closed
         self.waiting_since = 0  # ns, when the first of those in the queue was put there
@@ -82,12 +73,6 @@ class StorUnit(PortUnit):
     @powered.setter
     def powered(self, on: bool) -> None:
         self.gates = self.gates & ~POWERED_DOWN if on else self.gates | POWERED_DOWN
-
-    def cancel_timers(self) -> None:
-        for timer in (self.pause_timer, self.retry_timer):
-            if timer is not None:
-                timer.cancel()
-        self.pause_timer = self.retry_timer = None
 
 
 def gate_names(gates: int) -> list[str]:
