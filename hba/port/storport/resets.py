@@ -112,9 +112,8 @@ class Resets:
 
     def rearm(self, unit: StorUnit) -> None:
         """What is still outstanding (or only built) gets its full time again."""
-        if unit.active and unit.timeout_left < 0:
-            oldest = next(iter(unit.active)).srb
-            unit.timeout_left = oldest.time_out_value or self.gates.options.default_timeout
+        if unit.timeout_left < 0:
+            self.gates.ledger.restart_timeout(unit)
 
     def _recover(self, unit: StorUnit, victim: StorRequest, aborts: list[StorRequest]) -> None:
         recovery = Recovery(self, unit, victim, aborts)
