@@ -33,7 +33,6 @@ from hba.loop import EventLoop
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.dma import DmaMiniport
-from hba.miniport.extension import Extension
 from hba.miniport.services import REQUEST_COMPLETE
 from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
@@ -80,14 +79,12 @@ class NoPort(PortDriver):
 
     def submit(self, srb: Srb) -> None:
         miniport = self.miniport
-        srb.srb_extension = Extension()
         if miniport.hw_build_io(srb):
             miniport.hw_start_io(srb)
         self._complete()
 
     def notification(self, kind: int, srb: Srb) -> None:
         if kind == REQUEST_COMPLETE:
-            srb.srb_extension = None
             self.ended.append(srb)
 
     def _interrupt(self) -> None:
@@ -112,7 +109,6 @@ class NoPort(PortDriver):
         self.chip.plug()
         try:
             for srb in srbs:
-                srb.srb_extension = Extension()
                 if miniport.hw_build_io(srb):
                     miniport.hw_start_io(srb)
         finally:

@@ -83,7 +83,6 @@ from hba.srb import (
     Srb,
 )
 
-SRB_EXTENSION_SIZE = 8  # a pointer to the Task of the request
 MAXIMUM_TRANSFER_LENGTH = 0x0100_0000  # 16 MiB
 MAXIMUM_ELEMENTS = 4096  # of a scatter/gather list
 RESPONSE_STATUS = {
@@ -119,7 +118,6 @@ class DmaMiniport(Miniport):
         config.scatter_gather = True
         config.master = True
         config.dma64_bit_addresses = SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED
-        config.srb_extension_size = SRB_EXTENSION_SIZE
         self._notification = self.port.notification
         self._start: Callable[[int, int, Task], bool] = self.chip.start
         self._map: Callable[[Srb, Sequence[Segment], int], DmaBuffer] = self.chip.map
@@ -149,10 +147,12 @@ class DmaMiniport(Miniport):
 
     # -- starting a request -----------------------------------------------------------------------------------
 
-    def hw_build_io(self, srb: Srb) -> bool:
-        """Everything that needs no lock: the command and its scatter/gather list (MB-11: translate in BuildIo)."""
-        if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
-            return True
+    def _command(self, srb: Srb) -> Task | None:
+        """The chip's command for a request; None: its memory cannot be reached, and it was completed.
+
+        Made in StartIo, and so without an SRB extension to keep it in: there is nothing in a plain command that BuildIo
+        could do beforehand.
+        """
         flags = srb.srb_flags
         if flags & SRB_FLAGS_UNSPECIFIED_DIRECTION and srb.data_transfer_length:
             # Both bits: the miniport decides (OW-06). Only the device knows; from it is what such a CDB mostly does.
@@ -163,15 +163,14 @@ class DmaMiniport(Miniport):
             except DmaFault:
                 srb.srb_status = SRB_STATUS_INTERNAL_ERROR
                 self._notification(REQUEST_COMPLETE, srb)
-                return False
+                return None
             task = Task(srb.cdb, DATA_IN if write else DATA_OUT, data)
         else:
             task = Task(srb.cdb)
         if flags & SRB_FLAGS_QUEUE_ACTION_ENABLE and (action := srb.queue_action) != SRB_SIMPLE_TAG_REQUEST:
             task.attribute = action
         task.owner = srb
-        srb.srb_extension.task = task
-        return True
+        return task
 
     def hw_start_io(self, srb: Srb) -> bool:
         """Always True (SP-06). SCSI Port has no BuildIo and wants to hear "next" (SP-07)."""
@@ -179,9 +178,9 @@ class DmaMiniport(Miniport):
             if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
                 self._control(srb)
                 return True
-            built: Task = srb.srb_extension.task
-            if self._start(srb.target_id, srb.lun, built):
-                self._complete(srb, built)
+            task = self._command(srb)
+            if task is not None and self._start(srb.target_id, srb.lun, task):
+                self._complete(srb, task)
             return True
         if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
             self._control(srb)
@@ -189,10 +188,10 @@ class DmaMiniport(Miniport):
             return True
         # The SRB is not ours once it is complete (OW-01).
         untagged, path, target, lun = srb.queue_tag == SP_UNTAGGED, srb.path_id, srb.target_id, srb.lun
-        if not self.hw_build_io(srb):
+        task = self._command(srb)
+        if task is None:
             self._notification(NEXT_REQUEST)
             return True
-        task: Task = srb.srb_extension.task
         if self._start(target, lun, task):
             self._complete(srb, task, next_request=False)
         elif not self._next_in_start_io:

@@ -276,7 +276,8 @@ class PortBase(Callbacks, Generic[U]):
         finished, had = self.ledger.retire()
         for watcher in self.watchers:
             watcher.retired(had)
-        self.memory.take_back(had)
+        if self.memory.lends:
+            self.memory.take_back(had)
         return finished, had
 
     def stranger(self, srb: Any, rule: str) -> None:

@@ -33,6 +33,7 @@ class PortMemory:
         self._chip = chip
         self._areas: list[tuple[memoryview, int]] = []  # (memory, bus address)
         self.pool = 0  # bytes the miniport has from StorPortAllocatePool
+        self.lends = False  # there is something to take back
         self.extensions: Pieces | None = None
         self._sense: Pieces | None = None
         self._sense_of: dict[Request, SrbExtension] = {}  # requests whose sense buffer the miniport has the address of
@@ -65,11 +66,13 @@ class PortMemory:
     def make_extensions(self, size: int) -> None:
         """hw_find_adapter has said how large (SrbExtensionSize)."""
         self.extensions = Pieces(self, size) if size else None
+        self.lends = bool(size)
 
     def sense_buffer(self, request: Request) -> SrbExtension:
         """The sense buffer of a request as memory: made when its address is asked for."""
         if self._sense is None:
             self._sense = Pieces(self, SENSE_SIZE)
+            self.lends = True
         piece = self._sense_of.get(request)
         if piece is None:
             piece = self._sense_of[request] = self._sense.lend(request)

@@ -11,50 +11,57 @@ from typing import Any
 from hba.instruments.verifier.guard import Report
 from hba.miniport.memory import SrbExtension
 from hba.port.buffers import POISON
-from hba.port.request import ISSUED, Request
+from hba.port.request import Request
 
 
 class WatchedExtension(SrbExtension):
-    """Stands for the one the port lends, for one request."""
+    """Stands for the one the port lends, for one request. While the miniport has that, nothing can be wrong with using
+    it, and it costs what it costs without the verifier; then it becomes a `GoneExtension`."""
 
-    __slots__ = ("_bytes", "_report")
+    __slots__ = ("_report",)
 
     def __init__(self, lent: SrbExtension, request: Request, report: Report) -> None:
-        _set(self, "_bytes", lent.memory)
-        _set(self, "_physical", lent._physical)
-        _set(self, "_request", request)
-        _set(self, "_report", report)
+        self.memory = lent.memory
+        self._physical = lent._physical
+        self._request = request
+        self._report = report
 
-    def _check(self, how: str) -> None:
-        if self._request.state != ISSUED:
-            self._report("OW-08", f"the SRB extension was {how} after its request was completed", self._request)
+    def ended(self) -> None:
+        """The request is the port's again."""
+        self.__dict__.clear()
+        self.__class__ = GoneExtension
+
+
+class GoneExtension(WatchedExtension):
+    """Every use is a finding."""
+
+    __slots__ = ()
+
+    def _used(self, how: str) -> None:
+        self._report("OW-08", f"the SRB extension was {how} after its request was completed", self._request)
 
     @property
     def memory(self) -> memoryview:  # type: ignore[override]
-        self._check("used")
-        view: memoryview = self._bytes
+        self._used("used")
+        view: memoryview = _memory(self, GoneExtension)
         return view
 
-    def __len__(self) -> int:
-        return len(self._bytes)
-
     def __getattr__(self, name: str) -> Any:
-        self._check("read")
-        raise AttributeError(f"the SRB extension has no attribute {name!r}: the port does not initialise it")
+        self._used("read")
+        raise AttributeError(f"the SRB extension has no attribute {name!r} any more: its request was completed")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._check("written")
-        _set(self, name, value)
+        self._used("written")
+        object.__setattr__(self, name, value)
 
-    def ended(self) -> None:
-        """The request is the port's again. What is asked for from now on comes to `__getattr__`."""
-        self.__dict__.clear()
+    def __len__(self) -> int:
+        return len(_memory(self, GoneExtension))
 
     def __repr__(self) -> str:
-        return f"<SrbExtension of {len(self._bytes)} bytes>"
+        return "<SrbExtension of a request that was completed>"
 
 
-_set = object.__setattr__
+_memory: Any = SrbExtension.__dict__["memory"].__get__
 
 
 class ExtensionPoison:
