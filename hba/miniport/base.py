@@ -109,7 +109,8 @@ class Miniport:
         return False
 
     def hw_msi_interrupt(self, message_id: int) -> bool:
-        """Storport, when the interrupt is message signalled. HwStorMSInterruptRoutine."""
+        """Storport, when interrupts are message signalled: `interrupt_synchronization_mode` says so, and the port was
+        granted messages. True: the adapter raised it. HwMSInterruptRoutine."""
         return self.hw_interrupt()
 
     def hw_timer(self) -> None:

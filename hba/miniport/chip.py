@@ -6,6 +6,9 @@ are plain methods: `start`, `abort`, `reset_*` on the way in; the queue `complet
 
 A command that ends while it is being started (data in the page cache, an empty target, bad CDB) does not interrupt:
 `start` says so, as a chip does whose status register the driver may poll.
+
+The interrupt is the line, or, once the port was granted some, messages: `task.message` says which one the end of a
+command raises, and `completions(message)` has what has ended with it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class Chip:
     `windows`     what it may reach now: set by a port with a verifier, else None (MB-13).
     `active`      commands it has and has not reported yet.
     `completed`   commands that ended later than `start`, oldest first; the interrupt routine takes them out.
+    `messages`    message signalled interrupts it may raise; 0: it drives its line instead.
     """
 
     def __init__(self, bus: ScsiBus, dma: DmaSpace) -> None:
@@ -37,6 +41,9 @@ class Chip:
         self.active: dict[Task, None] = {}  # ordered set
         self.completed: deque[Task] = deque()
         self.asserted = False
+        self.messages = 0
+        self._by_message: list[deque[Task]] = [self.completed]
+        self._raised = 0  # messages to be delivered, a bit for each
         self._enabled = True
         self._plugged = False
         self._rows: list[tuple[int, int, list[Task]]] = []  # started while plugged: those in a row for a target and LUN
@@ -96,9 +103,19 @@ class Chip:
 
     def _report(self, tasks: list[Task]) -> None:
         """Commands have ended later than `start`."""
-        if tasks:
+        if not tasks:
+            return
+        if not self.messages:
             self.completed += tasks
             self.raise_interrupt()
+            return
+        raised: dict[int, None] = {}
+        for task in tasks:
+            message = task.message if 0 <= task.message < self.messages else 0
+            self._by_message[message].append(task)
+            raised[message] = None
+        for message in raised:
+            self.raise_interrupt(message)
 
     def abort(self, task: Task) -> bool:
         """End one command with RESPONSE_ABORTED; it comes back through `completed`. False: it is not here."""
@@ -141,9 +158,15 @@ class Chip:
     def _task_done(self, task: Task) -> None:
         self._report(self._retire([task]))
 
-    def raise_interrupt(self) -> None:
-        """Assert the line; level triggered, so a second cause while it is up makes no second edge."""
-        if not self.asserted:
+    def raise_interrupt(self, message: int = 0) -> None:
+        """Assert the line; level triggered, so a second cause while it is up makes no second edge. With messages: raise
+        one, which is an edge each time; those that were not delivered yet merge."""
+        if self.messages:
+            self.asserted = True
+            self._raised |= 1 << message
+            if self._enabled and self.on_interrupt is not None:
+                self.on_interrupt()
+        elif not self.asserted:
             self.asserted = True
             if self._enabled and self.on_interrupt is not None:
                 self.on_interrupt()
@@ -160,8 +183,41 @@ class Chip:
     @interrupts_enabled.setter
     def interrupts_enabled(self, enabled: bool) -> None:
         self._enabled = enabled
-        if enabled and self.asserted and self.on_interrupt is not None:
+        waiting = self._raised if self.messages else self.asserted
+        if enabled and waiting and self.on_interrupt is not None:
             self.on_interrupt()
+
+    # -- messages ---------------------------------------------------------------------------------------------
+
+    def use_messages(self, count: int) -> None:
+        """For the port: so many messages are granted; 0: the line."""
+        self.messages = count
+        self._by_message = [self.completed, *(deque[Task]() for _ in range(1, count))]
+        self._raised = 0
+
+    def completions(self, message: int) -> deque[Task]:
+        """Commands that have ended with this message, oldest first; its interrupt routine takes them out."""
+        return self._by_message[message]
+
+    def next_message(self) -> int:
+        """For the port: the lowest message that was raised and not delivered, which it is now; -1: none."""
+        raised = self._raised
+        if not raised or not self._enabled:
+            return -1
+        lowest = raised & -raised
+        self._raised = raised & ~lowest
+        return lowest.bit_length() - 1
+
+    def message_waits(self) -> bool:
+        """For the port: whether `next_message` has one."""
+        return self._raised != 0 and self._enabled
+
+    def quiet(self) -> None:
+        """For the port: what has ended is forgotten, and no interrupt waits."""
+        for completed in self._by_message:
+            completed.clear()
+        self._raised = 0
+        self.asserted = False
 
     # -- DMA --------------------------------------------------------------------------------------------------
 

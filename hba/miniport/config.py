@@ -7,6 +7,7 @@ PERF_CONFIGURATION_DATA (storport.h).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 # MapBuffers under Storport (storport.h)
 STOR_MAP_NO_BUFFERS = 0
@@ -99,5 +100,39 @@ class PerfConfigurationData:
     concurrent_channels: int = 0
     first_redirection_message_number: int = 0
     last_redirection_message_number: int = 0
-    device_node: int = 0
-    message_targets: list[int] = field(default_factory=list)
+    device_node: int = 0  # with STOR_PERF_ADV_CONFIG_LOCALITY: the port's answer
+    # With STOR_PERF_ADV_CONFIG_LOCALITY: room the miniport has made, an entry for each redirection message, which the
+    # port fills. Index 0 is that of the first one, whatever its number is.
+    message_targets: list[GroupAffinity | None] = field(default_factory=list)
+
+
+class GroupAffinity(NamedTuple):
+    """GROUP_AFFINITY: processors of a group, a bit for each."""
+
+    mask: int
+    group: int = 0
+
+
+@dataclass
+class StartIoPerformanceParameters:
+    """STARTIO_PERFORMANCE_PARAMETERS: the miniport sets the size, the port the rest."""
+
+    version: int = 1
+    size: int = 0x10
+    message_number: int = 0  # the best one to interrupt with; 0 without messages
+    channel_number: int = 0  # in which hw_start_io was called; 0 without STOR_PERF_CONCURRENT_CHANNELS
+
+
+class MessageInterruptInformation(NamedTuple):
+    """MESSAGE_INTERRUPT_INFORMATION: what `get_msi_info` tells of a message."""
+
+    message_id: int
+    message_data: int
+    message_address: int
+    interrupt_vector: int
+    interrupt_level: int
+    interrupt_mode: int  # KINTERRUPT_MODE
+
+
+LEVEL_SENSITIVE = 0
+LATCHED = 1  # KINTERRUPT_MODE of every message

@@ -14,7 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from hba.dma import Segment
-from hba.miniport.config import PerfConfigurationData, PortConfigurationInformation
+from hba.miniport.config import (
+    MessageInterruptInformation,
+    PerfConfigurationData,
+    PortConfigurationInformation,
+    StartIoPerformanceParameters,
+)
 from hba.srb import Srb
 
 # -- Notification types (first argument of `notification`) ------------------------------------------------------
@@ -89,6 +94,7 @@ STOR_STATUS_UNSUCCESSFUL = 0xC1000001
 STOR_STATUS_NOT_IMPLEMENTED = 0xC1000002
 STOR_STATUS_INSUFFICIENT_RESOURCES = 0xC1000003
 STOR_STATUS_INVALID_PARAMETER = 0xC1000006
+STOR_STATUS_INVALID_DEVICE_REQUEST = 0xC1000007
 STOR_STATUS_INVALID_IRQL = 0xC1000008
 
 # srb.data_buffer, srb.sense_info_buffer, srb.srb_extension, the uncached extension, or one of them + offset
@@ -217,7 +223,8 @@ class StorPortServices(PortServices, Protocol):
 
     def release_spin_lock(self, handle: LockHandle) -> None: ...
     def acquire_msi_spin_lock(self, message_id: int) -> LockHandle:
-        """Only with interrupt_synchronization_mode InterruptSynchronizePerMessage (LK-04)."""
+        """Only with interrupt_synchronization_mode InterruptSynchronizePerMessage (LK-04). Not recursive (LK-01): in
+        hw_msi_interrupt(n) the port holds that of n."""
         ...
 
     def release_msi_spin_lock(self, handle: LockHandle) -> None: ...
@@ -236,7 +243,15 @@ class StorPortServices(PortServices, Protocol):
 
     def lower_irql(self, irql: int) -> None: ...
 
+    def get_msi_info(self, message_id: int) -> tuple[int, MessageInterruptInformation | None]:
+        """(STOR_STATUS_*, what is known of a message). Not from hw_msi_interrupt (IN-08)."""
+        ...
+
     # others
+    def get_start_io_perf_params(self, srb: Srb, params: StartIoPerformanceParameters | None) -> int:
+        """STOR_STATUS_*. Fills `params`: the channel hw_start_io runs in, and the best message for the end (PF-06)."""
+        ...
+
     def initialize_perf_opts(self, query: bool, config: PerfConfigurationData | None) -> int:
         """STOR_STATUS_*. Only in hw_initialize or the passive initialisation (PF-01, PF-02)."""
         ...

@@ -328,19 +328,7 @@ class PortBase(Callbacks, Generic[U]):
         self.interrupt_pending = False
         chip = self.chip
         caused = chip.asserted
-        outer, irql, charged, unsettled = self.callback, self.irql, self.charged, self.unsettled
-        self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, DIRQL, 0, False
-        mine: object = False
-        returned = False
-        try:
-            mine = self.isr()
-            returned = True
-        except Exception as error:
-            self.crashed(error, None)
-        finally:
-            if self.unsettled:
-                self.leave(INTERRUPT, DIRQL, None)
-            self.callback, self.irql, self.charged, self.unsettled = outer, irql, charged, unsettled
+        returned, mine = self.run_isr(self.edge.hw_interrupt)
         if returned:
             self._check_interrupt(caused, mine)
         if chip.asserted and chip.interrupts_enabled:
@@ -359,6 +347,23 @@ class PortBase(Callbacks, Generic[U]):
         else:
             self.interrupts_in_a_row = 0
         return bool(mine)
+
+    def run_isr(self, routine: Callable[..., object], *arguments: object) -> tuple[bool, object]:
+        """Call an interrupt routine, at DIRQL; whether it returned, and what (which may be anything)."""
+        outer, irql, charged, unsettled = self.callback, self.irql, self.charged, self.unsettled
+        self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, DIRQL, 0, False
+        mine: object = False
+        returned = False
+        try:
+            mine = routine(*arguments)
+            returned = True
+        except Exception as error:
+            self.crashed(error, None)
+        finally:
+            if self.unsettled:
+                self.leave(INTERRUPT, DIRQL, None)
+            self.callback, self.irql, self.charged, self.unsettled = outer, irql, charged, unsettled
+        return returned, mine
 
     def _check_interrupt(self, caused: bool, mine: object) -> None:
         if mine and not caused:
@@ -551,8 +556,7 @@ class PortBase(Callbacks, Generic[U]):
         chip = self.chip
         chip.on_interrupt = None  # its interrupts mean nothing any more
         chip.reset_bus()
-        chip.completed.clear()
-        chip.acknowledge()
+        chip.quiet()
         self.interrupt_pending = False
         self.interrupts_held = False
         self.interrupts_in_a_row = 0
@@ -614,11 +618,6 @@ class PortBase(Callbacks, Generic[U]):
 
     @abstractmethod
     def interrupt(self) -> None: ...
-
-    def isr(self) -> object:
-        """The interrupt routine; Storport's message signalled one is another. What it returns may be anything."""
-        routine: Callable[[], object] = self.edge.hw_interrupt
-        return routine()
 
     def irql_of(self, callback: int) -> int:
         """At which it is called."""

@@ -531,6 +531,16 @@ _INTERRUPT = (
         _EV,
         WARNING,
     ),
+    _rule(
+        "IN-08",
+        "message signalled interrupts",
+        "storport",
+        "hw_msi_interrupt returns TRUE for a message its adapter raised, and does not call StorPortGetMSIInfo.",
+        (d.HMS, d.GMI),
+        "Each message is an edge, delivered once, at DIRQL with the interrupt lock held, or with that of the message "
+        "(InterruptSynchronizePerMessage). FALSE and the call are findings: nobody shares a message.",
+        _EV,
+    ),
 )
 
 _ERRORS = (

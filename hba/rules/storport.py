@@ -168,7 +168,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "the locks the documentation lists for it.",
         "StorPortAcquireSpinLock; Locking rule set",
         "Every acquire is checked against the locks held, those the port holds for the callback, and the ranks. One "
-        "that would deadlock is not taken.",
+        "that would deadlock is not taken. Messages' locks have no order that is documented, but two of them are not "
+        "taken one way here and the other way there.",
         (VERIFIED,),
         VIOLATION,
         "static rules StorPortSpinLock, StorPortSpinLock3, StorPortSpinLock4",
@@ -196,9 +197,12 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "LK-04",
         "MSI lock",
-        "The spin lock of an interrupt message is used only with InterruptSynchronizePerMessage.",
-        "Locking rule set",
-        "Checked at every acquire; without that mode the lock is not taken.",
+        "The spin lock of an interrupt message is used only with InterruptSynchronizePerMessage. HwMSInterruptRoutine "
+        "runs with that of its own message held, and takes those of others to synchronise with them; the interrupt "
+        "lock is all of them.",
+        "StorPortAcquireMSISpinLock; HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE (storport.h); Locking rule set",
+        "Checked at every acquire; without that mode, or for a message that was not granted, the lock is not taken. "
+        "Taking the lock of the message that is served, or the interrupt lock meanwhile, is a deadlock (LK-01).",
         (VERIFIED,),
         VIOLATION,
         "static rule StorPortMSILock",
@@ -620,6 +624,28 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "HW_INTERRUPT (storport.h)",
         "DPCs run as soon as the interrupt routine has returned, in the order they were issued, before completions go "
         "up. One that is queued is not queued again.",
+    ),
+    _rule(
+        "PF-05",
+        "redirection messages",
+        "FirstRedirectionMessageNumber to LastRedirectionMessageNumber are messages the adapter has; with "
+        "ADV_CONFIG_LOCALITY MessageTargets has room for one GROUP_AFFINITY for each.",
+        "PERF_CONFIGURATION_DATA (storport.h)",
+        "Checked when STOR_PERF_INTERRUPT_MESSAGE_RANGES is set; a range beyond the messages granted "
+        "('message_number_limit') or too little room is refused (the status is inferred: STOR_STATUS_UNSUCCESSFUL).",
+        _BOTH,
+        VIOLATION,
+        "(memory corruption: Storport fills the array)",
+    ),
+    _rule(
+        "PF-06",
+        "StorPortGetStartIoPerfParams",
+        "The SRB is one Storport has sent, StartIoPerfParams is not NULL and its Size is set; else "
+        "STOR_STATUS_INVALID_PARAMETER.",
+        "StorPortGetStartIoPerfParams; STARTIO_PERFORMANCE_PARAMETERS (storport.h)",
+        "Arguments of each call. Two hw_start_io that run at once have different channel numbers; the message is that "
+        "of the processor the request came from ('processors').",
+        _BOTH,
     ),
     _rule(
         "XS-01",

@@ -49,6 +49,7 @@ class Task(Transfer):
 
     done: Callable[[Task], None] | None = None  # called once, later, when `execute` did not say that it has ended
     owner: Any = None  # the miniport's: its SRB
+    message = 0  # of the host adapter: which of its messages the end raises
     unit: LogicalUnit | None = None  # the target's: the logical unit that has it
     state: Any = None  # the target's: private progress
 

@@ -52,7 +52,6 @@ NOT_SHARED = (
 )
 
 MAX_TOLD = 16  # different reasons why one client's memory cannot be reached
-MSIX_VECTORS = 1  # with [adapter.pci] msix = true
 
 
 class Assembled:
@@ -152,7 +151,7 @@ class Assembler:
                     verifier,
                     recorder,
                     msi=config.pci.msi,
-                    msix_vectors=MSIX_VECTORS if config.pci.msix else 0,
+                    msix_vectors=config.pci.msix_vectors if config.pci.msix else 0,
                     posted_writes=config.pci.posted_writes,
                     poll=config.poll,
                     interrupts=config.interrupts,

@@ -128,14 +128,16 @@ class StorPortUnit(PortUnit):
 
 
 class StorPortAdapter(Result):
-    """The adapter under Storport. `held_by`: what stops all units; `perf_flags`: the STOR_PERF_* in force;
-    `map_buffers`: the STOR_MAP_*, null before the start."""
+    """The adapter under Storport. `held_by`: what stops all units; `messages`: how often each message signalled
+    interrupt was served, empty without such; `perf_flags`: the STOR_PERF_* in force; `map_buffers`: the STOR_MAP_*,
+    null before the start."""
 
     state: str
     held_by: list[str]
     max_number_of_io: Count
     half_duplex: bool
     channels: Count
+    messages: list[Count]
     perf_flags: list[str]
     map_buffers: str | None
     recoveries: Count

@@ -65,6 +65,13 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     # Every n-th service call from BuildIo or StartIo, other processors get a turn: interrupts, BuildIos and StartIos
     # that Windows may run at that moment are run (ST-04, ST-10, ST-11). 0: one after the other.
     interleave: Count = 0
+    # Message signalled interrupts granted to a miniport whose InterruptSynchronizationMode asks for them: the
+    # registry's MessageNumberLimit ("Enabling Message-Signaled Interrupts in the Registry"). 0: MSISupported is 0, the
+    # miniport gets its line.
+    message_number_limit: Annotated[int, msgspec.Meta(ge=0, le=2048)] = 8
+    # Processors of the emulated host, that requests come from in turn: what channels, messages and their targets are
+    # chosen by (StorPortGetStartIoPerfParams, PERF_CONFIGURATION_DATA).
+    processors: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     # Windows version PF-03 compares with; concurrent channels exist from 6.2 (Windows 8).
     windows_version: tuple[Version, Version] = (10, 0)
 

@@ -23,7 +23,6 @@ from hba.miniport.base import (
 )
 from hba.miniport.chip import Chip
 from hba.miniport.config import (
-    INTERRUPT_SUPPORT_NONE,
     SRB_TYPE_STORAGE_REQUEST_BLOCK,
     STOR_SYNCHRONIZE_HALF_DUPLEX,
     PortConfigurationInformation,
@@ -47,6 +46,7 @@ from hba.port.storport.flow import Flow
 from hba.port.storport.gates import Gates
 from hba.port.storport.locks import Locks, LockTable
 from hba.port.storport.mapping import Mapper
+from hba.port.storport.messages import Messages
 from hba.port.storport.perf import PerfOptions, flag_names
 from hba.port.storport.power import Power
 from hba.port.storport.preset import apply_options, check_configuration, preset
@@ -120,13 +120,13 @@ class StorPort(PortBase[StorUnit]):
         self.in_start_io = 0
         self.service_calls = 0
         self.extended = False
-        self.message_signalled = False
         self.other_lists = bool(options.interleave)  # asking for a scatter/gather list is more than that
         self.flow = Flow(self.gates)
         self.resets = Resets(self.gates)
         self.power = Power(self)
         self.perf = PerfOptions(options, self)
-        self.locks = Locks(self, LockTable(half_duplex=True, virtual=False), self.info)
+        self.messages = Messages(self.info, 0, self)
+        self.locks = Locks(self, LockTable(half_duplex=True, virtual=False), self.info, self.messages)
         self.mapper: Mapper  # as soon as the miniport has said how (configured)
         self._total_sense = options.total_sense_data_bytes
         self._start_irql = DISPATCH_LEVEL
@@ -144,15 +144,16 @@ class StorPort(PortBase[StorUnit]):
         check_configuration(options, self, info, self.srb_extension_size_was)
         apply_options(options, info)
         half = info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX
-        self.locks = Locks(self, LockTable(half, info.virtual_device), info)
+        messages = self.messages = Messages(info, options.message_number_limit, self)
+        self.chip.use_messages(messages.granted)
+        self.perf.grant(messages.granted)
+        self.locks = Locks(self, LockTable(half, info.virtual_device, messages.per_message), info, messages)
         self._start_irql = self.irql_of(START_IO)
         self.gates.max_io = max(1, info.max_number_of_io)
         self.mapper = Mapper(options, self, info.map_buffers)
         # Nobody reads from a unit he has not asked what it is (QD-04).
         self._known_by = self.mapper.rw_opcodes | {INQUIRY}
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
-        if info.interrupt_synchronization_mode != INTERRUPT_SUPPORT_NONE:
-            self.message_signalled = True
         self.power.query()
 
     def _initialize(self) -> None:
@@ -497,13 +498,23 @@ class StorPort(PortBase[StorUnit]):
             self.interrupt_pending = False
             self.finding("RS-06", "the adapter interrupts although it was stopped")
             return
-        self.service_interrupt()
+        if self.messages.granted:
+            self._service_message()
+        else:
+            self.service_interrupt()
 
-    def isr(self) -> object:
-        if not self.message_signalled:
-            return super().isr()
-        routine: Callable[[int], object] = self.edge.hw_msi_interrupt
-        return routine(0)
+    def _service_message(self) -> None:
+        """The lowest message that waits. IN-08."""
+        chip, messages = self.chip, self.messages
+        message = chip.next_message()
+        if message >= 0:
+            outer, messages.current = messages.current, message
+            returned, mine = self.run_isr(self.edge.hw_msi_interrupt, message)
+            messages.current = outer
+            messages.served[message] += 1
+            if returned:
+                messages.returned(message, mine)
+        self.interrupt_pending = chip.message_waits()
 
     def dpc(self) -> None:
         self.ledger.due = False
@@ -697,6 +708,7 @@ class StorPort(PortBase[StorUnit]):
             "max_number_of_io": self.gates.max_io,
             "half_duplex": self.locks.table.half_duplex,
             "channels": self.perf.channels,
+            "messages": list(self.messages.served),
             "perf_flags": flag_names(self.perf.flags),
             "map_buffers": MAP_BUFFERS_NAMES[self.mapper.mode] if self.started else None,
             "recoveries": len(self.resets.recoveries),

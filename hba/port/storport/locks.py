@@ -27,6 +27,7 @@ from hba.port.context import (
 )
 from hba.port.reports import Reports
 from hba.port.request import Request
+from hba.port.storport.messages import Messages
 
 MSI_LOCK = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
 RANK = {DPC_LOCK: 1, START_IO_LOCK: 1, INTERRUPT_LOCK: 2}
@@ -35,16 +36,30 @@ ALL_LOCKS = frozenset({DPC_LOCK, START_IO_LOCK, INTERRUPT_LOCK})
 NONE: frozenset[int] = frozenset()
 
 
+def _same(lock: int, other: int) -> bool:
+    """Whether they exclude each other: the interrupt lock is all messages' locks (StorPortAcquireMSISpinLock)."""
+    return (
+        lock == other
+        or (lock >= MSI_LOCK and other == INTERRUPT_LOCK)
+        or (lock == INTERRUPT_LOCK and other >= MSI_LOCK)
+    )
+
+
 def name_of(lock: int) -> str:
     return LOCK_NAMES.get(lock, f"MSI lock {lock - MSI_LOCK}" if lock >= MSI_LOCK else f"lock {lock}")
 
 
 class LockTable:
-    """What the port holds around each callback and what the miniport may take in it (StorPortAcquireSpinLock)."""
+    """What the port holds around each callback and what the miniport may take in it (StorPortAcquireSpinLock).
 
-    def __init__(self, half_duplex: bool, virtual: bool) -> None:
+    With a lock for each message (`per_message`) the interrupt lock is all of these at once, and the port holds that of
+    the message it calls hw_msi_interrupt for.
+    """
+
+    def __init__(self, half_duplex: bool, virtual: bool, per_message: bool = False) -> None:
         self.half_duplex = half_duplex
         self.virtual = virtual
+        self.per_message = per_message
         self.channels = 1
         self._fill()
 
@@ -55,7 +70,7 @@ class LockTable:
         self.port_holds = {
             INITIALIZE: NONE if self.virtual else frozenset({INTERRUPT_LOCK}),
             START_IO: with_interrupt if serialised else NONE,  # ST-06, ST-11
-            INTERRUPT: frozenset({INTERRUPT_LOCK}),
+            INTERRUPT: NONE if self.per_message else frozenset({INTERRUPT_LOCK}),
             TIMER: with_interrupt,
             RESET_BUS: with_interrupt,
             SYNCHRONIZED: frozenset({INTERRUPT_LOCK}),
@@ -95,9 +110,13 @@ class LockTable:
 class Locks:
     """The locks the running callback has taken, oldest first."""
 
-    def __init__(self, reports: Reports, table: LockTable, info: PortConfigurationInformation) -> None:
+    def __init__(
+        self, reports: Reports, table: LockTable, info: PortConfigurationInformation, messages: Messages
+    ) -> None:
         self.reports = reports
         self._info = info
+        self._messages = messages
+        self._order: set[tuple[int, int]] = set()  # (held, taken) of messages' locks so far
         self.table = table
         self.held: list[LockHandle] = []
         self._irqls: list[int] = []
@@ -127,12 +146,15 @@ class Locks:
             reports.offence("LK-02", f"DpcLock without its DPC object as LockContext, but {context!r}")
         elif lock != DPC_LOCK and context is not None:
             reports.offence("LK-02", f"{name} with LockContext {context!r} instead of NULL")
-        by_port = self.table.port_holds.get(callback, NONE)
-        if lock in by_port or any(handle.lock == lock for handle in self.held):
-            owner = "the port took it for this callback" if lock in by_port else "it is held already"
-            reports.offence("LK-01", f"deadlock: {name} acquired in {where}, but {owner}")
+        by_port = self._by_port()
+        if any(_same(lock, held) for held in by_port):
+            reports.offence("LK-01", f"deadlock: {name} acquired in {where}, but the port took it for this callback")
             return False
-        ranks = [RANK.get(handle.lock, 2) for handle in self.held] + [RANK[held] for held in by_port]
+        # The DPC locks of two DPCs are two locks.
+        if any(_same(lock, held.lock) and (lock != DPC_LOCK or held.context is context) for held in self.held):
+            reports.offence("LK-01", f"deadlock: {name} acquired in {where}, but it is held already")
+            return False
+        ranks = [RANK.get(handle.lock, 2) for handle in self.held] + [RANK.get(held, 2) for held in by_port]
         if RANK[lock] < max(ranks, default=0):
             reports.offence("LK-01", f"{name} acquired while InterruptLock is held: wrong order")
         elif lock not in self.table.may_take.get(callback, NONE):
@@ -149,20 +171,53 @@ class Locks:
         self.held.append(handle)
         reports.irql = max(reports.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
 
+    def _by_port(self) -> frozenset[int]:
+        """What the port holds around the callback that runs."""
+        callback = self.reports.callback
+        if callback == INTERRUPT and self.table.per_message:
+            return frozenset({MSI_LOCK + self._messages.current})
+        return self.table.port_holds.get(callback, NONE)
+
     def acquire_msi(self, message_id: int) -> LockHandle:
-        """LK-04: these locks exist only when each message has its own."""
+        """LK-04: these locks exist only when each message has its own. LK-01: they are not recursive."""
         handle = LockHandle(MSI_LOCK + message_id, None)
-        mode = self._info.interrupt_synchronization_mode
-        if mode != INTERRUPT_SYNCHRONIZE_PER_MESSAGE:
-            self.reports.offence("LK-04", f"StorPortAcquireMSISpinLock with InterruptSynchronizationMode {mode}")
-            handle.held = False
-        elif any(held.lock == handle.lock for held in self.held):
-            self.reports.offence("LK-01", f"deadlock: {name_of(handle.lock)} is held already")
-            handle.held = False
-        else:
+        handle.held = self._check_msi(message_id, handle.lock)
+        if handle.held:
             self.taken += 1
             self._take(handle)
         return handle
+
+    def _check_msi(self, message_id: int, lock: int) -> bool:
+        reports, callback = self.reports, self.reports.callback
+        mode = self._info.interrupt_synchronization_mode
+        if mode != INTERRUPT_SYNCHRONIZE_PER_MESSAGE:
+            reports.offence("LK-04", f"StorPortAcquireMSISpinLock with InterruptSynchronizationMode {mode}")
+            return False
+        if not 0 <= message_id < max(1, self._messages.granted):
+            reports.offence("LK-04", f"message {message_id} has no lock: {self._messages.granted} messages are granted")
+            return False
+        where = CALLBACK_NAMES[callback]
+        by_port = self._by_port()
+        if any(_same(lock, held) for held in by_port):
+            reports.offence(
+                "LK-01", f"deadlock: {name_of(lock)} acquired in {where}, but the port took it for this callback"
+            )
+            return False
+        if any(_same(lock, handle.lock) for handle in self.held):
+            reports.offence("LK-01", f"deadlock: {name_of(lock)} acquired in {where}, but it is held already")
+            return False
+        if callback != INTERRUPT and INTERRUPT_LOCK not in self.table.may_take.get(callback, NONE):
+            reports.offence("LK-01", f"{name_of(lock)} must not be acquired in {where}")
+        for held in (*by_port, *(handle.lock for handle in self.held)):
+            if held >= MSI_LOCK:
+                self._order.add((held, lock))
+                if (lock, held) in self._order:
+                    reports.offence(
+                        "LK-01",
+                        f"{name_of(lock)} acquired in {where} while {name_of(held)} is held; elsewhere it is the other "
+                        "way round: wrong order",
+                    )
+        return True
 
     # -- releasing ---------------------------------------------------------------------------------------------
 
@@ -213,8 +268,8 @@ class Locks:
 
     def may_synchronize(self) -> bool:
         """LK-06: the interrupt lock must be free to be taken for StorPortSynchronizeAccess."""
-        held = self.table.port_holds.get(self.reports.callback, NONE)
-        if INTERRUPT_LOCK in held or any(handle.lock == INTERRUPT_LOCK for handle in self.held):
+        held = (*self._by_port(), *(handle.lock for handle in self.held))
+        if any(_same(INTERRUPT_LOCK, lock) for lock in held):
             self.reports.offence("LK-06", "StorPortSynchronizeAccess while the interrupt lock is held: deadlock")
             return False
         return True

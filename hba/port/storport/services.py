@@ -10,7 +10,12 @@ from typing import Any, cast
 
 from hba.dma import Segment
 from hba.miniport import services as n
-from hba.miniport.config import PerfConfigurationData, PortConfigurationInformation
+from hba.miniport.config import (
+    MessageInterruptInformation,
+    PerfConfigurationData,
+    PortConfigurationInformation,
+    StartIoPerformanceParameters,
+)
 from hba.miniport.services import (
     STOR_STATUS_INSUFFICIENT_RESOURCES,
     STOR_STATUS_INVALID_PARAMETER,
@@ -28,7 +33,16 @@ from hba.port.units import owned
 
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
 POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
-EXTENDED_FUNCTIONS = ("AllocatePool", "FreePool", "GetSystemAddress", "InitializePerfOpts", "AcquireMSISpinLock")
+EXTENDED_FUNCTIONS = (
+    "AllocatePool",
+    "FreePool",
+    "GetSystemAddress",
+    "InitializePerfOpts",
+    "GetStartIoPerfParams",
+    "GetMSIInfo",
+    "AcquireMSISpinLock",
+    "ReleaseMSISpinLock",
+)
 
 
 class StorPortLibrary(Library):
@@ -254,10 +268,15 @@ class StorPortLibrary(Library):
         self._port.other_processors()
 
     def acquire_msi_spin_lock(self, message_id: int) -> LockHandle:
+        self._port.other_processors()
         return self._port.locks.acquire_msi(message_id)
 
     def release_msi_spin_lock(self, handle: LockHandle) -> None:
         self._port.locks.release(handle)
+        self._port.other_processors()
+
+    def get_msi_info(self, message_id: int) -> tuple[int, MessageInterruptInformation | None]:
+        return self._port.messages.info(message_id)
 
     def initialize_dpc(self, routine: DpcRoutine) -> Dpc:
         return Dpc(routine)
@@ -286,6 +305,13 @@ class StorPortLibrary(Library):
         self._port.locks.lower_irql(irql)
 
     # -- others ------------------------------------------------------------------------------------------------
+
+    def get_start_io_perf_params(self, srb: Any, params: StartIoPerformanceParameters | None) -> int:
+        port = self._port
+        request = self.request_of(srb, "PF-06")
+        if request is None:
+            return STOR_STATUS_INVALID_PARAMETER
+        return port.perf.start_io_params(request.number, port.in_start_io, params)
 
     def initialize_perf_opts(self, query: bool, config: PerfConfigurationData | None) -> int:
         port = self._port

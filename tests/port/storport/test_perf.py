@@ -14,6 +14,7 @@ from hba.miniport.config import (
     STOR_PERF_INTERRUPT_MESSAGE_RANGES,
     STOR_PERF_NO_SGL,
     STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO,
+    GroupAffinity,
     PerfConfigurationData,
 )
 from hba.miniport.services import STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL, Dpc
@@ -26,7 +27,7 @@ from tests.port.storport.rig import Rig, Scripted
 def initialized_with(
     make_rig: MakeRig, config: PerfConfigurationData | None, query: bool = False, passive: bool = False, **options: Any
 ) -> tuple[Rig, int]:
-    miniport = Scripted()
+    miniport = Scripted(interrupt_synchronization_mode=1)
     results: list[int] = []
 
     def ask() -> bool:
@@ -40,7 +41,7 @@ def initialized_with(
 
 @pytest.mark.parametrize("passive", [False, True])
 def test_PF_01_query_then_set_while_initialising(make_rig: MakeRig, passive: bool) -> None:
-    config = PerfConfigurationData()
+    config = PerfConfigurationData(message_targets=[None])
     rig, status = initialized_with(make_rig, config, query=True, passive=passive)
     assert status == STOR_STATUS_SUCCESS and config.flags & STOR_PERF_NO_SGL
     rig, status = initialized_with(make_rig, config, passive=passive)
@@ -75,7 +76,8 @@ def test_PF_02_flags_that_need_others(make_rig: MakeRig, flag: int) -> None:
     rig, status = initialized_with(make_rig, PerfConfigurationData(flags=flag))
     assert status == STOR_STATUS_UNSUCCESSFUL and rig.found == {"PF-02"}
     needed = STOR_PERF_DPC_REDIRECTION | STOR_PERF_INTERRUPT_MESSAGE_RANGES
-    rig, status = initialized_with(make_rig, PerfConfigurationData(flags=flag | needed))
+    targets: list[GroupAffinity | None] = [None]
+    rig, status = initialized_with(make_rig, PerfConfigurationData(flags=flag | needed, message_targets=targets))
     assert status == STOR_STATUS_SUCCESS and rig.found == set()
 
 
