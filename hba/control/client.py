@@ -7,6 +7,7 @@ protocol is a `ControlError`. What a result holds is the caller's to check.
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from hba.errors import ControlError
 from hba.peer import is_stopped, peer_pid
 
 MAX_DEPTH = 64  # of lists and objects in each other; what adapters say has a fraction of it
+_TIMEVAL = struct.Struct("@ll")
 _EVENT_COST = 256  # bytes that an event takes at least while it is kept, however short its line was
 
 
@@ -57,9 +59,8 @@ class ControlClient:
         self._last_id = 0
         self._unanswered: set[int] = set()  # calls that were given up; their replies may come yet
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(timeout)
         try:
-            self._socket.connect(str(path))
+            self._connect()
             greeting = self._line(self._deadline(timeout))
         except (ConnectionRefusedError, FileNotFoundError) as error:
             self._socket.close()
@@ -77,6 +78,22 @@ class ControlClient:
         except ControlError:
             self._socket.close()
             raise
+
+    def _connect(self) -> None:
+        """Where others stand in line, wait among them: a socket with a time-out of Python's would be sent away at once
+        (connect(2), EAGAIN)."""
+        if self._timeout is not None:
+            whole = int(self._timeout)
+            limit = _TIMEVAL.pack(whole, max(1, int((self._timeout - whole) * 1_000_000)))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        try:
+            self._socket.connect(str(self.path))
+        except BlockingIOError as error:
+            raise NoAnswer(
+                f"the adapter at {self.path} takes no connection, and others wait for one as well: it is stopped, "
+                "or in a call that does not end; `hba ls` names its process"
+            ) from error
+        self._socket.settimeout(self._timeout)
 
     def _greeted(self, greeting: dict[str, Any]) -> tuple[str, int]:
         """The adapter's name and process."""

@@ -45,6 +45,9 @@ from hba.vfio_user.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
+# What is handled in one turn of the event loop: some messages in any case, more as long as they cost little.
+AT_ONCE = 16
+TURN = 5 * MS  # of CPU
 VERSION_TIMEOUT = 10 * S  # there is one seat; who takes it has to say what he is
 
 
@@ -76,6 +79,7 @@ class Connection(DmaMessages):
         self.capabilities: Capabilities | None = None  # what the client announced; None before VERSION
         self._torn_down = False
         self._in_process = False
+        self._paused = False  # whole messages wait for the next turn
 
         # The request in progress: its reply if that is known before the request is carried out, and whether it was
         # answered.
@@ -95,6 +99,8 @@ class Connection(DmaMessages):
     # -- receiving --------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        if self._paused:
+            return  # what came before has its turn first, also before an end of the stream
         if self._receive():
             self._process()
         if self._why is not None:
@@ -116,12 +122,20 @@ class Connection(DmaMessages):
         return self._stream.ready
 
     def _process(self) -> None:
-        """Every whole message that was received, in order; never raises."""
+        """The whole messages that were received, in order, as many as one turn may take; never raises."""
         stream = self._stream
         next_message = stream.next
         self._in_process = True
+        count = end = 0
         try:
             while self._why is None:
+                count += 1
+                if count > AT_ONCE:
+                    now = time.thread_time_ns()
+                    end = end or now + TURN
+                    if now > end:
+                        self._pause()
+                        break
                 if self._deferred:
                     self._carry_out_deferred()
                     continue
@@ -137,8 +151,18 @@ class Connection(DmaMessages):
         finally:
             self._in_process = False
 
+    def _pause(self) -> None:
+        """Timers, the control socket and signals have their turn; what is left here has the next."""
+        if not self._paused:
+            self._paused = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._paused = False
+        self._resume()
+
     def _resume(self) -> None:
-        """After a DMA by message outside of any request: what arrived meanwhile."""
+        """After a pause, or a DMA by message outside of any request: what arrived meanwhile."""
         if not self._torn_down:
             self._process()
             if self._why is not None:

@@ -64,9 +64,13 @@ def near_misses(draw: st.DrawFn, kind: str) -> bytes:
     return bytes(cdb)
 
 
-def check(unit: DeviceServer, cdb: bytes, direction: int, size: int, attribute: int, initiator: int) -> None:
+def check(
+    unit: DeviceServer, cdb: bytes, direction: int, size: int, attribute: int, initiator: int, content: bytes = b""
+) -> None:
+    """One command with room for `size` bytes, which begin with `content`, between two guards."""
     guard = bytearray(b"\x5a" * (size + 64))
     memory = memoryview(guard)[32 : 32 + size]
+    memory[: len(content)] = content[:size]
     buffer = None if direction == DATA_NONE else DmaBuffer.of(memory[: size // 2], memory[size // 2 :])
     if direction == DATA_OUT and buffer is not None:
         buffer = DmaBuffer(buffer.segments, [view.toreadonly() for view in buffer.views], buffer.length)

@@ -48,6 +48,7 @@ class IndexPage:
 
     def bind(self) -> None:
         """Look the page up again, after the maps changed. Raises `DmaFault`."""
+        self.memory.view(self.address, PAGE_SIZE, False)  # both ways: a client may have given it for one only
         view = self.memory.view(self.address, PAGE_SIZE, True)
         # Native 32-bit items: an explicit byte order would read byte by byte and could see half an update.
         self._words = view.cast("I") if view is not None else None
