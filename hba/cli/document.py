@@ -1,6 +1,7 @@
 """Makes documents: `python -m hba.cli.document docs`.
 
-docs/schemas.json and docs/schemas.md from the types of all outputs, docs/rules.md from the catalogue of rules.
+docs/schemas.json and docs/schemas.md from the types of all outputs, docs/rules.md from the catalogue of rules, the
+tables at the end of docs/miniports.md from the one of documented routines.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hba.control.methods import METHODS
 from hba.control.results import lines
 from hba.control.results.events import TOPIC_DATA
 from hba.control.schema import Schema, schemas_of
+from hba.port.library import document as routines
 from hba.rules import document as rules
 
 COMMAND = "python -m hba.cli.document docs"
@@ -161,6 +163,8 @@ def main(arguments: list[str]) -> Any:
     (folder / "schemas.json").write_text(as_json(made), "utf-8")
     (folder / "schemas.md").write_text(as_text(made), "utf-8")
     (folder / "rules.md").write_text(rules.render(ADAPTERS.rules), "utf-8")
+    miniports = folder / "miniports.md"
+    miniports.write_text(routines.rendered(miniports.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

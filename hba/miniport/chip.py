@@ -30,6 +30,8 @@ class Chip:
     `dma`         how it reaches the guest's memory (`hba.pci.memory.GuestMemory`).
     `windows`     what it may reach now: set by a port with a verifier, else None (MB-13).
     `active`      commands it has and has not reported yet.
+    `identity`    of the PCI function it sits on (`hba.pci.identity.Identity`), when there is one
+    `board`       that function, as the miniport sees it: `hba.miniport.board.board_of`
     `completed`   commands that ended later than `start`, oldest first; the interrupt routine takes them out.
     `messages`    message signalled interrupts it may raise; 0: it drives its line instead.
     """
@@ -38,6 +40,8 @@ class Chip:
         self.bus = bus
         self.dma = dma
         self.windows: DmaWindows | None = None
+        self.identity: object = None
+        self.board: object = None
         self.active: dict[Task, None] = {}  # ordered set
         self.completed: deque[Task] = deque()
         self.asserted = False

@@ -85,7 +85,10 @@ class PortConfigurationInformation:
     feature_support: int = 0
     srb_type: int = SRB_TYPE_SCSI_REQUEST_BLOCK
     virtual_device: bool = False  # a Storport virtual miniport: no locks around its callbacks
-    access_ranges: tuple[tuple[int, int], ...] = ()  # (address, length) of the adapter's BARs (CF-10)
+    access_ranges: tuple[tuple[int, int], ...] = ()  # (range_start, range_length) of the adapter's BARs (CF-10)
+    adapter_interface_type: int = 5  # INTERFACE_TYPE: PCIBus
+    system_io_bus_number: int = 0
+    slot_number: int = 0
     hw_dma_started: object = None  # Storport: stays None (MB-01)
     hw_adapter_state: object = None  # Storport: stays None (MB-01)
 

@@ -1,21 +1,32 @@
-"""From the configuration's `miniport = "..."` to a miniport: "dma" (the default), or "module:Class" of your own."""
+"""From the configuration's `miniport = "..."` to a miniport: "dma" (the default), or "module:Class" of your own.
+
+The class may also be a routine, "module:driver_entry", that fills in a table of routines (hba.miniport.driver_entry).
+"""
 
 from __future__ import annotations
 
 import importlib
 import traceback
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from hba.errors import ConfigError
 from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
+from hba.miniport.driver_entry import STATUS_SUCCESS, DriverObject
 
 BUILT_IN = {"dma": "hba.miniport.dma:DmaMiniport"}
-EXPECTED = 'expected "dma" or "module:Class" of an importable module, such as "hba.miniport.examples.good:GoodMiniport"'
+EXPECTED = (
+    'expected "dma", or "module:Class" or "module:driver_entry" of an importable module, such as '
+    '"hba.miniport.examples.good:GoodMiniport"'
+)
+REGISTRY_PATH = r"\Registry\Machine\System\CurrentControlSet\Services\{name}"
+DriverEntry = Callable[[DriverObject, str], int]
 
 
-def miniport_class(name: str) -> type[Miniport]:
-    """The class behind a name. Raises `ConfigError` that says what is wrong with it."""
+def miniport_class(name: str) -> type[Miniport] | DriverEntry:
+    """The class, or the DriverEntry routine, behind a name. Raises `ConfigError` that says what is wrong with it."""
     module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
     if not colon or not module_name or not class_name:
         raise ConfigError(f"miniport = {name!r}: {EXPECTED}")
@@ -39,27 +50,57 @@ def miniport_class(name: str) -> type[Miniport]:
     found = getattr(module, class_name, None)
     if found is None:
         raise ConfigError(f"miniport = {name!r}: module {module_name!r} has no class {class_name!r}")
+    if isinstance(found, FunctionType):
+        return found
     if not (isinstance(found, type) and issubclass(found, Miniport)):
-        raise ConfigError(f"miniport = {name!r}: {class_name!r} is not a class derived from hba.miniport.base.Miniport")
+        raise ConfigError(
+            f"miniport = {name!r}: {class_name!r} is not a class derived from hba.miniport.base.Miniport, nor a "
+            "driver_entry routine"
+        )
     return found
 
 
-def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None) -> Miniport:
+def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None, model: str = "storport") -> Miniport:
     """Make the miniport called `name` for `chip`. Its `port` is set by the port driver it is given to.
 
-    Raises `ConfigError` for a bad name or a class that cannot be made without arguments.
+    `model`: the port driver a DriverEntry routine finds itself linked to. Raises `ConfigError` for a bad name, a class
+    that cannot be made without arguments, and a DriverEntry that does not succeed.
     """
     kind = miniport_class(name)
+    miniport = _made(name, kind) if isinstance(kind, type) else _entered(name, kind, model)
+    miniport.chip = chip
+    miniport.options = dict(options or {})
+    return miniport
+
+
+def _made(name: str, kind: type[Miniport]) -> Miniport:
     try:
-        miniport = kind()
+        return kind()
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"miniport = {name!r}: {_place(error, kind.__module__)}: {kind.__name__}() failed with {_said(error)}; "
             "a miniport's constructor takes no arguments"
         ) from error
-    miniport.chip = chip
-    miniport.options = dict(options or {})
-    return miniport
+
+
+def _entered(name: str, driver_entry: DriverEntry, model: str) -> Miniport:
+    """Call DriverEntry, as the system does when it loads a driver."""
+    module_name = driver_entry.__module__
+    driver_object = DriverObject(model)
+    try:
+        status = driver_entry(driver_object, REGISTRY_PATH.format(name=module_name.rpartition(".")[2]))
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"miniport = {name!r}: {_place(error, module_name)}: DriverEntry failed with {_said(error)}; mend it there"
+        ) from error
+    if not isinstance(status, int) or status != STATUS_SUCCESS or not driver_object.accepted:
+        why = driver_object.refused or "it did not call initialize"
+        said = f"{status:#010x}" if isinstance(status, int) else repr(status)
+        raise ConfigError(
+            f"miniport = {name!r}: DriverEntry returned {said}: {why}; a driver entry returns what "
+            "hba.miniport.driver_entry.initialize does, STATUS_SUCCESS (0) when all is well"
+        )
+    return driver_object.accepted[0]
 
 
 def _said(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from hba.miniport.config import (
     PortConfigurationInformation,
     StartIoPerformanceParameters,
 )
+from hba.miniport.routines import CommonRoutines, ScsiPortRoutines, StorPortRoutines
 from hba.srb import Srb
 
 # -- Notification types (first argument of `notification`) ------------------------------------------------------
@@ -87,15 +88,23 @@ SP_LOST_WMI_MINIPORT_REQUEST = 0x000B
 DPC_LOCK = 1
 START_IO_LOCK = 2
 INTERRUPT_LOCK = 3
+THREADED_DPC_LOCK = 4  # only for `acquire_spin_lock_ex`
+DPC_LEVEL_LOCK = 5  # likewise, at DISPATCH_LEVEL
 
 # -- status of the extended Storport functions ------------------------------------------------------------------
 STOR_STATUS_SUCCESS = 0x00000000
 STOR_STATUS_UNSUCCESSFUL = 0xC1000001
 STOR_STATUS_NOT_IMPLEMENTED = 0xC1000002
 STOR_STATUS_INSUFFICIENT_RESOURCES = 0xC1000003
+STOR_STATUS_BUFFER_TOO_SMALL = 0xC1000004
+STOR_STATUS_ACCESS_DENIED = 0xC1000005
 STOR_STATUS_INVALID_PARAMETER = 0xC1000006
 STOR_STATUS_INVALID_DEVICE_REQUEST = 0xC1000007
 STOR_STATUS_INVALID_IRQL = 0xC1000008
+STOR_STATUS_INVALID_DEVICE_STATE = 0xC1000009
+STOR_STATUS_INVALID_BUFFER_SIZE = 0xC100000A
+STOR_STATUS_UNSUPPORTED_VERSION = 0xC100000B
+STOR_STATUS_BUSY = 0xC100000C
 
 # srb.data_buffer, srb.sense_info_buffer, srb.srb_extension, the uncached extension, or one of them + offset
 VirtualAddress = Any
@@ -125,7 +134,7 @@ class LockHandle:
         self.held = True
 
 
-class PortServices(Protocol):
+class PortServices(CommonRoutines, Protocol):
     """What both models offer."""
 
     model: str  # "scsiport" or "storport"
@@ -144,12 +153,6 @@ class PortServices(Protocol):
     def get_uncached_extension(self, config: PortConfigurationInformation, number_of_bytes: int) -> memoryview | None:
         """Memory shared with the adapter, zeroed. Only in hw_find_adapter (CF-09, MB-16)."""
         ...
-
-    def get_device_base(self, address: int, number_of_bytes: int) -> Any:
-        """Map registers of the adapter; `address` from the assigned ranges. None: not ours (MB-16)."""
-        ...
-
-    def free_device_base(self, mapped: Any) -> None: ...
 
     def get_logical_unit(self, path_id: int, target_id: int, lun: int) -> Any:
         """The logical unit's extension (an object for your attributes); None when specific_lu_extension_size is 0 or
@@ -171,17 +174,15 @@ class PortServices(Protocol):
         ...
 
 
-class ScsiPortServices(PortServices, Protocol):
+class ScsiPortServices(PortServices, ScsiPortRoutines, Protocol):
     """What only SCSI Port offers."""
 
     def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
         """The active request with this address and tag (SP_UNTAGGED: the untagged one), or None."""
         ...
 
-    def validate_range(self, address: int, number_of_bytes: int) -> bool: ...
 
-
-class StorPortServices(PortServices, Protocol):
+class StorPortServices(PortServices, StorPortRoutines, Protocol):
     """What only Storport offers."""
 
     def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:

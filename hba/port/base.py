@@ -113,6 +113,7 @@ class PortBase(Callbacks, Generic[U]):
         self.control_types: list[bool] = []
         self.library: Any = None  # what the miniport gets as `self.port`
         self.timer = MiniportTimer(self.clock, timer_resolution, self._timer_expired)
+        self.control_type = SCSI_QUERY_SUPPORTED_CONTROL_TYPES  # what hw_adapter_control was called for last
 
     @property
     def outstanding(self) -> int:
@@ -499,6 +500,7 @@ class PortBase(Callbacks, Generic[U]):
         """RS-05: which adapter control types the miniport declares. The list ends where it ends: writing past it is
         contained and reported like any other access outside."""
         types = SupportedControlTypes(CONTROL_TYPES)
+        self.control_type = SCSI_QUERY_SUPPORTED_CONTROL_TYPES
         self.call(
             ADAPTER_CONTROL_CALLBACK,
             PASSIVE_LEVEL,
@@ -516,6 +518,7 @@ class PortBase(Callbacks, Generic[U]):
         """Call hw_adapter_control for a type it declared (RS-05). False: not declared, or it failed."""
         if not (control_type < len(self.control_types) and self.control_types[control_type]):
             return False
+        self.control_type = control_type
         routine = self.miniport.hw_adapter_control
         return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, None) == 0
 

@@ -1,4 +1,4 @@
-"""The catalogue: every rule by ID. One file per side: SCSI Port, Storport (and both), the guest's driver.
+"""The catalogue: every rule by ID. One file per side: SCSI Port, Storport (and both), the library, the guest's driver.
 
 An adapter's rules of its guest's driver are with the adapter; `hba.adapters.types.Registry.rules` has all there are.
 """
@@ -6,6 +6,7 @@ An adapter's rules of its guest's driver are with the adapter; `hba.adapters.typ
 from __future__ import annotations
 
 from hba.rules.guest import GUEST_RULES
+from hba.rules.library import LIBRARY_RULES
 from hba.rules.rule import Rule
 from hba.rules.scsiport import SCSIPORT_RULES
 from hba.rules.storport import STORPORT_RULES
@@ -20,4 +21,4 @@ def catalogue(*rules: Rule) -> dict[str, Rule]:
     return found
 
 
-RULES = catalogue(*SCSIPORT_RULES, *STORPORT_RULES, *GUEST_RULES)  # without any adapter's
+RULES = catalogue(*SCSIPORT_RULES, *STORPORT_RULES, *LIBRARY_RULES, *GUEST_RULES)  # without any adapter's

@@ -22,6 +22,7 @@ FAMILIES = {
     "RS": "Resets, power, removal",
     "PF": "Performance options, MSI, DPC",
     "XS": "Extended SRBs",
+    "LB": "The routines a miniport calls",
     "GD": "The guest's driver, as the device sees it",
 }
 

@@ -829,10 +829,9 @@ _CONFIGURATION = (
         _SP,
         "The adapter is found at the AccessRanges it was given; no scanning of the bus.",
         (d.CFG, d.PCI_S),
-        "get_device_base and validate_range outside of them fail, the former with a finding.",
+        "get_device_base and validate_range outside of them fail, the former with a finding. Accesses: LB-03.",
         _EV,
         VIOLATION,
-        "0xF1 parameter 0x2005",
     ),
     _rule(
         "CF-11",

@@ -138,8 +138,9 @@ class Assembler:
                     bus.attach(lun.target, lun.lun, make_unit(lun, store))
             memory = GuestMemory()
             chip = Chip(bus, memory)
+            chip.identity = kind.identity
             with self._placed(config, "miniport"):
-                miniport = load_miniport(config.miniport, chip, config.miniport_options)
+                miniport = load_miniport(config.miniport, chip, config.miniport_options, config.port)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
             adapter = kind.make(

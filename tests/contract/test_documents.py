@@ -10,6 +10,7 @@ from hba.cli import document
 from hba.cli.results import OUTPUTS
 from hba.contract import SCHEMA_VERSION
 from hba.control.methods import METHODS
+from hba.port.library import document as routines
 
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = json.loads((DOCS / "schemas.json").read_text("utf-8"))
@@ -19,6 +20,11 @@ def test_the_documents_are_current() -> None:
     made = document.schema()
     assert (DOCS / "schemas.json").read_text("utf-8") == document.as_json(made), f"run: {document.COMMAND}"
     assert (DOCS / "schemas.md").read_text("utf-8") == document.as_text(made), f"run: {document.COMMAND}"
+
+
+def test_the_tables_of_routines_are_current() -> None:
+    written = (DOCS / "miniports.md").read_text("utf-8")
+    assert written == routines.rendered(written), f"run: {document.COMMAND}"
 
 
 def test_everything_is_in_them() -> None:

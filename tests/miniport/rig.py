@@ -102,7 +102,7 @@ class Rig:
         self.bus = AnsweringBus()
         self.memory = Memory()
         self.chip = Chip(self.bus, self.memory)
-        self.miniport = load_miniport(name, self.chip, options)
+        self.miniport = load_miniport(name, self.chip, options, model)
         self.verifier = Verifier(self.clock, level) if level is not None else None
         options = ScsiPortConfig(**config) if model == "scsiport" else StorPortConfig(**config)
         self.port = make_port(model, self.loop, self.miniport, self.chip, options, self.verifier)

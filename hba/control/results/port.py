@@ -57,6 +57,9 @@ class PortConfiguration(Result):
     srb_type: int
     virtual_device: bool
     access_ranges: list[tuple[int, int]]
+    adapter_interface_type: int
+    system_io_bus_number: int
+    slot_number: int
     hw_dma_started: Any
     hw_adapter_state: Any
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hba.port.addresses import Addresses
 from hba.port.base import AnyPort
+from hba.port.library.routines import Routines
 from hba.port.request import ISSUED, Request
 from hba.srb import Srb
 
@@ -13,9 +14,13 @@ from hba.srb import Srb
 class Library:
     """The part of ScsiPort*/StorPort* whose rules are the same; each model's library adds its own."""
 
-    def __init__(self, port: AnyPort, address_rule: str) -> None:
+    def __init__(self, port: AnyPort, address_rule: str, routines: Routines) -> None:
+        self.routines = routines  # those that are not methods here
         self._common = port
         self._addresses = Addresses(port, address_rule)
+
+    def __getattr__(self, name: str) -> Any:
+        return self.routines.find(name)
 
     def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
         """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""

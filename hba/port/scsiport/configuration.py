@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hba.errors import ConfigError
 from hba.miniport.base import Miniport
+from hba.miniport.board import board_of
 from hba.miniport.chip import Chip
 from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
 from hba.miniport.extension import Extension
@@ -31,9 +32,7 @@ def preset(slot: Slot, miniport: Miniport, chip: Chip, info: PortConfigurationIn
     info.map_buffers = int(bool(options.map_buffers))
     if options.maximum_sg_list is not None:
         info.number_of_physical_breaks = options.maximum_sg_list
-    ranges = getattr(chip, "access_ranges", None)
-    if ranges is not None:
-        info.access_ranges = tuple(ranges)
+    info.access_ranges = board_of(chip).access_ranges
 
 
 def configured(slot: Slot, miniport: Miniport, info: PortConfigurationInformation) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hba.miniport.config import PortConfigurationInformation
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
 from hba.port.library.common import Library
+from hba.port.library.make import scsiport_routines
 from hba.port.request import ISSUED
 from hba.port.scsiport.driver import ScsiPort
 from hba.port.units import owned
@@ -17,7 +16,7 @@ class ScsiPortLibrary(Library):
     model = "scsiport"
 
     def __init__(self, port: ScsiPort) -> None:
-        super().__init__(port, "CF-04")
+        super().__init__(port, "CF-04", scsiport_routines(port))
         self._port = port
         self.notification = port.notification
         self.stall_execution = port.stall_execution
@@ -58,21 +57,3 @@ class ScsiPortLibrary(Library):
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)
         return memory
-
-    def get_device_base(self, address: int, number_of_bytes: int) -> Any:
-        """ScsiPortGetDeviceBase: the chip, whose methods are its registers; only for assigned ranges (CF-10)."""
-        port = self._port
-        if not self.validate_range(address, number_of_bytes):
-            port.offence("CF-10", f"get_device_base({address:#x}, {number_of_bytes:#x}) outside the access ranges")
-            return None
-        return port.chip
-
-    def free_device_base(self, mapped: Any) -> None:
-        """ScsiPortFreeDeviceBase: nothing to undo here."""
-
-    def validate_range(self, address: int, number_of_bytes: int) -> bool:
-        """ScsiPortValidateRange: whether the range is one the adapter was assigned (CF-10)."""
-        return any(
-            first <= address and address + number_of_bytes <= first + length
-            for first, length in self._port.info.access_ranges
-        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from hba.miniport.base import Miniport
+from hba.miniport.board import board_of
 from hba.miniport.config import (
     SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,
     SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
@@ -47,6 +48,7 @@ def preset(miniport: Miniport, info: PortConfigurationInformation) -> None:
     info.maximum_number_of_targets = 255
     info.maximum_number_of_logical_units = 255  # OW-10: FF means all
     info.number_of_physical_breaks = PHYSICAL_BREAKS
+    info.access_ranges = board_of(miniport.chip).access_ranges
     # MB-17: zeroed when it is first allocated, kept over stop and restart.
     if not hasattr(miniport, "extension"):
         miniport.extension = SimpleNamespace()

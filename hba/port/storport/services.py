@@ -27,6 +27,7 @@ from hba.miniport.services import (
 )
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
 from hba.port.library.common import Library
+from hba.port.library.make import storport_routines
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import StorUnit
 from hba.port.units import owned
@@ -51,7 +52,7 @@ class StorPortLibrary(Library):
     model = "storport"
 
     def __init__(self, port: StorPort) -> None:
-        super().__init__(port, "MB-12")
+        super().__init__(port, "MB-12", storport_routines(port, self.acquire_spin_lock))
         self._port = port
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
@@ -139,18 +140,6 @@ class StorPortLibrary(Library):
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)
         return view
-
-    def get_device_base(self, address: int, number_of_bytes: int) -> Any:
-        port = self._port
-        for first, length in port.info.access_ranges:
-            if first <= address and number_of_bytes > 0 and address + number_of_bytes <= first + length:
-                return (address, number_of_bytes)
-        port.offence("MB-16", f"StorPortGetDeviceBase of {address:#x}+{number_of_bytes:#x}, which was not assigned")
-        return None
-
-    def free_device_base(self, mapped: Any) -> None:
-        if self._port.callback != FIND_ADAPTER:
-            self._port.offence("MB-16", f"StorPortFreeDeviceBase from {CALLBACK_NAMES[self._port.callback]}")
 
     def stall_execution(self, microseconds: int) -> None:
         port = self._port

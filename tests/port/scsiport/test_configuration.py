@@ -10,6 +10,7 @@ import pytest
 from hba.dma import DmaBuffer
 from hba.errors import ConfigError
 from hba.miniport.base import Miniport
+from hba.miniport.driver_entry import PCI_BUS
 from hba.port.buffers import MappedBuffer, OpaqueBuffer
 from hba.srb import (
     SRB_FLAGS_DATA_IN,
@@ -301,14 +302,18 @@ def test_CF_09_dma32_and_dma64(rig: Make) -> None:
 
 
 def test_CF_10_only_assigned_ranges(rig: Make) -> None:
-    r = rig(access_ranges=((0xF000_0000, 0x1000),))
+    r = rig()
     port = r.miniport.port
-    assert port.validate_range(0xF000_0100, 16)
-    assert not port.validate_range(0xF000_0FFF, 2)
-    assert port.get_device_base(0xF000_0000, 0x1000) is r.chip
+    assert r.port.info.access_ranges == ((0xF000_0000, 0x1000), (0xC000, 0x100))
+    assert port.validate_range(PCI_BUS, 0, 0xF000_0100, 16, False)
+    assert not port.validate_range(PCI_BUS, 0, 0xF000_0FFF, 2, False)
+    base = port.get_device_base(PCI_BUS, 0, 0xF000_0000, 0x1000, False)
+    assert base is not None
+    assert port.read_register_ulong(base + 4) == 1  # the interrupt is enabled
     assert r.rules == []
-    assert port.get_device_base(0xE000_0000, 16) is None
-    assert r.rules == ["CF-10"]
+    assert port.get_device_base(PCI_BUS, 0, 0xE000_0000, 16, False) is None
+    assert port.get_device_base(PCI_BUS, 0, 0xF000_0000, 16, True) is None  # memory, no ports
+    assert r.rules == ["CF-10"] * 2
 
 
 def test_CF_11_the_device_extension_is_zeroed(rig: Make) -> None:

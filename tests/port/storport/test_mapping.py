@@ -14,6 +14,7 @@ from hba.miniport.config import (
     PerfConfigurationData,
     PortConfigurationInformation,
 )
+from hba.miniport.driver_entry import PCI_BUS
 from hba.miniport.services import (
     STOR_STATUS_INSUFFICIENT_RESOURCES,
     STOR_STATUS_INVALID_IRQL,
@@ -472,9 +473,8 @@ def test_MB_16_uncached_extension_wants_its_order(make_rig: MakeRig, wrong: str)
 
 
 def test_MB_16_device_base_only_of_what_is_assigned(rig: Rig) -> None:
-    rig.port.info.access_ranges = ((0xF000_0000, 0x1000),)
-    assert rig.scripted.port.get_device_base(0xF000_0100, 16) is not None
-    assert rig.scripted.port.get_device_base(0xE000_0000, 16) is None
+    assert rig.scripted.port.get_device_base(PCI_BUS, 0, 0xF000_0100, 16, False) is not None
+    assert rig.scripted.port.get_device_base(PCI_BUS, 0, 0xE000_0000, 16, False) is None
     assert rig.found == {"MB-16"}
     rig.in_interrupt(lambda: rig.scripted.port.free_device_base(None))
     assert len(rig.messages("MB-16")) == 2

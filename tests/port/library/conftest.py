@@ -1,0 +1,35 @@
+"""Routines of the library, called by a scripted Storport miniport from the callback a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.port.storport.rig import Rig, Scripted
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    """make_rig(find=None, level="report", **StorPortConfig fields); `find(config)` runs in hw_find_adapter."""
+    rigs: list[Rig] = []
+
+    def make(find: Callable[[Any], object] | None = None, level: str | None = "report", **options: Any) -> Rig:
+        miniport = Scripted()
+        made = Rig(miniport, level, start=False, **options)
+        rigs.append(made)
+        miniport.find = find  # type: ignore[assignment]  # what it returns is nobody's
+        made.port.start()
+        return made
+
+    yield make
+    for made in rigs:
+        made.loop.close()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig) -> Rig:
+    return make_rig()
