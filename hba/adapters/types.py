@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hba.pci.memory import GuestMemory
     from hba.port.driver import PortDriver
     from hba.scsi.bus import ScsiBus
-    from hba.trace.recorder import Recorder
     from hba.verifier import Verifier
 
 O = TypeVar("O", bound=Struct)  # noqa: E741 - its options
@@ -41,8 +40,6 @@ class Wiring:
     port: PortDriver
     bus: ScsiBus
     memory: GuestMemory
-    verifier: Verifier | None = None  # watches the guest's driver
-    recorder: Recorder | None = None  # the trace
     msi: bool = True
     msix_vectors: int = 0  # 0: without MSI-X
     posted_writes: bool = False
@@ -78,6 +75,7 @@ class AdapterType(Generic[O]):
     `options`      the table with its options; all of them have defaults
     `max_targets`  targets its driver can be told of, with these options (one of them may be called so and say it)
     `make`         an adapter, wired
+    `watch`        puts the verifier of its guest's driver around one, if there is something to verify
     `driver`       the guest's
     `qemu`         QEMU's own model, if it has one
     `rules`        of the guest's driver that follow from this interface alone; IDs are unique among all types
@@ -100,6 +98,7 @@ class AdapterType(Generic[O]):
     bench_driver: Callable[[str | Path, int, int, int], BenchDriver]
     inner_driver: Callable[[Adapter], InnerDriver]
     qemu: QemuDevice | None = None
+    watch: Callable[[Adapter, Verifier], None] | None = None
     rules: tuple[Rule, ...] = ()
 
     @property

@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+from hba.adapters.make import make_adapter
 from hba.adapters.types import AdapterType, Registry, Wiring
 from hba.clock import MonotonicClock
 from hba.dma import Segment
@@ -146,7 +147,7 @@ class Stack:
         else:
             trace = Recorder(loop.clock) if kind == "trace" else None
             port = make_port(model, loop, miniport, chip, None, self.verifier, trace)
-        self.adapter = adapter.make(Wiring(loop, port, self.bus, memory, self.verifier), adapter.options())
+        self.adapter = make_adapter(adapter, Wiring(loop, port, self.bus, memory), adapter.options(), self.verifier)
         self.adapter.start()
         self.ram = self._map(memory)
         self.driver = adapter.inner_driver(self.adapter)

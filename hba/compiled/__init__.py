@@ -38,7 +38,20 @@ MODULES = (
     "adapters/adapter.py",
     "adapters/traffic.py",
 )
-OF_ADAPTERS = ("adapter.py", "rings.py", "scatter.py", "messages.py", "commands.py")  # in the folder of each
+OF_ADAPTERS = (  # in the folder of each, and of what those with rings share
+    "access.py",
+    "adapter.py",
+    "commands.py",
+    "completions.py",
+    "hotplug.py",
+    "inflight.py",
+    "messages.py",
+    "pages.py",
+    "rings.py",
+    "scatter.py",
+    "turn.py",
+    "watcher.py",
+)
 LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py"})
 
 

@@ -2,7 +2,7 @@
 
 A `Bar` is a window of a power-of-two size with areas in it; an area is a `RegisterBlock` (one may be placed in several
 BARs, as controllers do that mirror their I/O ports in memory). Space between the areas is undefined: it reads as one
-byte value and ignores writes, is counted, and reported to `on_undefined` when that is set.
+byte value and ignores writes, is counted, and told to who watches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hba.pci.registers import RO, RW, Cell, DeclarationError, Field, Register, RegisterBlock, UndefinedHook
+from hba.pci.registers import RO, RW, Cell, DeclarationError, Field, Register, RegisterBlock, RegisterWatcher
 
 MEMORY = "memory"
 IO = "io"
@@ -56,7 +56,7 @@ class Bar:
         self.wide = wide
         self.prefetchable = prefetchable
         self.undefined = undefined
-        self.on_undefined: UndefinedHook | None = None
+        self._watchers: tuple[RegisterWatcher, ...] = ()
         self.undefined_accesses = 0
         self._starts: list[int] = []
         self._blocks: list[RegisterBlock] = []
@@ -137,8 +137,12 @@ class Bar:
 
     def _note(self, kind: str, offset: int, size: int, value: int) -> None:
         self.undefined_accesses += 1
-        if self.on_undefined is not None:
-            self.on_undefined(kind, offset, size, value)
+        for watcher in self._watchers:
+            watcher.undefined(kind, offset, size, value)
+
+    def watch(self, watcher: RegisterWatcher) -> None:
+        """Tell it of accesses to the space between the blocks, which are watched each for itself."""
+        self._watchers += (watcher,)
 
     def reset(self) -> None:
         """Every block's registers back to their reset values."""

@@ -46,6 +46,16 @@ _DATA = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD
 _ACTION = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER
 
 
+class InterruptWatcher:
+    """Watches what the adapter does with its interrupts, and does nothing."""
+
+    def signalled(self, vector: int) -> None:
+        """It sends a message; where INTx is in use, that is not sent."""
+
+    def line(self, asserted: bool) -> None:
+        """It drives INTA#, perhaps as before."""
+
+
 class Eventfd:
     """A `Wire` to an eventfd of the client, which is ours."""
 
@@ -97,6 +107,7 @@ class Interrupts:
         self._message: _Index | None = None  # the message index in use
         self._live: list[Wire | None] = []  # its wire by vector where one may be triggered now
         self.asserted = False  # the level of INTA#
+        self.watchers: tuple[InterruptWatcher, ...] = ()
         self.on_line: Callable[[bool], None] | None = None  # told when that changes
         self.signals = 0  # asked for by the adapter
         self.sent = dict.fromkeys(NAMES, 0)
@@ -114,6 +125,8 @@ class Interrupts:
     def signal(self, vector: int = 0) -> None:
         """An event on message vector `vector`. Does nothing while INTx is in use (that follows `set_line`)."""
         self.signals += 1
+        for watcher in self.watchers:
+            watcher.signalled(vector)
         if vector < len(self._live) and (wire := self._live[vector]) is not None:
             try:
                 wire.trigger()
@@ -125,6 +138,8 @@ class Interrupts:
 
     def set_line(self, asserted: bool) -> None:
         """The level the device drives INTA# with. Reaches the client only while INTx is in use."""
+        for watcher in self.watchers:
+            watcher.line(asserted)
         if asserted == self.asserted:
             return
         self.asserted = asserted

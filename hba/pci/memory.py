@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from hba.dma import DmaBuffer, Segment
 from hba.errors import DmaFault
+from hba.native import mypyc_attr
 from hba.pci.release import close_now
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, Client, RequestError
 
@@ -79,6 +80,14 @@ class MessageBuffer(DmaBuffer):
             self._memory.write(iova, part)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class MemoryWatcher:
+    """Watches the maps, and does nothing."""
+
+    def unmapped(self, iova: int, size: int) -> None:
+        """This map is about to go."""
+
+
 class GuestMemory:
     """All DMA maps of one function.
 
@@ -93,7 +102,7 @@ class GuestMemory:
         self.faults = 0
         self.message_bytes = 0
         self.release: Callable[[mmap.mmap], None] = close_now  # gets what is mapped no more
-        self.on_unmap: Callable[[int, int], None] | None = None  # (iova, size), before the map goes
+        self.watchers: tuple[MemoryWatcher, ...] = ()
         self._starts: list[int] = []
         self._maps: list[Mapping] = []
         self._last: Mapping | None = None
@@ -171,9 +180,9 @@ class GuestMemory:
 
     def _remove(self, first: int, last: int) -> None:
         doomed = self._maps[first:last]
-        if self.on_unmap is not None:
+        for watcher in self.watchers:
             for mapping in doomed:
-                self.on_unmap(mapping.iova, mapping.size)
+                watcher.unmapped(mapping.iova, mapping.size)
         del self._maps[first:last]
         del self._starts[first:last]
         self._changed()

@@ -18,7 +18,7 @@ How accesses that are not exactly one register wide are handled (the guest may s
 - Bytes that belong to no register read as `undefined` and ignore writes; so does the missing direction of a read-only
   or write-only register.
 
-Each of these is counted, and reported to a hook (`on_undefined`, `on_wrong_width`, `on_wrong_access`) when one is set.
+Each of these is counted, and told to who watches (`RegisterWatcher`).
 All multi-byte values are little-endian (PCI Local Bus Specification 3.0, section 6.1).
 """
 
@@ -215,11 +215,23 @@ class Register:
         return f"Register({self.name}, 0x{self.offset:x}, {self.width}, {self.access})"
 
 
-# Hooks for a watcher. kind: "read" or "write"; value: what was read or written.
-UndefinedHook = Callable[[str, int, int, int], None]  # kind, offset, size, value
-WrongWidthHook = Callable[[str, Register, int, int, int], None]  # kind, register, offset, size, value
-WrongAccessHook = Callable[[str, Register, int, int, int], None]  # kind, register, offset, size, value
-WatchHook = Callable[[str, Register, int], None]  # kind, register, value
+class RegisterWatcher:
+    """Watches accesses to registers, and does nothing. Override what is of interest. `kind`: "read" or "write".
+
+    All offsets are those of the block or BAR that is watched.
+    """
+
+    def accessed(self, kind: str, register: Register, value: int) -> None:
+        """Software has read this, or is about to write it."""
+
+    def undefined(self, kind: str, offset: int, size: int, value: int) -> None:
+        """An access to bytes that belong to no register."""
+
+    def wrong_width(self, kind: str, register: Register, offset: int, size: int, value: int) -> None:
+        """An access that was not exactly one register wide."""
+
+    def wrong_direction(self, kind: str, register: Register, offset: int, size: int, value: int) -> None:
+        """A write to what can only be read, or a read of what can only be written."""
 
 
 class Cell:
@@ -244,7 +256,7 @@ class Cell:
         "visible",
         "w1c",
         "w1s",
-        "watch",
+        "watchers",
         "writes",
     )
 
@@ -262,7 +274,7 @@ class Cell:
         self.plain = self.store == full  # a write just replaces the value: commands, doorbells
         self.visible = full & ~masks[WO]
         self.clear_on_read = masks[RC]
-        self.watch: WatchHook | None = None
+        self.watchers: tuple[RegisterWatcher, ...] = ()
         self.on_read: ReadHandler | None = None
         self.on_write: WriteHandler | None = None
         self.peek: ReadHandler | None = None
@@ -275,15 +287,15 @@ class Cell:
         value = (self.value if self.on_read is None else self.on_read()) & self.visible
         if self.clear_on_read:
             self.value &= ~self.clear_on_read
-        if self.watch is not None:
-            self.watch("read", self.register, value)
+        for watcher in self.watchers:
+            watcher.accessed("read", self.register, value)
         return value
 
     def write(self, value: int) -> None:
         """A write of the whole register by software."""
         self.writes += 1
-        if self.watch is not None:
-            self.watch("write", self.register, value)
+        for watcher in self.watchers:
+            watcher.accessed("write", self.register, value)
         if self.plain:
             self.value = value
         else:
@@ -344,9 +356,7 @@ class RegisterBlock:
         self._check_overlaps(self._writing)
         self._reads = self._reading.exact
         self._writes = self._writing.exact
-        self.on_undefined: UndefinedHook | None = None
-        self.on_wrong_width: WrongWidthHook | None = None
-        self.on_wrong_access: WrongAccessHook | None = None
+        self._watchers: tuple[RegisterWatcher, ...] = ()
         self.undefined_accesses = 0
         self.wrong_width_accesses = 0
         self.wrong_direction_accesses = 0
@@ -444,10 +454,11 @@ class RegisterBlock:
         cell.peek = peek
         return handler
 
-    def watch(self, hook: WatchHook | None) -> None:
-        """Tell `hook` of every access to a register of this block, writes before they take effect; None: nobody."""
+    def watch(self, watcher: RegisterWatcher) -> None:
+        """Tell it of every access to this block, writes before they take effect."""
+        self._watchers += (watcher,)
         for cell in self._cells.values():
-            cell.watch = hook
+            cell.watchers += (watcher,)
 
     # -- accesses ---------------------------------------------------------------------------------------------
 
@@ -508,8 +519,8 @@ class RegisterBlock:
         """Count and report an access that was not exactly one register."""
         if register is not None and (register.offset != offset or register.size != size):
             self.wrong_width_accesses += 1
-            if self.on_wrong_width is not None:
-                self.on_wrong_width(kind, register, offset, size, value)
+            for watcher in self._watchers:
+                watcher.wrong_width(kind, register, offset, size, value)
         if found == size:
             return
         direction = self._writing if opposite is self._reading else self._reading
@@ -523,12 +534,12 @@ class RegisterBlock:
         )
         if other is not None:
             self.wrong_direction_accesses += 1
-            if self.on_wrong_access is not None:
-                self.on_wrong_access(kind, other, offset, size, value)
+            for watcher in self._watchers:
+                watcher.wrong_direction(kind, other, offset, size, value)
         else:
             self.undefined_accesses += 1
-            if self.on_undefined is not None:
-                self.on_undefined(kind, offset, size, value)
+            for watcher in self._watchers:
+                watcher.undefined(kind, offset, size, value)
 
     def exact(self, kind: str) -> Mapping[int, Cell]:
         """The cells that answer to a "read" or "write" of exactly their own width, by offset in the block."""

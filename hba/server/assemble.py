@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
+from hba.adapters.make import make_adapter
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry, Wiring
 from hba.config.lines import place
@@ -143,14 +144,13 @@ class Assembler:
                 miniport = load_miniport(config.miniport, chip, config.miniport_options, config.port)
             options = config.scsiport if config.port == "scsiport" else config.storport
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
-            adapter = kind.make(
+            adapter = make_adapter(
+                kind,
                 Wiring(
                     loop,
                     port,
                     bus,
                     memory,
-                    verifier,
-                    recorder,
                     msi=config.pci.msi,
                     msix_vectors=config.pci.msix_vectors if config.pci.msix else 0,
                     posted_writes=config.pci.posted_writes,
@@ -158,6 +158,8 @@ class Assembler:
                     interrupts=config.interrupts,
                 ),
                 config.options,
+                verifier,
+                recorder,
             )
             engine = self._engine(config, loop, adapter.function)
         except BaseException:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hba.pci.bars import IO, MEMORY, Bar, MsixLayout, msix_pba, msix_table
 from hba.pci.registers import RO, DeclarationError, Register, RegisterBlock
+from tests.pci.watching import watching
 
 
 def two_blocks() -> Bar:
@@ -68,7 +69,7 @@ def test_an_access_across_blocks_and_undefined_space() -> None:
 def test_undefined_space_is_reported() -> None:
     bar = two_blocks()
     seen: list[tuple[str, int, int, int]] = []
-    bar.on_undefined = lambda *what: seen.append(what)
+    bar.watch(watching(undefined=lambda *what: seen.append(what)))
     assert bar.read(0x80, 4) == 0xEEEEEEEE
     bar.write(0x80, 1, 5)
     assert seen == [("read", 0x80, 4, 0xEEEEEEEE), ("write", 0x80, 1, 5)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hba.dma import DmaSpace
 from hba.errors import DmaFault
-from hba.pci.memory import MAX_MAPS, PAGE, GuestMemory
+from hba.pci.memory import MAX_MAPS, PAGE, GuestMemory, MemoryWatcher
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, RequestError
 from tests.descriptors import open_fds
 
@@ -133,7 +133,12 @@ class TestMaps:
         for iova in (0x1000, 0x2000, 0x4000):
             memory.map(iova, 0x1000, RW, None, 0)
         gone: list[tuple[int, int]] = []
-        memory.on_unmap = lambda iova, size: gone.append((iova, size))
+
+        class Watching(MemoryWatcher):
+            def unmapped(self, iova: int, size: int) -> None:
+                gone.append((iova, size))
+
+        memory.watchers += (Watching(),)
         assert refused(lambda: memory.unmap(0x3000, 0x1000)) == errno.ENOENT
         assert refused(lambda: memory.unmap(0x1800, 0x800)) == errno.EINVAL
         assert refused(lambda: memory.unmap(0x1000, 0x1800)) == errno.EINVAL

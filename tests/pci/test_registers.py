@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hba.pci.registers import RC, RO, RW, RW1C, RW1S, WO, Access, DeclarationError, Field, Register, RegisterBlock
+from tests.pci.watching import watching
 
 
 def block() -> RegisterBlock:
@@ -192,18 +193,21 @@ class TestOddAccesses:
     def test_undefined_space(self) -> None:
         one = RegisterBlock("B", [Register("R", 4, 32, RO, 0x01020304)], 0x10, undefined=0xFF)
         seen: list[tuple[str, int, int, int]] = []
-        one.on_undefined = lambda *what: seen.append(what)
+        one.watch(watching(undefined=lambda *what: seen.append(what)))
         assert one.read(8, 4) == 0xFFFFFFFF
         assert one.read(2, 4) == 0x0304FFFF
         one.write(0, 2, 0x1234)
         assert seen == [("read", 8, 4, 0xFFFFFFFF), ("read", 2, 4, 0x0304FFFF), ("write", 0, 2, 0x1234)]
         assert one.undefined_accesses == 3
 
-    def test_hooks_name_the_register(self) -> None:
+    def test_who_watches_is_told_which_register(self) -> None:
         one = block()
         seen: list[tuple[str, str, int, int, int]] = []
-        one.on_wrong_width = lambda kind, register, *rest: seen.append((kind, register.name, *rest))
-        one.on_wrong_access = lambda kind, register, *rest: seen.append((kind, register.name, *rest))
+
+        def wrong(kind: str, register: Register, *rest: int) -> None:
+            seen.append((kind, register.name, *rest))
+
+        one.watch(watching(wrong_width=wrong, wrong_direction=wrong))
         one.read(4, 1)
         one.write(4, 4, 9)
         one.read(0, 4)
@@ -219,10 +223,8 @@ class TestOddAccesses:
         one = block()
         seen: list[tuple[str, str, int]] = []
         one.on_write("COMMAND", lambda value: seen.append(("effect", "COMMAND", value)))
-        one.watch(lambda kind, register, value: seen.append((kind, register.name, value)))
+        one.watch(watching(accessed=lambda kind, register, value: seen.append((kind, register.name, value))))
         one.write(0, 4, 1)
-        one.read(4, 4)
-        one.watch(None)
         one.read(4, 4)
         assert seen == [("write", "COMMAND", 1), ("effect", "COMMAND", 1), ("read", "STATUS", 0x12345678)]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from hba.adapters.pvscsi.config_pages import config_page
+from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.registers import (
     CMD_ABORT_CMD,
     CMD_ADAPTER_RESET,
@@ -34,16 +34,15 @@ from hba.adapters.pvscsi.structures import (
     SETUP_RINGS,
     SETUP_RINGS_MAX_PAGES,
 )
+from hba.adapters.ring.adapter import RingAdapter
 from hba.errors import DmaFault
+from hba.pci.registers import RegisterBlock
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     Srb,
 )
-
-if TYPE_CHECKING:
-    from hba.adapters.pvscsi.adapter import PvscsiAdapter
 
 STATUS_OK = 0
 
@@ -58,10 +57,11 @@ class CommandRegisters:
     `last` names the last command and what came of it, `counts` how often each ran.
     """
 
-    def __init__(self, adapter: PvscsiAdapter) -> None:
+    def __init__(self, adapter: RingAdapter[Rings], registers: RegisterBlock, options: PvscsiOptions) -> None:
         self.adapter = adapter
+        self._options = options
         self.counts: Counter[str] = Counter()
-        self._status = adapter.registers.cell("COMMAND_STATUS")
+        self._status = registers.cell("COMMAND_STATUS")
         # descriptor size in bytes, what runs it
         self._commands: dict[int, tuple[int, Callable[[bytes], int]]] = {
             CMD_ADAPTER_RESET: (0, self._adapter_reset),
@@ -70,14 +70,14 @@ class CommandRegisters:
             CMD_RESET_DEVICE: (RESET_DEVICE.size, self._reset_device),
             CMD_ABORT_CMD: (ABORT_CMD.size, self._abort),
         }
-        if adapter.options.config_page:
+        if options.config_page:
             self._commands[CMD_CONFIG] = (CONFIG.size, self._config)
-        if adapter.options.message_ring:
+        if options.message_ring:
             self._commands[CMD_SETUP_MSG_RING] = (SETUP_MSG_RING.size, self._setup_messages)
-        if adapter.options.request_call_threshold:
+        if options.request_call_threshold:
             self._commands[CMD_SETUP_REQCALLTHRESHOLD] = (SETUP_REQCALLTHRESHOLD.size, self._threshold)
-        adapter.registers.on_write("COMMAND", self._latch)
-        adapter.registers.on_write("COMMAND_DATA", self._data)
+        registers.on_write("COMMAND", self._latch)
+        registers.on_write("COMMAND_DATA", self._data)
         self.reset()
 
     def reset(self) -> None:
@@ -121,9 +121,9 @@ class CommandRegisters:
         except DmaFault as fault:
             status = STATUS_FAILED
             self.last = f"{name}: {fault}"
-            self.adapter.cannot_reach(f"what {name} gave", fault)
-            if self.adapter.watch is not None:
-                self.adapter.watch.command_failed(name, fault)
+            self.adapter.access.cannot_reach(f"what {name} gave", fault)
+            for watcher in self.adapter.access.watchers:
+                watcher.failed(name, fault)
         self._status.value = status
 
     # -- the commands ---------------------------------------------------------------------------------------------
@@ -139,30 +139,26 @@ class CommandRegisters:
         if not _legal_pages(requests, SETUP_RINGS_MAX_PAGES) or not _legal_pages(completions, SETUP_RINGS_MAX_PAGES):
             return STATUS_FAILED
         adapter = self.adapter
-        if adapter.rings is not None:
+        if adapter.access.rings is not None:
             adapter.adapter_reset()  # the old rings go the way a reset makes them go
-        adapter.rings = Rings(
-            adapter.memory, state, list(fields[3 : 3 + requests]), list(fields[35 : 35 + completions])
-        )
-        adapter.fault = adapter.unreachable = ""
-        if adapter.watch is not None:
-            adapter.watch.rings_set_up(adapter.rings)
+        requests_at, completions_at = list(fields[3 : 3 + requests]), list(fields[35 : 35 + completions])
+        adapter.access.set_up(Rings(adapter.memory, state, requests_at, completions_at))
         return STATUS_OK
 
     def _setup_messages(self, descriptor: bytes) -> int:
         fields = SETUP_MSG_RING.unpack(descriptor)
         pages = fields[0]
-        rings = self.adapter.rings
+        rings = self.adapter.access.rings
         if rings is None:
             return STATUS_OK  # without rings it does nothing, by the interface's own words
         if not _legal_pages(pages, SETUP_MSG_RING_MAX_PAGES):
             return STATUS_FAILED
-        self.adapter.messages.forget("set up its message ring anew")
+        self.adapter.units.forget("set up its message ring anew")
         rings.setup_messages(list(fields[2 : 2 + pages]))
         return STATUS_OK
 
     def _reset_bus(self, _descriptor: bytes) -> int:
-        self._look()
+        self.adapter.look("command")  # what is on the request ring may be what it is about
         self._submit(Srb(SRB_FUNCTION_RESET_BUS))
         return STATUS_OK
 
@@ -170,26 +166,20 @@ class CommandRegisters:
         target, lun = RESET_DEVICE.unpack(descriptor)
         if target > 255 or lun[0] or any(lun[2:]):
             return STATUS_FAILED
-        self._look()
+        self.adapter.look("command")  # what is on the request ring may be what it is about
         self._submit(Srb(SRB_FUNCTION_RESET_DEVICE, 0, target, lun[1]))
         return STATUS_OK
 
     def _abort(self, descriptor: bytes) -> int:
         context, target, _pad = ABORT_CMD.unpack(descriptor)
-        self._look()
-        victim = self.adapter.in_flight.get(context)
+        self.adapter.look("command")  # what is on the request ring may be what it is about
+        victim = self.adapter.in_flight.by_handle.get(context)
         if victim is None or victim.target_id != target:
             return STATUS_OK  # it has completed meanwhile: its completion is on the ring
         abort = Srb(SRB_FUNCTION_ABORT_COMMAND, 0, victim.target_id, victim.lun)
         abort.next_srb = victim
         self._submit(abort)
         return STATUS_OK
-
-    def _look(self) -> None:
-        """What is on the request ring may be what the command is about."""
-        self.adapter.look("command")
-        if self.adapter.watch is not None:
-            self.adapter.watch.drained()
 
     def _submit(self, srb: Srb) -> None:
         # The effect is the completions of the requests it ends; how it ended itself is the port's to count.
@@ -199,7 +189,7 @@ class CommandRegisters:
     def _config(self, descriptor: bytes) -> int:
         where, address, number, _pad = CONFIG.unpack(descriptor)
         adapter = self.adapter
-        page = config_page(number, address, adapter.options, adapter.bus)
+        page = config_page(number, address, self._options, adapter.bus)
         if adapter.memory.view(where, len(page), True) is None:
             # By message it could be written only after this register write has been answered. The driver would find
             # nothing then, give the page back, and the answer would come into memory that is something else by now.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from hba.adapters.shapes import AdapterCounters, UnitTraffic
+from hba.adapters.ring.shapes import RingCounters, RingQueues
 from hba.shapes import BusAddress, Count, CountByName, Result
 
 
@@ -50,70 +50,16 @@ class Rings(Result):
     message: MessageRing | UnsetType = UNSET
 
 
-class Messages(Result):
-    """What the guest has yet to be told of its units: how much waits, the first of it, why it does not go on."""
-
-    waiting: Count
-    next: list[str]
-    stuck: str
-
-
-class Polling(Result):
-    """Looks at the request ring without a kick. `open`: they go on now; `window_us`: for how long after the next work;
-    `found`: looks that found a request; `late`: of those once more after a window."""
-
-    open: bool
-    kicks_suppressed: bool
-    window_us: Count
-    looks: Count
-    found: Count
-    late: Count
-
-
-class Announcing(Result):
-    """Completions that share an interrupt. `waiting`: posted, not announced; `depth`: what the guest has in flight;
-    `held`: batches that waited; `spared`: interrupts that were not needed for it."""
-
-    waiting: Count
-    depth: Count
-    held: Count
-    spared: Count
-
-
-class Moderation(Result):
-    """When the ring is looked at, and when completions are announced."""
-
-    poll: Polling
-    interrupts: Announcing
-
-
-class PvscsiQueues(Result, tag_field="type", tag="pvscsi"):
-    """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
-
-    `ring_fault`: why requests are no longer taken; `unreachable`: which memory the driver gave that could not be
-    reached when it was needed, why, and what to do.
-    """
+class PvscsiQueues(RingQueues, tag_field="type", tag="pvscsi"):
+    """`rings` is null before a driver sets them up, and when they are out of reach; `rings_unreachable`: why."""
 
     rings: Rings | None
     rings_unreachable: str
-    ring_fault: str
-    unreachable: str
     request_call_threshold: bool
-    moderation: Moderation
     last_command: str
-    messages: Messages
-    traffic: list[UnitTraffic]
 
 
-class PvscsiCounters(AdapterCounters, tag_field="type", tag="pvscsi"):
-    """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring; `pieces`:
-    scatter-gather elements held; `commands`: by name."""
+class PvscsiCounters(RingCounters, tag_field="type", tag="pvscsi"):
+    """What was counted at the adapter. `commands`: by name."""
 
-    kicks: Count
-    pieces: Count
-    bad_requests: Count
-    completions_waiting: Count
-    messages: Count
-    messages_waiting: Count
-    dma_faults: Count
     commands: CountByName

@@ -14,28 +14,21 @@ from hba.adapters.types import AdapterType, GuestDriver, QemuDevice, Wiring
 if TYPE_CHECKING:
     from hba.adapters.adapter import Adapter
     from hba.adapters.pvscsi.bench import PvscsiBenchDriver, PvscsiInnerDriver
+    from hba.verifier import Verifier
 
 _NO_CONFIG = "PVSCSI_CMD_CONFIG failed"
 
 
 def _make(wiring: Wiring, options: PvscsiOptions) -> Adapter:
     from hba.adapters.pvscsi.adapter import PvscsiAdapter
-    from hba.adapters.pvscsi.watch import GuestWatch
 
-    return PvscsiAdapter(
-        wiring.loop,
-        wiring.port,
-        wiring.bus,
-        wiring.memory,
-        options,
-        msi=wiring.msi,
-        msix_vectors=wiring.msix_vectors,
-        posted_writes=wiring.posted_writes,
-        poll=wiring.poll,
-        interrupts=wiring.interrupts,
-        watch=None if wiring.verifier is None else GuestWatch(wiring.verifier),
-        recorder=wiring.recorder,
-    )
+    return PvscsiAdapter(wiring, options)
+
+
+def _watch(adapter: Adapter, verifier: Verifier) -> None:
+    from hba.adapters.pvscsi.watch import watch
+
+    watch(adapter, verifier)
 
 
 def _bench_driver(socket: str | Path, data_size: int, target: int, lun: int) -> PvscsiBenchDriver:
@@ -71,5 +64,6 @@ PVSCSI = AdapterType(
     inner_driver=_inner_driver,
     # QEMU's does not know the configuration page that the driver asks every adapter for.
     qemu=QemuDevice("pvscsi", messages=(_NO_CONFIG,)),
+    watch=_watch,
     rules=PVSCSI_RULES,
 )

@@ -46,8 +46,7 @@ class MinimalDriver(BenchDriver):
         super().__init__(socket, PAGE, data_size, target, lun)
 
     def _bring_up(self) -> None:
-        self._write(RING, BASE)
-        self._write(RING + 4, 0)
+        self._client.region_write(0, RING, BASE.to_bytes(8, "little"))
         self._write(SIZE, ENTRIES)
 
     def _take_down(self) -> None:

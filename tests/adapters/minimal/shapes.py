@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.adapters.shapes import AdapterCounters, UnitTraffic
+from hba.adapters.ring.shapes import RingCounters, RingQueues
 from hba.shapes import BusAddress, Count, Result
 
 
@@ -21,14 +21,11 @@ class MinimalRings(Result):
     entries: MinimalRing
 
 
-class MinimalQueues(Result, tag_field="type", tag="minimal"):
+class MinimalQueues(RingQueues, tag_field="type", tag="minimal"):
     """`rings` is null before a driver sets its ring up."""
 
     rings: MinimalRings | None
-    traffic: list[UnitTraffic]
 
 
-class MinimalCounters(AdapterCounters, tag_field="type", tag="minimal"):
+class MinimalCounters(RingCounters, tag_field="type", tag="minimal"):
     """What was counted at the adapter."""
-
-    doorbells: Count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from hba.errors import ConfigError, GuestError
 from hba.lab import config as lab_config
 from hba.lab import devices, machine
 from hba.srb import SCSISTAT_CHECK_CONDITION, SRB_STATUS_ERROR
-from tests.adapters.minimal.bench import ENTRIES, MinimalDriver
-from tests.adapters.minimal.structures import IN, OUT
+from tests.adapters.minimal.bench import ENTRIES, MinimalDriver, entry
+from tests.adapters.minimal.structures import COME, ENTRY_SIZE, GONE, HEARD, IN, OUT, UNIT
 from tests.adapters.minimal.type import MINIMAL
 from tests.config.jsonschema import fits
 from tests.contract.adapter import running
@@ -151,6 +152,40 @@ def test_a_reset_of_the_function_forgets_its_ring(driver: MinimalDriver, control
     assert control.call("show.queues")["adapter"]["rings"] is None
 
 
+def test_what_makes_no_sense_stops_its_ring_until_it_is_set_up_anew(
+    driver: MinimalDriver, control: ControlClient
+) -> None:
+    driver.doorbell(ENTRIES + 1)
+    queues = control.call("show.queues")["adapter"]
+    assert queues["ring_fault"] == f"{ENTRIES + 1} requests are said to be ready; the ring has {ENTRIES} entries"
+    driver._bring_up()
+    driver._rung = 0
+    driver._settle()
+    assert driver.command(bytes(6)) == 0
+    assert control.call("show.queues")["adapter"]["ring_fault"] == ""
+
+
+def test_memory_that_is_not_there_ends_the_request_alone(driver: MinimalDriver, control: ControlClient) -> None:
+    at = driver.ram.view[:ENTRY_SIZE]
+    at[:] = entry(bytes.fromhex("28000000000000000100"), 1 << 40, 512, IN)
+    slot = driver._rung % ENTRIES * ENTRY_SIZE
+    driver.ram.view[slot : slot + ENTRY_SIZE] = at
+    at.release()
+    driver.doorbell(1)
+    driver._wait()
+    assert driver.command(bytes(6)) == 0
+    counters = control.call("show.counters")["adapter"]
+    assert (counters["outstanding"], counters["dma_faults"]) == (0, 1)
+    assert control.call("show.verifier")["counts"] == {"GD-07": 1}
+
+
+def test_it_is_looked_at_without_a_kick_and_announces_together(driver: MinimalDriver, control: ControlClient) -> None:
+    driver.prepare([(False, 0, 4096)], 512)
+    driver.run(3600, 8, most=40 * ENTRIES)
+    moderation = control.call("show.queues")["adapter"]["moderation"]
+    assert moderation["poll"]["looks"] and moderation["interrupts"]["depth"] > 1
+
+
 def test_MN_01_a_doorbell_without_work(driver: MinimalDriver, control: ControlClient) -> None:
     assert control.call("show.verifier")["counts"] == {}
     driver.doorbell(0)
@@ -184,13 +219,30 @@ def test_it_can_be_looked_at(driver: MinimalDriver, control: ControlClient, caps
     counters.view(everything["counters"])
     regs.view(everything["regs"])
     said = capsys.readouterr().out
-    assert "minimal on" in said and "DOORBELL" in said and "doorbells" in said
+    assert "minimal on" in said and "DOORBELL" in said and "kicks" in said
 
 
-def test_units_come_and_go(adapter: Parts, control: ControlClient) -> None:
+def test_units_come_and_go(driver: MinimalDriver, control: ControlClient) -> None:
     storage = {"kind": "memory", "size": "1M"}
-    answer = control.call("lun.add", unit={"target": 3, "storage": storage})
-    assert answer["announcement"] == {"state": "none", "why": "this adapter cannot tell its driver"}
+    posted = {"state": "posted", "why": ""}
+    assert control.call("lun.add", unit={"target": 3, "storage": storage})["announcement"] == posted
+    assert driver._read(UNIT) == COME << 16 | 3 << 8
+    driver._write(HEARD, 0)
+    assert control.call("lun.remove", target=3)["announcement"] == posted
+    assert driver._read(UNIT) == GONE << 16 | 3 << 8
+    # It has not heard of that: the next waits behind it.
+    answer = control.call("lun.add", unit={"target": 2, "storage": storage})
+    assert answer["announcement"]["state"] == "waiting"
+    driver._write(HEARD, 0)
+    deadline = time.monotonic() + 10
+    while driver._read(UNIT) != COME << 16 | 2 << 8:
+        assert time.monotonic() < deadline, "it is never told"
+
+
+def test_without_a_ring_nobody_is_told_of_units(adapter: Parts, control: ControlClient) -> None:
+    storage = {"kind": "memory", "size": "1M"}
+    answer = control.call("lun.add", unit={"target": 3, "storage": storage})["announcement"]
+    assert answer["state"] == "none" and "no driver has set up the adapter's rings" in answer["why"]
     control.call("lun.remove", target=3)
     with pytest.raises(CallRefused, match="target 4 is beyond max_targets = 4"):
         control.call("lun.add", unit={"target": 4, "storage": storage})

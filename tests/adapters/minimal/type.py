@@ -9,6 +9,7 @@ from tests.adapters.minimal.options import MinimalOptions
 from tests.adapters.minimal.rules import MINIMAL_RULES
 from tests.adapters.minimal.shapes import MinimalCounters, MinimalQueues
 from tests.adapters.minimal.structures import IDENTITY
+from tests.adapters.minimal.watch import watch
 
 MINIMAL = AdapterType(
     name="minimal",
@@ -23,5 +24,6 @@ MINIMAL = AdapterType(
     bench_driver=MinimalDriver,
     inner_driver=MinimalInnerDriver,
     qemu=QemuDevice("minimal-hba", messages=("of QEMU's own",)),
+    watch=watch,
     rules=MINIMAL_RULES,
 )

@@ -9,12 +9,15 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 
+from hba.adapters.make import make_adapter
+from hba.adapters.moderation.options import InterruptOptions
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.adapter import PvscsiAdapter
 from hba.adapters.pvscsi.options import PvscsiOptions
-from hba.adapters.pvscsi.watch import GuestWatch
+from hba.adapters.pvscsi.type import PVSCSI
 from hba.adapters.registry import ADAPTERS
+from hba.adapters.types import Wiring
 from hba.clock import VirtualClock
 from hba.loop import EventLoop
 from hba.pci.memory import GuestMemory
@@ -77,6 +80,7 @@ class Driver:
         options: PvscsiOptions | None = None,
         ram: bool = True,
         posted_writes: bool = False,
+        interrupts: InterruptOptions | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.loop = EventLoop(self.clock)
@@ -84,15 +88,10 @@ class Driver:
         self.port = ScriptedPort()
         self.bus = ScsiBus()
         self.verifier = Verifier(self.clock, rules=ADAPTERS.rules) if verify else None
-        self.adapter = PvscsiAdapter(
-            self.loop,
-            self.port,
-            self.bus,
-            self.memory,
-            options or PvscsiOptions(),
-            posted_writes=posted_writes,
-            watch=GuestWatch(self.verifier) if self.verifier else None,
-        )
+        wiring = Wiring(self.loop, self.port, self.bus, self.memory, posted_writes=posted_writes, interrupts=interrupts)
+        adapter = make_adapter(PVSCSI, wiring, options or PvscsiOptions(), self.verifier)
+        assert isinstance(adapter, PvscsiAdapter)
+        self.adapter = adapter
         self.adapter.start()
         self.fd = os.memfd_create("ram")
         os.ftruncate(self.fd, RAM)

@@ -7,9 +7,10 @@ import tracemalloc
 
 import pytest
 
-from hba.adapters.pvscsi import adapter as a
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.scatter import MAX_ELEMENTS
+from hba.adapters.ring import turn
+from hba.adapters.ring.inflight import MAX_PIECES
 from hba.srb import Srb
 from tests.adapters.pvscsi.driver import DATA, Driver
 
@@ -53,11 +54,11 @@ def test_pieces_of_all_requests_are_bounded_and_the_rest_waits_on_the_ring(make:
     driver.kick()
     for _ in range(50):
         driver.turn()
-    adapter = driver.adapter
-    assert 0 < adapter.pieces <= a.MAX_PIECES
-    assert adapter.pieces + 8000 > a.MAX_PIECES, "as many as may be"
+    in_flight = driver.adapter.in_flight
+    assert 0 < in_flight.pieces <= MAX_PIECES
+    assert in_flight.pieces + 8000 > MAX_PIECES, "as many as may be"
     taken = len(driver.port.srbs)
-    assert taken == adapter.outstanding < 40
+    assert taken == in_flight.outstanding < 40
     done = []
     while driver.port.srbs:
         srb = driver.port.srbs[0]
@@ -66,9 +67,9 @@ def test_pieces_of_all_requests_are_bounded_and_the_rest_waits_on_the_ring(make:
         for _ in range(8):
             driver.turn()
         done += [context for context, *_ in driver.completions()]
-        assert adapter.pieces <= a.MAX_PIECES
+        assert in_flight.pieces <= MAX_PIECES
     assert done == list(range(40))
-    assert adapter.pieces == 0 and not adapter._many
+    assert in_flight.pieces == 0 and not in_flight._many
 
 
 def test_one_request_may_have_as_many_pieces_as_the_largest_transfer_needs(make: object) -> None:
@@ -82,7 +83,7 @@ def test_one_request_may_have_as_many_pieces_as_the_largest_transfer_needs(make:
     put_many(driver, 1, MAX_ELEMENTS + 1)
     driver.kick()
     assert [done[3] for done in driver.completions()] == [0, 0x12]
-    assert driver.adapter.pieces == 0
+    assert driver.adapter.in_flight.pieces == 0
 
 
 @pytest.mark.parametrize("port", ["at once", "later"])
@@ -101,9 +102,9 @@ def test_a_full_ring_is_worked_off_in_several_turns(make: object, port: str) -> 
         before = so_far
         driver.loop.run_once(0)
         so_far = len(served) + len(driver.port.srbs)
-        assert so_far - before <= a.TURN_BYTES // 65536 + a.BATCH
+        assert so_far - before <= turn.TURN_BYTES // 65536 + turn.BATCH
         turns += so_far > before
-    assert turns >= requests * 65536 // (a.TURN_BYTES + a.BATCH_BYTES)
+    assert turns >= requests * 65536 // (turn.TURN_BYTES + turn.BATCH_BYTES)
     if port == "at once":
         driver.turn()
         assert [done[0] for done in driver.completions()] == list(range(requests))
@@ -116,7 +117,7 @@ def test_small_requests_are_bounded_by_their_number(make: object) -> None:
         driver.put(b"\x00" * 6, context=context)
     driver.write(0x4018, 0)
     driver.loop.run_once(0)
-    assert 0 < len(driver.port.srbs) <= a.TURN_REQUESTS + a.BATCH
+    assert 0 < len(driver.port.srbs) <= turn.TURN_REQUESTS + turn.BATCH
     for _ in range(10):
         driver.turn()
     assert len(driver.port.srbs) == 1000

@@ -56,7 +56,7 @@ def test_rings_of_illegal_size_are_refused(make: Make, requests: int, completion
     driver = make()
     words = st.SETUP_RINGS.pack(requests, completions, STATE >> 12, *[0x10] * 64)
     assert driver.command(r.CMD_SETUP_RINGS, words) == r.STATUS_FAILED
-    assert driver.adapter.rings is None
+    assert driver.adapter.access.rings is None
 
 
 def test_rings_outside_memory_are_refused_and_the_device_goes_on(make: Make) -> None:
@@ -189,6 +189,6 @@ def test_a_new_command_drops_words_of_an_earlier_one(driver: Driver) -> None:
 def test_device_reset_is_as_after_power_on(driver: Driver) -> None:
     driver.write(0x2010, 0xF)
     driver.adapter.function.reset()
-    assert driver.adapter.rings is None
+    assert driver.adapter.access.rings is None
     driver.write_config(4, 6, 2)
     assert driver.read(0x2010) == 0

@@ -11,8 +11,8 @@ from hypothesis import strategies as hs
 
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
-from hba.adapters.pvscsi.messages import RETRY, STALE, TICK
 from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.ring.hotplug import RETRY, STALE, TICK
 from hba.clock import S
 from hba.errors import DmaFault
 from hba.scsi.unit import LogicalUnit
@@ -347,7 +347,7 @@ def test_a_completion_whose_write_fails_is_posted_again_and_once(
     driver.kick()
     driver.clock.advance(RETRY)
     assert [completion[0] for completion in driver.completions()] == [1, 2, 3]
-    assert "refused" in driver.adapter.fault
+    assert "refused" in driver.adapter.access.fault
 
 
 # -- a driver as vmw_pvscsi is
@@ -430,5 +430,5 @@ def test_what_could_only_be_written_after_the_answer_is_not_written(remote: tupl
     before = driver.peek(CMP, st.PAGE_SIZE), driver.peek(STATE, st.PAGE_SIZE)
     driver.command(r.CMD_ADAPTER_RESET, b"")
     driver.turn()
-    assert not driver.adapter.outstanding
+    assert not driver.adapter.in_flight.outstanding
     assert (driver.peek(CMP, st.PAGE_SIZE), driver.peek(STATE, st.PAGE_SIZE)) == before

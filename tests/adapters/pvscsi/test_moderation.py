@@ -10,6 +10,7 @@ import pytest
 
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
+from hba.adapters.ring.trace import RingTrace
 from hba.clock import MS, US, S
 from hba.trace.recorder import Recorder
 from tests.adapters.pvscsi.driver import BUS_MASTER, COMMAND_REGISTER, DATA, MEMORY_ENABLE, RAM, STATE, Driver
@@ -90,7 +91,8 @@ def test_a_request_without_a_kick_is_taken_while_the_window_is_open(linux: Drive
 
 
 def test_the_trace_says_who_took_a_request(linux: Driver) -> None:
-    recorder = linux.adapter.recorder = Recorder(linux.clock)
+    recorder = Recorder(linux.clock)
+    linux.adapter.watch(RingTrace(recorder))
     linux.port.at_once = lambda srb: None
     linux.put()
     linux.kick()
@@ -129,7 +131,7 @@ def test_a_full_request_ring_is_not_looked_at_in_circles(linux: Driver) -> None:
     for context in range(linux.entries):
         linux.put(context=context)
     run(linux, 100 * US)
-    assert linux.adapter.outstanding == linux.entries
+    assert linux.adapter.in_flight.outstanding == linux.entries
     for context in range(5):
         linux.put(context=100 + context)
     found = linux.adapter.moderation.window.found
@@ -137,7 +139,7 @@ def test_a_full_request_ring_is_not_looked_at_in_circles(linux: Driver) -> None:
     assert linux.adapter.moderation.window.found == found
     linux.port.complete(linux.port.srbs[0])
     run(linux, MS)
-    assert linux.adapter.outstanding == linux.entries  # room for one: it was taken
+    assert linux.adapter.in_flight.outstanding == linux.entries  # room for one: it was taken
 
 
 # -- reset, set-up, memory that goes away, with a window open ----------------------------------------------------------

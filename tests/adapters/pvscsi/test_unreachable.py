@@ -87,7 +87,7 @@ def test_a_request_ring_that_no_message_reaches(make: Make) -> None:
     client.refuses = True
     driver.put()
     driver.kick()
-    assert driver.adapter.fault and not driver.adapter.outstanding
+    assert driver.adapter.access.fault and not driver.adapter.in_flight.outstanding
     assert "share=off" in told[0] and told[0].endswith(SHARE)
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
-from hba.adapters.pvscsi.adapter import BATCH
 from hba.adapters.registry import ADAPTERS
+from hba.adapters.ring.turn import BATCH
+from hba.adapters.ring.verifier import RingVerifier
 from hba.clock import S
 from hba.srb import SRB_STATUS_SUCCESS
 from tests.adapters.pvscsi.driver import DATA, RAM, REQ, STATE, Driver
@@ -136,16 +137,16 @@ def test_GD_10_is_found_for_each_request(watched: Driver, together: bool) -> Non
     if together:
         for srb in (first, second):
             srb.srb_status = SRB_STATUS_SUCCESS
-        watched.adapter._complete_all([first, second])
+        watched.adapter.complete_all([first, second])
     else:
         watched.port.complete(first)
         watched.port.complete(second)
     assert watched.found() == {"GD-10": 2}
-    watch = watched.adapter.watch
-    assert watch is not None and watch._removed
+    (removed,) = [watcher._removed for watcher in watched.adapter.access.watchers if isinstance(watcher, RingVerifier)]
+    assert removed.ranges
     watched.port.complete(third)
     assert watched.found() == {"GD-10": 3}
-    assert not watch._removed  # nobody is left whom it could concern
+    assert not removed.ranges  # nobody is left whom it could concern
 
 
 def test_GD_11_undefined_register(watched: Driver) -> None:
