@@ -31,10 +31,6 @@ class Driver(ABC):
         """(in flight, unseen): requests it has given away and whose completions it has not taken; completions that are
         posted and that it has not taken."""
 
-    def listens(self) -> bool:
-        """Whether it wants to be interrupted, or looks by itself."""
-        return True
-
     @abstractmethod
     def interrupt(self) -> None:
         """Tell it that there are completions."""

@@ -57,6 +57,7 @@ class Window:
 
     `length` is that of the next window in ns, 0 for none; `looks` and `found` count looks, and those with a request;
     `late` counts looks after a window that found one, a lost wake-up at worst, mostly one whose kick is on its way.
+    `unsettled`: the window is closed, and the driver does not know: `Ring.restore` has failed.
     """
 
     def __init__(self, loop: EventLoop, ring: Ring, options: PollOptions) -> None:
@@ -67,6 +68,7 @@ class Window:
         self.length = 0
         self.looks = self.found = self.late = 0
         self.is_open = False
+        self.unsettled = False
         self._scheduled = False
         self._suppressed = False
         self._worked_at = -(1 << 62)
@@ -100,17 +102,15 @@ class Window:
         if self._once_more is not None:
             self._once_more.cancel()
             self._once_more = None
-        if not self._suppressed or not self._ring.restore():
+        if not self._suppressed:
+            return
+        self.unsettled = not self._ring.restore()
+        if self.unsettled:
             return
         self._suppressed = False
         self._once_more = self._loop.clock.call_later(ONCE_MORE, self._look_once_more)
         if self._ring.has_work():
             self._ring.take()
-
-    @property
-    def unsettled(self) -> bool:
-        """The window is closed, and the driver does not know: `Ring.restore` has failed."""
-        return self._suppressed and not self.is_open
 
     def settle(self) -> None:
         """What `Ring.restore` needs may be back."""
@@ -119,7 +119,7 @@ class Window:
 
     def forget(self) -> None:
         """There is no ring any more, nor may its memory be written."""
-        self.is_open = self._suppressed = False
+        self.is_open = self._suppressed = self.unsettled = False
         self.length = 0
         if self._once_more is not None:
             self._once_more.cancel()
@@ -142,6 +142,7 @@ class Window:
         self._worked_at = now
         if not self.is_open and self.length and self._ring.can_look() and self._affordable(now):
             self.is_open = True
+            self.unsettled = False
             if not self._suppressed:
                 self._suppressed = self._ring.suppress()
             self._schedule()

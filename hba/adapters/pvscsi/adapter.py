@@ -116,8 +116,8 @@ class PvscsiAdapter(RingAdapter[Rings]):
         self.commands = CommandRegisters(self, self.registers, options)
         self.registers.on_write("INTR_STATUS", self._status_written)
         self.registers.on_write("INTR_MASK", self._mask_written)
-        self.registers.on_write("KICK_NON_RW_IO", self._kicked)
-        self.registers.on_write("KICK_RW_IO", self._kicked)
+        self.registers.on_write("KICK_NON_RW_IO", self.kick)
+        self.registers.on_write("KICK_RW_IO", self.kick)
 
     def reset_registers(self) -> None:
         self.registers.reset()
@@ -160,9 +160,6 @@ class PvscsiAdapter(RingAdapter[Rings]):
     # -- kicks ----------------------------------------------------------------------------------------------------
     # A driver that has asked for it (SETUP_REQCALLTHRESHOLD) kicks for a read or write only when reqProdIdx -
     # reqConsIdx has reached reqCallThreshold. Source: vmw_pvscsi.c, pvscsi_kick_io.
-
-    def _kicked(self, _value: int) -> None:
-        self.kick()
 
     def suppress_kicks(self, rings: Rings) -> bool:
         if not self.commands.threshold_enabled:

@@ -39,11 +39,15 @@ class Rings(RingsOfAny):
         self, memory: GuestMemory, state_ppn: int, request_pages: list[int], completion_pages: list[int]
     ) -> None:
         """Raises `DmaFault` when a page is not in guest memory."""
-        super().__init__(memory.generation)
+        state = IndexPage(memory, state_ppn << PAGE_SHIFT)
+        requests = Ring(memory, request_pages, REQUEST_SIZE, False)
+        completions = Ring(memory, completion_pages, COMPLETION_SIZE, True)
+        # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
+        super().__init__(memory.generation, requests.entries, min(requests.entries, completions.entries))
         self.memory = memory
-        self.state = IndexPage(memory, state_ppn << PAGE_SHIFT)
-        self.requests = Ring(memory, request_pages, REQUEST_SIZE, False)
-        self.completions = Ring(memory, completion_pages, COMPLETION_SIZE, True)
+        self.state = state
+        self.requests = requests
+        self.completions = completions
         self.messages: MessageRing | None = None
         self.no_mailbox = "its driver has set up no message ring"
         for offset in (REQ_CONS_IDX, CMP_PROD_IDX, REQ_CALL_THRESHOLD, MSG_PROD_IDX, MSG_NUM_ENTRIES_LOG2):
@@ -64,15 +68,6 @@ class Rings(RingsOfAny):
         self.generation = self.memory.generation
 
     # -- requests -----------------------------------------------------------------------------------------------------
-
-    @property
-    def entries(self) -> int:
-        return self.requests.entries
-
-    @property
-    def most_outstanding(self) -> int:
-        # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
-        return min(self.requests.entries, self.completions.entries)
 
     def ready(self) -> int:
         return (self.state.load(REQ_PROD_IDX) - self.request_cons) & MASK32

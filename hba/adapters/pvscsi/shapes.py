@@ -51,7 +51,11 @@ class Rings(Result):
 
 
 class PvscsiQueues(RingQueues, tag_field="type", tag="pvscsi"):
-    """`rings` is null before a driver sets them up, and when they are out of reach; `rings_unreachable`: why."""
+    """`rings` is null before a driver sets them up, and when they are out of reach: `rings_unreachable` says why then.
+
+    `ring_fault`: why requests are no longer taken; `unreachable`: which memory the driver gave that could not be
+    reached when it was needed, why, and what to do.
+    """
 
     rings: Rings | None
     rings_unreachable: str
@@ -60,6 +64,7 @@ class PvscsiQueues(RingQueues, tag_field="type", tag="pvscsi"):
 
 
 class PvscsiCounters(RingCounters, tag_field="type", tag="pvscsi"):
-    """What was counted at the adapter. `commands`: by name."""
+    """What was counted at the adapter. `kicks`: register writes that asked for a look at the ring; `pieces`:
+    scatter-gather elements held; `commands`: by name."""
 
     commands: CountByName

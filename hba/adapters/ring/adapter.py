@@ -51,7 +51,9 @@ class RingAdapter(Adapter, Generic[R]):
         # finds may have overtaken the acknowledgement of the interrupt before, which would then clear that of its
         # completion: SeaBIOS waits for ever.
         poll = PollOptions(window=0) if wiring.posted_writes else wiring.poll or PollOptions()
-        self.moderation = Moderation(loop, _Looked(self), _Told(self), poll, wiring.interrupts or InterruptOptions())
+        self.moderation = Moderation(
+            loop, _Looked(self), _Told(self), self.listens, poll, wiring.interrupts or InterruptOptions()
+        )
         self.completions: Completions[R] = Completions(loop.clock, self.access, self.in_flight, self.moderation, width)
         self.units: HotPlug[R] = HotPlug(loop.clock, self.access, self.announce_units, self._tell_untold)
         self.kicks = 0
@@ -164,11 +166,16 @@ class RingAdapter(Adapter, Generic[R]):
 
     # -- down: the request ring -----------------------------------------------------------------------------------
 
-    def kick(self) -> None:
-        """The driver asks for a look. It is had once the messages that have arrived are handled: kicks are posted, so
-        several may be waiting, and a synchronous one is answered before its work starts."""
+    def kick(self, _value: int = 0) -> None:
+        """The driver asks for a look; a write handler of registers.
+
+        It is had once the messages that have arrived are handled: kicks are posted, so several may be waiting, and a
+        synchronous one is answered before its work starts.
+        """
         self.kicks += 1
-        self._kick_again()
+        if not self._kick_pending:
+            self._kick_pending = True
+            self.loop.call_soon(self._take_kick)
         for watcher in self.access.watchers:
             watcher.kicked()
 
@@ -203,10 +210,12 @@ class RingAdapter(Adapter, Generic[R]):
         it, or "room": there is some for requests that had to wait."""
         access, memory = self.access, self.memory
         rings = access.rings
-        if rings is None or access.fault or self._batching or not access.reachable(rings, told=True):
+        if rings is None or access.fault or self._batching or not memory.enabled:
+            return
+        if rings.generation != memory.generation and not access.reachable(rings, told=True):
             return
         self._batching = True
-        turn, completions = self.turn, self.completions
+        turn, completions, in_flight = self.turn, self.completions, self.in_flight
         turn.begin()
         try:
             pending = self._pending(rings)
@@ -218,19 +227,24 @@ class RingAdapter(Adapter, Generic[R]):
                 return
             self.moderation.arrived()
             while pending and rings.generation == memory.generation:
-                taken = self._take_batch(rings, min(pending, BATCH))
+                first = rings.request_cons
+                srbs = self.take(rings, min(pending, BATCH))
+                taken = (rings.request_cons - first) & MASK32
+                self.requests += taken
+                in_flight.outstanding += taken
+                for watcher in access.watchers:
+                    watcher.took(srbs)
+                self.port.submit_all(srbs)
                 pending -= taken
+                turn.requests -= taken
                 if completions.done and pending:
                     completions.flush()  # the guest works on these while we work on the next
-                if not taken:
-                    break  # the next one has to wait until others have completed
-                turn.requests -= taken
-                if turn.is_over:
-                    break
+                if not taken or turn.is_over:
+                    break  # the next one has to wait until others have completed, or for the next turn
             if access.rings is not rings:
                 return
             rings.taken()
-            if rings.ready() and not self.in_flight.full:
+            if rings.ready() and not in_flight.full:
                 self._kick_again()
         except DmaFault as fault:
             access.stop(str(fault), fault)
@@ -252,23 +266,6 @@ class RingAdapter(Adapter, Generic[R]):
     def room(self, rings: R) -> int:
         """How many requests could be taken now if they were there."""
         return max(0, rings.most_outstanding - self.in_flight.outstanding - self.completions.waiting)
-
-    def _take_batch(self, rings: R, count: int) -> int:
-        """Take `count` requests at most and give them to the port; how many were taken."""
-        first, in_flight = rings.request_cons, self.in_flight
-        in_flight.outstanding += count
-        self.requests += count
-        srbs: list[Srb] = []
-        try:
-            srbs = self.take(rings, count)
-        finally:
-            taken = (rings.request_cons - first) & MASK32
-            in_flight.outstanding -= count - taken
-            self.requests -= count - taken
-        for watcher in self.access.watchers:
-            watcher.took(srbs)
-        self.port.submit_all(srbs)
-        return taken
 
     def malformed(self, handle: int, why: str) -> None:
         """A request was refused for what is written in it."""
@@ -403,9 +400,6 @@ class _Told(Driver, Generic[R]):
         if rings is None or not rings.cheap or not access.reachable(rings):
             return 1, 1  # as if there were this one: what cannot be looked at is announced at once
         return rings.standing()
-
-    def listens(self) -> bool:
-        return self._adapter.listens()
 
     def interrupt(self) -> None:
         self._adapter.announce_completions()

@@ -52,13 +52,13 @@ class Completions(Generic[R]):
 
     def flush(self) -> None:
         """Post what has been done, then interrupt once."""
-        self._in_flight.outstanding -= len(self.done) // self._width
+        in_flight = self._in_flight
+        in_flight.outstanding -= len(self.done) // self._width
         if self._access.rings is not None:  # else reset while they were on their way: the guest has forgotten them
             self._waiting += self.done
-            self.done.clear()
-            self.post()
         self.done.clear()
-        self._in_flight.posted()
+        self.post()
+        in_flight.traffic.answered(in_flight.answered)
 
     def post(self) -> None:
         """Post what waits, as far as it can be."""
@@ -68,16 +68,16 @@ class Completions(Generic[R]):
         rings = self._access.rings
         if rings is None:
             return
-        moderation, waiting = self._moderation, self._waiting
-        usable = self._access.reachable(rings)
-        if usable:
+        access, moderation, waiting = self._access, self._moderation, self._waiting
+        usable = rings.generation == access.memory.generation or access.reachable(rings)
+        if usable and moderation.window.unsettled:
             moderation.window.settle()  # which may find requests, and come by here
         first = rings.completion_prod
         try:
             if usable and waiting:
                 rings.post(waiting)
         except DmaFault as fault:
-            self._access.stop(str(fault), fault)
+            access.stop(str(fault), fault)
         posted = (rings.completion_prod - first) & MASK32
         if posted:
             end = posted * self._width
@@ -98,7 +98,7 @@ class Completions(Generic[R]):
         """There is no ring any more."""
         self._in_flight.outstanding -= len(self.done) // self._width
         self.done.clear()
-        self._in_flight.posted()
+        self._in_flight.traffic.answered(self._in_flight.answered)  # as far as there is still somebody to answer
         self._waiting.clear()
         if self._retry is not None:
             self._retry.cancel()

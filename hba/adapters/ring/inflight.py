@@ -22,6 +22,7 @@ class InFlight:
     `outstanding`  requests taken whose completion is not on the ring yet, nor waiting for room there
     `by_handle`    SRBs by the driver's name, for an abort; the latest when it uses a name twice
     `pieces`       of memory, of all requests that have many
+    `answered`     runs of those that have ended and are not posted
     `full`         the next request on the ring has to wait until others have completed
     """
 
@@ -32,7 +33,7 @@ class InFlight:
         self.pieces = 0
         self.full = False
         self._many: dict[Srb, int] = {}  # requests with many pieces of memory, and how many
-        self._answered: list[Run] = []  # of requests that are done and not posted
+        self.answered: list[Run] = []
 
     def room_for(self, srb: Srb, pieces: int) -> bool:
         """Whether a request with so many pieces (more than MANY) may be outstanding besides those that are."""
@@ -49,17 +50,13 @@ class InFlight:
 
     def ended(self, srbs: Sequence[Srb]) -> None:
         """The port is done with these, and their completions are made."""
-        by_handle, many, answered = self.by_handle, self._many, self._answered
+        by_handle, many, answered = self.by_handle, self._many, self.answered.append
         for srb in srbs:
             context = srb.context
             handle: int = context[0]
-            answered.append(context[1])
+            answered(context[1])
             if (latest := by_handle.pop(handle, srb)) is not srb:
                 by_handle[handle] = latest
             if many:
                 self.let_go(srb)
             srb.mdl = None  # whoever still keeps the SRB shall not keep the guest's memory mapped with it
-
-    def posted(self) -> None:
-        """All that have ended are answered, as far as there is still somebody to answer."""
-        self.traffic.answered(self._answered)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hba.adapters.moderation.announce import Announcer, Driver
 from hba.adapters.moderation.look import Ring, Window
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
@@ -9,12 +11,19 @@ from hba.loop import EventLoop
 
 
 class Moderation:
-    """`ring` is what is looked at, `driver` who is told."""
+    """`ring` is what is looked at, `driver` who is told; `listens`: whether it wants to be, or looks by itself."""
 
     def __init__(
-        self, loop: EventLoop, ring: Ring, driver: Driver, poll: PollOptions, interrupts: InterruptOptions
+        self,
+        loop: EventLoop,
+        ring: Ring,
+        driver: Driver,
+        listens: Callable[[], bool],
+        poll: PollOptions,
+        interrupts: InterruptOptions,
     ) -> None:
         self._driver = driver
+        self._listens = listens
         self.window = Window(loop, ring, poll)
         self.announcer = Announcer(loop, driver, interrupts)
 
@@ -25,7 +34,7 @@ class Moderation:
 
     def posted(self, count: int, size: int) -> None:
         """`count` completions of `size` bytes are on the ring."""
-        if self._driver.listens():
+        if self._listens():
             self.announcer.posted(count, size)
         else:
             self._driver.interrupt()  # which interrupts nobody: a driver that polls shall see it at once

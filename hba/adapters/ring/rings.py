@@ -43,12 +43,16 @@ class Rings(ABC):
     `generation`       that of the guest's memory when the rings' pages were looked up last; GIVEN_UP: never again
     `request_cons`     the next request to be taken, `completion_prod` the next completion to be posted: numbers that
                        run freely, of 32 bits
+    `entries`          requests that have room on the ring
+    `most_outstanding` requests a driver may have in flight: it must be able to get a completion for each
     `most_pending`     requests that were ready when the ring was looked at, at most
     `mailbox`          None: the driver is told of no units, `no_mailbox` says why
     """
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, entries: int, most_outstanding: int) -> None:
         self.generation = generation
+        self.entries = entries
+        self.most_outstanding = most_outstanding
         self.request_cons = 0
         self.completion_prod = 0
         self.most_pending = 0
@@ -56,16 +60,6 @@ class Rings(ABC):
         self.no_mailbox = ""
 
     # -- requests -----------------------------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def entries(self) -> int:
-        """Requests that have room on the ring."""
-
-    @property
-    @abstractmethod
-    def most_outstanding(self) -> int:
-        """Requests a driver may have in flight: it must be able to get a completion for each."""
 
     @abstractmethod
     def ready(self) -> int:

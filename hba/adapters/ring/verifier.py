@@ -65,5 +65,5 @@ class _Removed(MemoryWatcher):
         self.ranges: list[tuple[int, int]] = []
 
     def unmapped(self, iova: int, size: int) -> None:
-        if self._adapter.in_flight.outstanding:
+        if self._adapter.in_flight.by_handle:
             self.ranges.append((iova, iova + size))

@@ -46,27 +46,18 @@ class MinimalRings(Rings):
 
     def __init__(self, memory: GuestMemory, registers: RegisterBlock, entries: int) -> None:
         """Raises `DmaFault` when the ring is not in guest memory."""
-        super().__init__(memory.generation)
+        super().__init__(memory.generation, entries, entries)
         self.address = registers["RING"]
         self.announced = self.seen = 0
         self.sense: dict[int, bytes] = {}
         self.mailbox = self.units = UnitRegister(registers)
         self._memory = memory
-        self._entries = entries
         self._done = registers.cell("DONE")
         self.rebind()
 
     @property
-    def entries(self) -> int:
-        return self._entries
-
-    @property
-    def most_outstanding(self) -> int:
-        return self._entries
-
-    @property
     def shared(self) -> bool:
-        return self._memory.view(self.address, self._entries * ENTRY_SIZE, True) is not None
+        return self._memory.view(self.address, self.entries * ENTRY_SIZE, True) is not None
 
     @property
     def cheap(self) -> bool:
@@ -79,7 +70,7 @@ class MinimalRings(Rings):
         """The driver sees only what is done."""
 
     def place(self, number: int) -> int:
-        return self.address + number % self._entries * ENTRY_SIZE
+        return self.address + number % self.entries * ENTRY_SIZE
 
     def post(self, fields: list[int]) -> None:
         for at in range(0, len(fields), WIDTH):
@@ -95,5 +86,5 @@ class MinimalRings(Rings):
     def rebind(self) -> None:
         if not self._memory.enabled:
             raise DmaFault(self.address, ENTRY_SIZE, "bus mastering is off")
-        self._memory.buffer([(self.address, self._entries * ENTRY_SIZE)], True)
+        self._memory.buffer([(self.address, self.entries * ENTRY_SIZE)], True)
         self.generation = self._memory.generation
