@@ -232,7 +232,8 @@ class Chip:
         translated a second time. Raises `DmaFault` when an address leads nowhere.
         """
         if srb is not None:
-            mdl = srb.mdl
+            # What stands for an SRB has no `mdl`: the SRB behind it has.
+            mdl: DmaBuffer | None = srb.mdl if type(srb) is Srb else srb._port.srb.mdl
             if mdl is not None and (segments is mdl.segments or segments == mdl.segments):
                 return mdl
         if not self._own_memory:

@@ -377,7 +377,7 @@ _OWNERSHIP = (
         "Checked against the list of SrbStatus with the modifier bits off; goes up as INTERNAL_ERROR.",
         _EV,
         VIOLATION,
-        "0xF1 parameter 0x1004",
+        "0xF1 parameter 0x1004 (SCSI Port)",
     ),
     _rule(
         "OW-04",
@@ -438,7 +438,8 @@ _OWNERSHIP = (
         "RESET_BUS has only a path, RESET_DEVICE a path and target; ABORT and TERMINATE_IO an address and NextSrb; FLUSH and "
         "SHUTDOWN an address; IO_CONTROL flags, time-out, buffer and length.",
         (d.SRB, d.HBI),
-        "Reading any other member is a finding and gives poison.",
+        "Reading any other member is a finding and gives poison; so is what is no member of an SRB but lies with it here: "
+        "its memory (mdl), who made it (completion, context).",
         _V,
         WARNING,
     ),
@@ -485,7 +486,7 @@ _INTERRUPT = (
         "above 50 us in hw_interrupt: note.",
         _V,
         VIOLATION,
-        "0xF1 parameters 0x1001, 0x2001 (stall), 0x1002 (callback)",
+        "0xF1 parameter 0x1001 (SCSI Port), 0x2001 (Storport) for a stall; 0x1002 (SCSI Port) for a callback",
     ),
     _rule(
         "IN-04",
@@ -674,7 +675,7 @@ _ERRORS = (
         "Each is reported; by default the port takes it back with BUS_RESET (option reclaim_lost).",
         _EV,
         VIOLATION,
-        "0xF1 parameter 0x1007",
+        "0xF1 parameter 0x1007 (SCSI Port)",
     ),
     _rule(
         "ER-14",

@@ -298,9 +298,11 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "MB-08",
         "what counts as read or write",
-        "Not documented. Taken: READ and WRITE of 6, 10, 12 and 16 bytes under EXECUTE_SCSI.",
-        "(inference)",
-        "'rw_opcodes' lists them; the trace records how each request was classified.",
+        "Not documented for Storport. Taken is what Microsoft's class driver counts: READ and WRITE of 6, 10, 12 and "
+        "16 bytes under EXECUTE_SCSI; so not WRITE AND VERIFY, nor READ(32) and WRITE(32).",
+        "(inference: IS_SCSIOP_READWRITE in the Windows driver samples, classpnp)",
+        "'rw_opcodes' lists them; 0x7F there means READ(32) and WRITE(32). The trace records how each request was "
+        "classified.",
     ),
     _rule(
         "MB-09",
@@ -338,7 +340,7 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "Device and logical unit extensions are documented as reachable nowhere, so they are no address here.",
         _BOTH,
         VIOLATION,
-        "0xF1 parameter 0x1006",
+        "(none; SCSI Port: 0xF1 parameter 0x1006)",
     ),
     _rule(
         "MB-13",
@@ -381,7 +383,7 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "The context and arguments of each call; a call that breaks the rule gets nothing.",
         _BOTH,
         VIOLATION,
-        "0xF1 parameters 0x2002, 0x2003",
+        "0xF1 parameter 0x2002 (uncached extension), 0x2003 (device base)",
     ),
     _rule(
         "MB-17",
@@ -650,11 +652,12 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "XS-01",
         "extended SRB",
-        "Function carries a marker and SrbFunction the code; signature, version and length are there; Length is the "
-        "offset of the signature; extended data at SrbExDataOffset. Only for miniports that set SrbType.",
-        "STORAGE_REQUEST_BLOCK; HW_STARTIO (storport.h)",
-        "Delivered when config.srb_type asks for it; a member of the old structure that is read or written "
-        "is reported.",
+        "Function carries a marker and SrbFunction the code; Length is the offset of the signature, SrbLength covers "
+        "header, address and extended data; the address at AddressOffset, extended data at SrbExDataOffset; the SRB "
+        "extension is MiniportContext. Only for miniports that set SrbType.",
+        "STORAGE_REQUEST_BLOCK, SRBEX_DATA_* (srb.h); HW_STARTIO (storport.h)",
+        "Delivered when config.srb_type asks for it, with SRBEX_DATA_SCSI_CDB16, _CDB32 or _CDB_VAR by the length of "
+        "the CDB; a member of the old structure that is read or written is reported.",
         _BOTH,
     ),
     _rule(

@@ -43,10 +43,9 @@ FIELDS = (
     "queue_sort_key",
     "internal_status",
     "cdb",
-    "mdl",
-    "completion",
-    "context",
 )
+# Of who made the request and of the port: not what a driver sees of an SRB, and a way to data that are not mapped.
+NO_MEMBERS = ("mdl", "completion", "context")
 _COMMAND = frozenset({"cdb", "cdb_length", "queue_action", "queue_sort_key", "scsi_status"})
 _DATA = frozenset({"data_buffer", "data_transfer_length"})
 _SENSE = frozenset({"sense_info_buffer", "sense_info_buffer_length"})
@@ -129,6 +128,22 @@ class _Member:
         return self if guard is None else self.get(guard)
 
 
+class _NoMember:
+    """Asks about what is not the miniport's to see, whatever the guard shares with the SRB."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, guard: GuardedSrb | None, owner: type) -> Any:
+        if guard is not None:
+            request = guard._request
+            guard._policy.report("OW-09", f"srb.{self.name} read, which is no member of an SRB", request)
+        return None
+
+    def __set__(self, guard: GuardedSrb, value: object) -> None:
+        raise AttributeError(self.name)  # a guard's __setattr__ has seen to it
+
+
 class GuardedSrb(Srb):
     """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module.
 
@@ -204,3 +219,5 @@ class GuardedSrb(Srb):
 
 for _name in FIELDS:
     setattr(GuardedSrb, _name, _reader(_name))
+for _name in NO_MEMBERS:
+    setattr(GuardedSrb, _name, _NoMember(_name))

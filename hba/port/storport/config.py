@@ -30,7 +30,8 @@ MAP_BUFFERS = {
     "STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE": 3,
 }
 MAP_BUFFERS_NAMES = {number: name for name, number in MAP_BUFFERS.items()}
-# READ and WRITE of 6, 10, 12 and 16 bytes. WRITE AND VERIFY (0x2E, 0xAE, 0x8E) may be added (MB-08).
+# READ and WRITE of 6, 10, 12 and 16 bytes. WRITE AND VERIFY (0x2E, 0xAE, 0x8E), READ(32) and WRITE(32) (0x7F) may be
+# added (MB-08).
 READ_WRITE_OPCODES = (0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA)
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Opcode = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]

@@ -357,7 +357,7 @@ class StorPort(PortBase[StorUnit]):
         if extensions is not None:
             srb.srb_extension = request.extension = extensions.lend(request)
         if self.extended:
-            request.handed = StorageRequestBlock(request, self.offence_of)
+            request.handed = StorageRequestBlock(request, self.offence_of, request.extension is not None)
         self.ledger.issue(request)
         outer, irql = self.callback, self.irql
         self.callback, self.irql = BUILD_IO, DISPATCH_LEVEL

@@ -35,6 +35,8 @@ from hba.srb import (
 )
 
 PAGE_SIZE = 4096
+VARIABLE_LENGTH = 0x7F
+READ_WRITE_32 = (b"\x00\x09", b"\x00\x0b")  # service actions of READ(32) and WRITE(32)
 ALWAYS_USABLE = (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI)  # MB-09, MB-03
 
 
@@ -50,6 +52,7 @@ class Mapper:
             mode = STOR_MAP_NON_READ_WRITE_BUFFERS
         self.mode = mode
         self.rw_opcodes = frozenset(options.rw_opcodes)
+        self._plain_opcodes = self.rw_opcodes - {VARIABLE_LENGTH}
         self.null = options.unmapped == "null"  # MB-07
         self.strict_seed = options.strict_seed
         # MB-03, MB-05: reads and writes have an address, which is not to be touched
@@ -65,12 +68,15 @@ class Mapper:
     def is_read_write(self, request: Request) -> bool:
         """MB-08: what counts as a read or write data transfer."""
         srb = request.srb
-        return srb.function == SRB_FUNCTION_EXECUTE_SCSI and bool(srb.cdb) and srb.cdb[0] in self.rw_opcodes
+        cdb = srb.cdb
+        if srb.function != SRB_FUNCTION_EXECUTE_SCSI or not cdb or cdb[0] not in self.rw_opcodes:
+            return False
+        return cdb[0] != VARIABLE_LENGTH or cdb[8:10] in READ_WRITE_32
 
     def data_buffer(self, request: Request) -> Any:
         """MappedBuffer, OpaqueBuffer or None for a request that has data."""
         srb = request.srb
-        if self._hides_reads and not srb.function and srb.cdb and srb.cdb[0] in self.rw_opcodes:
+        if self._hides_reads and not srb.function and srb.cdb and srb.cdb[0] in self._plain_opcodes:
             return OpaqueBuffer(request, self.opaque_policy)
         return self._other_buffer(request)
 

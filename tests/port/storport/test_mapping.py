@@ -198,6 +198,21 @@ def test_MB_08_is_a_setting_and_in_the_trace(make_rig: MakeRig) -> None:
     assert details == ["read/write: OpaqueBuffer", "other: MappedBuffer"]
 
 
+def cdb_32(service_action: int) -> bytes:
+    return bytes((0x7F, 0, 0, 0, 0, 0, 0, 24)) + service_action.to_bytes(2, "big") + bytes(22)
+
+
+@pytest.mark.parametrize(("service_action", "hidden"), [(9, True), (11, True), (10, False), (13, False)])
+def test_MB_08_variable_length_commands(make_rig: MakeRig, service_action: int, hidden: bool) -> None:
+    """READ(32) and WRITE(32) are mapped unless the setting says otherwise; VERIFY(32) and WRITE SAME(32) are always."""
+    for opcodes, expected in (((0x28,), False), ((0x28, 0x7F), hidden)):
+        rig = make_rig(rw_opcodes=opcodes)
+        srb = rig.srb()
+        srb.cdb = cdb_32(service_action)
+        rig.port.submit(srb)
+        assert isinstance(rig.scripted.started[0].data_buffer, OpaqueBuffer) is expected
+
+
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 def test_MB_09_io_control_is_always_usable(make_rig: MakeRig, mode: int) -> None:
     buffer = buffer_of(make_rig(map_buffers=mode), function=SRB_FUNCTION_IO_CONTROL)
@@ -279,9 +294,15 @@ def test_MB_12_what_cannot_be_converted_is_null(rig: Rig) -> None:
     assert rig.found == {"MB-12"}
 
 
+def mdl_of(srb: Srb) -> DmaBuffer:
+    """The data of the request, which a miniport has no way to but the port's routines."""
+    mdl: DmaBuffer = srb._port.srb.mdl
+    return mdl
+
+
 def device(rig: Rig, srb: Srb, segments: Any = None, direction: int = DATA_IN) -> Task:
     """A command of the chip for this SRB."""
-    data = rig.chip.map(srb, srb.mdl.segments, True) if segments is None and srb.mdl else segments
+    data = rig.chip.map(srb, mdl_of(srb).segments, True) if segments is None else segments
     task = Task(srb.cdb, direction, data)
     task.owner = srb
     rig.chip.start(0, 0, task)
@@ -300,9 +321,9 @@ def test_MB_13_dma_outside_of_every_request(rig: Rig) -> None:
 
 def test_MB_13_a_part_of_the_window_is_inside_too(rig: Rig) -> None:
     def start(srb: Srb) -> None:
-        assert srb.mdl is not None
-        address, _ = srb.mdl.segments[0]
-        device(rig, srb, DmaBuffer([(address + 512, 512)], srb.mdl.slice(512, 512), 512))
+        mdl = mdl_of(srb)
+        address, _ = mdl.segments[0]
+        device(rig, srb, DmaBuffer([(address + 512, 512)], mdl.slice(512, 512), 512))
 
     in_start(rig, start)
     assert rig.found == set()
@@ -408,6 +429,17 @@ def test_MB_13_the_extension_after_the_completion(rig: Rig) -> None:
     assert rig.messages("MB-13") == ["completed while the device still uses its SRB extension or sense buffer"]
     rig.bus.finish(rig.bus.tasks[0])
     assert len(rig.messages("MB-13")) == 2
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("name", ["mdl", "completion", "context"])
+def test_OW_09_no_way_around_the_mapping(make_rig: MakeRig, name: str, kind: int) -> None:
+    """What the port and who made the request keep with it is not the miniport's (MB-03, MB-05)."""
+    rig = make_rig(Scripted(srb_type=kind))
+    assert in_start(rig, lambda srb: getattr(srb, name)) == [None]
+    assert rig.found == {"OW-09"}
+    in_start(rig, lambda srb: setattr(srb, name, None))
+    assert rig.found == {"OW-09", "OW-06"}
 
 
 @pytest.mark.parametrize("name", ["maximum_transfer_length", "number_of_physical_breaks"])

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from hba.miniport import srbhelper as helper
 from hba.miniport.config import (
+    STOR_ADAPTER_FEATURE_ABORT_COMMAND,
     STOR_PERF_ADV_CONFIG_LOCALITY,
     STOR_PERF_CONCURRENT_CHANNELS,
     STOR_PERF_DPC_REDIRECTION,
@@ -19,7 +21,15 @@ from hba.miniport.config import (
 )
 from hba.miniport.services import STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL, Dpc
 from hba.port.context import DISPATCH_LEVEL
-from hba.srb import SRB_FUNCTION_RESET_DEVICE, SRB_FUNCTION_STORAGE_REQUEST_BLOCK, SRB_STATUS_SUCCESS, Srb
+from hba.srb import (
+    SRB_FUNCTION_ABORT_COMMAND,
+    SRB_FUNCTION_RESET_DEVICE,
+    SRB_FUNCTION_STORAGE_REQUEST_BLOCK,
+    SRB_STATUS_AUTOSENSE_VALID,
+    SRB_STATUS_ERROR,
+    SRB_STATUS_SUCCESS,
+    Srb,
+)
 from tests.port.storport.conftest import MakeRig
 from tests.port.storport.rig import Rig, Scripted
 
@@ -180,6 +190,87 @@ def test_XS_01_old_members_are_found(make_rig: MakeRig) -> None:
     assert cdbs == [b"\xdb" * 16]
     assert len(rig.messages("XS-01")) == 2 and rig.found == {"XS-01"}
     assert srb.scsi_status == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "length"), [(10, 0x40, 0x20), (16, 0x40, 0x20), (32, 0x41, 0x30), (40, 0x42, 64)]
+)
+def test_XS_01_where_everything_lies(make_rig: MakeRig, size: int, kind: int, length: int) -> None:
+    """Offsets as in srb.h for 64 bits; SrbLength covers header, address and extended data."""
+    rig = extended(make_rig)
+    srb = rig.srb()
+    srb.cdb = b"\x28" + bytes(size - 1)
+    rig.port.submit(srb)
+    block: Any = rig.scripted.started[0]
+    (data,) = block.srb_ex_data
+    assert (block.address_offset, block.srb_ex_data_offset, block.num_srb_ex_data) == (0x80, [0x90], 1)
+    assert (data.type, data.length, data.cdb) == (kind, length, srb.cdb)
+    assert block.srb_length == 0x90 + 8 + length
+    assert block.request_priority == 2  # IoPriorityNormal
+    assert (block.zero_guard1, block.zero_guard2) == (0, 0)
+    assert rig.found == set()
+
+
+def test_XS_01_without_extended_data(make_rig: MakeRig) -> None:
+    rig = extended(make_rig)
+    rig.submit(function=SRB_FUNCTION_RESET_DEVICE)
+    block: Any = rig.scripted.started[0]
+    assert (block.srb_ex_data_offset, block.num_srb_ex_data, block.srb_length) == ([], 0, 0x90)
+
+
+def test_XS_01_the_extension_is_the_miniport_context(make_rig: MakeRig) -> None:
+    rig = extended(make_rig)
+    rig.submit()
+    block: Any = rig.scripted.started[0]
+    assert len(block.miniport_context) == 32
+    address, left = rig.scripted.port.get_physical_address(None, block.miniport_context + 8) or (0, 0)
+    assert address and left == 24 and rig.found == set()
+    block.srb_extension  # noqa: B018
+    assert rig.found == {"XS-01"}
+    rig.finish_all()
+    block.miniport_context  # noqa: B018
+    block.srb_ex_data  # noqa: B018
+    assert rig.found == {"XS-01", "OW-08"}
+    block_data = block.srb_ex_data[0]
+    block_data.scsi_status = 2
+    assert rig.found == {"XS-01", "OW-08", "OW-01"}
+
+
+def test_XS_01_no_miniport_context_without_its_size(make_rig: MakeRig) -> None:
+    rig = make_rig(Scripted(srb_type=1, srb_extension_size=0))
+    rig.submit()
+    block: Any = rig.scripted.started[0]
+    assert block.miniport_context is None and rig.found == {"OW-08"}
+
+
+def test_XS_01_the_victim_of_an_abort_is_extended_too(make_rig: MakeRig) -> None:
+    rig = make_rig(Scripted(srb_type=1, feature_support=STOR_ADAPTER_FEATURE_ABORT_COMMAND))
+    victim = rig.submit()
+    abort = rig.srb(function=SRB_FUNCTION_ABORT_COMMAND)
+    abort.next_srb = victim
+    rig.port.submit(abort)
+    started: list[Any] = rig.scripted.started
+    assert started[1].next_srb is started[0]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_srbhelper_reads_both_kinds(make_rig: MakeRig, kind: int) -> None:
+    rig = make_rig(Scripted(srb_type=kind))
+    srb = rig.submit(target=3, lun=2)
+    (held,) = rig.scripted.started
+    assert helper.srb_get_srb_function(held) == 0
+    assert helper.srb_get_path_target_lun(held) == (0, 3, 2)
+    assert helper.srb_get_cdb(held) == srb.cdb
+    assert len(helper.srb_get_miniport_context(held)) == 32
+    assert helper.srb_get_request_attribute(held) == srb.queue_action
+    helper.srb_get_queue_tag(held)
+    assert helper.srb_get_sense_info_buffer_length(held) == 96
+    helper.srb_get_sense_info_buffer(held)[0:4] = b"\x70\0\5\0"
+    helper.srb_set_sense_info_buffer_length(held, 4)
+    helper.srb_set_scsi_status(held, 2)
+    rig.finish_all(SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID)
+    assert (srb.scsi_status, srb.sense) == (2, b"\x70\0\5\0")
+    assert rig.found == set()
 
 
 def test_XS_01_only_when_asked_for(rig: Rig) -> None:

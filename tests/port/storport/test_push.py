@@ -376,7 +376,7 @@ def test_ST_13_busy_after_the_data_phase_is_reported(rig: Rig) -> None:
     from hba.scsi.task import DATA_IN, Task
 
     def start(srb: Srb) -> bool:
-        task = Task(srb.cdb, DATA_IN, srb.mdl)
+        task = Task(srb.cdb, DATA_IN, srb._port.srb.mdl)
         assert rig.chip.start(0, 0, task)
         rig.scripted.complete(srb, SRB_STATUS_BUSY)
         return True
