@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "Explain a rule of the port drivers by its ID.",
     "doctor": "Say what this machine has and lacks for guests.",
     "bench": "Measure an adapter beside a plain loop on the same file.",
+    "systemd": "Print a systemd unit that serves configurations, confined.",
     "version": "Print the version.",
 }
 ALIASES = {"watch": "events"}

@@ -204,6 +204,15 @@ class GuestBenchmark(Result):
     cases: list[GuestCase]
 
 
+class SystemdUnit(Result):
+    """`hba systemd`. `file`: its name below /etc/systemd/system; `program`: what it starts."""
+
+    file: str
+    user: str
+    program: str
+    text: str
+
+
 class Versions(Result):
     """`hba version`."""
 
@@ -351,5 +360,6 @@ OUTPUTS: dict[str, Output] = {
     "hba bench": Output(Benchmark),
     "hba bench --ports": Output(PortBenchmark),
     "hba bench --guest": Output(GuestBenchmark),
+    "hba systemd": Output(SystemdUnit),
     "hba version": Output(Versions),
 }

@@ -56,6 +56,7 @@ LINES = [
     (HBA, "bench", "fake0", "--unit", "1:0"),
     (HBA, "bench", "--ports"),
     (HBA, "bench", "--guest"),
+    (HBA, "systemd"),
     (HBA, "version"),
     (HBA, "check", "good.toml"),
     (HBA, "check", "bad.toml"),

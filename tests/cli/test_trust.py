@@ -44,7 +44,7 @@ ASKING = [
     ("trace", "--last", "3"),
     ("bench", "fake0"),
 ]
-ALONE = {"serve", "check", "explain", "doctor", "version"}  # they ask nobody
+ALONE = {"serve", "check", "explain", "doctor", "systemd", "version"}  # they ask nobody
 
 
 def test_every_command_is_here() -> None:

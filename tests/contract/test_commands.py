@@ -77,6 +77,7 @@ def test_every_command_prints_what_its_schema_says(
     terminal("hba explain")
     terminal("hba explain RULE", "MB-05")
     terminal("hba doctor")
+    terminal("hba systemd")
     terminal("hba version")
     terminal("hba bench", "--seconds", "0.1", "--size", "16")
     terminal("hba bench", NAME, "--unit", "4:0", "--seconds", "0.1")  # which is no file
