@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypedDict
+from typing import ClassVar, TypedDict
+
+from msgspec import Struct
 
 from hba.native import mypyc_attr
 from hba.pci.function import PciFunction
@@ -38,6 +41,30 @@ class Adapter(ABC):
 
     on_unreachable: Callable[[str], None] | None = None  # the guest's rings cannot be reached: which, why, what to do
     on_untold: Callable[[str], None] | None = None  # the guest does not hear what it is told: how that shows
+
+    # Migration: `hba.adapters.keeper` calls these. Registers, config space, interrupts and units are not theirs.
+
+    held = False  # nothing of the guest's may be taken: everything is brought to rest
+    state_type: ClassVar[builtins.type[Struct]]  # what `save` gives, checked by its types when it comes back
+
+    @property
+    @abstractmethod
+    def unanswered(self) -> int:
+        """Requests that were taken and whose answer is not ready for the guest yet."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Everything has been answered: leave nothing in the guest's memory, or to be said to it, that only an adapter
+        knows that goes on (as a wish not to be kicked)."""
+
+    @abstractmethod
+    def save(self) -> Struct:
+        """What the guest's driver has set up, and what waits for it. Of an adapter at rest."""
+
+    @abstractmethod
+    def restore(self, state: Struct) -> None:
+        """Go on where `save` was called, with a state of `state_type` from anybody: raises ValueError for what no
+        driver could have set up. Memory cannot be reached yet; `PciFunction.on_resume` tells when it can."""
 
     @abstractmethod
     def hot_plug(self, change: str, target: int, lun: int, known: bool = True) -> None:

@@ -99,6 +99,27 @@ class ConfigSpace(RegisterBlock):
             return low & ~0x3
         return low & ~0xF | (self[f"BAR{index}_HIGH"] << 32 if bar.wide else 0)
 
+    def check_saved(self, values: Mapping[str, int]) -> None:
+        """As of any block; and what software cannot write must be as it is here: it is another function otherwise."""
+        super().check_saved(values)
+        for register in self.registers:
+            fixed = register.masks[RO]
+            if register.name == "STATUS":
+                fixed &= ~STATUS_INTERRUPT
+            here = self[register.name]
+            if (values[register.name] ^ here) & fixed:
+                raise ValueError(
+                    f"config space: {register.name} is 0x{values[register.name]:x} there and 0x{here:x} here: another "
+                    "adapter, or one that is configured otherwise"
+                )
+
+    def restore(self, values: Mapping[str, int]) -> None:
+        for name, value in values.items():
+            cell = self.cell(name)
+            masks = cell.register.masks
+            writable = masks[RW] | masks[RW1C]
+            cell.value = cell.value & ~writable | value & writable
+
     def set_interrupt_status(self, asserted: bool) -> None:
         """Show the interrupt line in the status register."""
         if asserted:

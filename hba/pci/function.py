@@ -26,9 +26,21 @@ from hba.pci.config_space import (
 from hba.pci.identity import Identity
 from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
-from hba.pci.registers import DeclarationError, document
+from hba.pci.registers import DeclarationError, RegisterBlock, document
 from hba.pci.release import Release
-from hba.vfio_user.device import REGION_MMAP, REGION_READ, REGION_WRITE, Client, IrqInfo, RegionInfo, RequestError, Wire
+from hba.pci.state import FunctionState, Keeper
+from hba.vfio_user.device import (
+    REGION_MMAP,
+    REGION_READ,
+    REGION_WRITE,
+    Client,
+    Done,
+    IoEventFd,
+    IrqInfo,
+    RegionInfo,
+    RequestError,
+    Wire,
+)
 
 # Region indexes of vfio-pci (linux/vfio.h)
 ROM_REGION = 6
@@ -57,6 +69,7 @@ class PciFunction:
     `on_resume`         called when the function may reach memory (bus mastering on, in D0) after it could not: what the
                         guest asked for meanwhile has to be looked for
     `on_config_change`  called after decoding, bus mastering, power state or the interrupt mechanism changed
+    `keeper`            saves and restores it with what is behind it; None: it cannot be moved
 
     Raises `DeclarationError` for layouts PCI does not allow.
     """
@@ -113,6 +126,8 @@ class PciFunction:
         self.resets = 0
         self.connections = 0
         self.is_connected = False
+        self.keeper: Keeper | None = None
+        self.stopped = False  # by the client: no memory of its is touched, nobody is interrupted, no BAR answers
         self.interrupts.on_line = self.config.set_interrupt_status
         self.config.on_write("COMMAND", self._config_written)
         self.config.on_write("PM_CONTROL", self._power_written)
@@ -168,6 +183,9 @@ class PciFunction:
     def irq_info(self, index: int) -> IrqInfo:
         return self.interrupts.info(index)
 
+    def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
+        return ()
+
     def region_read(self, index: int, offset: int, count: int) -> bytes:
         bar = self._decoding.get(index)
         if bar is not None:
@@ -191,6 +209,7 @@ class PciFunction:
             return self._rom[offset : offset + count].ljust(count, b"\xff")
         if index in self.bars:
             self.refused += 1
+            self._check_running(index)
             return b"\xff" * count  # what a read nobody claims returns on a PC
         raise RequestError(errno.EINVAL, f"region {index} cannot be read")
 
@@ -200,8 +219,13 @@ class PciFunction:
             self.config.write(offset, len(data), int.from_bytes(data, "little"))
         elif index in self.bars:
             self.refused += 1
+            self._check_running(index)
         else:
             raise RequestError(errno.EINVAL, f"region {index} cannot be written")
+
+    def _check_running(self, index: int) -> None:
+        if self.stopped:
+            raise RequestError(errno.EBUSY, f"access to region {index} while the device is stopped for migration")
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         self.memory.map(iova, size, prot, fd, offset)
@@ -224,6 +248,7 @@ class PciFunction:
     def reset(self) -> None:
         """Back to power-on: config space, interrupts, adapter, registers, in that order. Maps and eventfds stay."""
         self.resets += 1
+        self._let_go()
         self.interrupts.reset()  # before INTx takes over from MSI: an asserted line must not fire now
         self.config.reset()
         self.power_state = D0
@@ -235,6 +260,116 @@ class PciFunction:
         self.interrupts.reset()
         self._changed()
 
+    # Migration
+
+    @property
+    def can_migrate(self) -> bool:
+        return self.keeper is not None
+
+    def stop(self, done: Done) -> None:
+        def at_rest(why: str) -> None:
+            if why:
+                self._go_on()
+                done(RequestError(errno.EBUSY, why))
+                return
+            self.stopped = True
+            self._apply()
+            done(None)
+
+        self._rest(True, at_rest)
+
+    def _rest(self, flush: bool, done: Callable[[str], None]) -> None:
+        if self.keeper is None or self.stopped:
+            done("")
+        else:
+            self.keeper.rest(flush, done)
+
+    def _let_go(self) -> None:
+        self.stopped = False
+        if self.keeper is not None:
+            self.keeper.release()
+
+    def _go_on(self) -> None:
+        """What the guest has asked for meanwhile has to be looked for."""
+        self._let_go()
+        self._apply()
+        if self.memory.enabled:
+            for callback in self.on_resume:
+                callback()
+
+    def resume(self) -> None:
+        self._go_on()
+
+    def save(self) -> bytes:
+        assert self.keeper is not None
+        try:
+            return self.keeper.save()
+        except ValueError as error:
+            raise RequestError(errno.EOPNOTSUPP, str(error)) from None
+
+    def restore(self, state: bytes) -> None:
+        assert self.keeper is not None
+        try:
+            self.keeper.restore(state)
+        except ValueError as error:
+            self.reset()
+            raise RequestError(errno.EINVAL, str(error)) from None
+        except Exception:
+            self.reset()
+            raise
+
+    def log_dma(self, done: Done) -> None:
+        def at_rest(why: str) -> None:
+            if not why:
+                self.memory.start_log()
+            if not self.stopped:
+                self._go_on()
+            done(RequestError(errno.EBUSY, why) if why else None)
+
+        self._rest(False, at_rest)
+
+    def stop_logging_dma(self) -> None:
+        self.memory.stop_log()
+
+    def dirty_bitmap(self, iova: int, length: int, page_size: int) -> bytes:
+        return self.memory.dirty_bitmap(iova, length, page_size)
+
+    def capture(self) -> FunctionState:
+        """What is saved of the function itself."""
+        return FunctionState(
+            self.config.save(),
+            {key: block.save() for key, block in self._blocks().items()},
+            {},
+            self.interrupts.save(),
+        )
+
+    def check_saved(self, state: FunctionState) -> None:
+        """Raises ValueError unless `state` is of a function like this one."""
+        self.config.check_saved(state.config)
+        if state.config["PM_CONTROL"] & 3 not in self._power.states:
+            raise ValueError("config space: PM_CONTROL has a power state this function does not have")
+        blocks = self._blocks()
+        if other := sorted(blocks.keys() ^ state.blocks.keys()):
+            raise ValueError(f"registers: {other[0]} is on one side only")
+        for key, block in blocks.items():
+            block.check_saved(state.blocks[key])
+        self.interrupts.check_saved(state.interrupts)
+
+    def take_over(self, state: FunctionState) -> None:
+        """Become the function that `state`, which was checked, is of; still stopped."""
+        self.config.restore(state.config)
+        self.power_state = self.config.field("PM_CONTROL", "POWER_STATE")
+        for key, block in self._blocks().items():
+            block.restore(state.blocks[key])
+        self._apply()
+        self.interrupts.restore(state.interrupts)
+        self._changed()
+
+    def _blocks(self) -> dict[str, RegisterBlock]:
+        return {
+            f"{index}+0x{start:x}": block for index, bar in sorted(self.bars.items()) for start, block in bar.blocks
+        }
+
     def connected(self, client: Client) -> None:
         self.connections += 1
         self.is_connected = True
@@ -245,6 +380,7 @@ class PciFunction:
     def disconnected(self) -> None:
         """The machine has gone, and the function with its power: the next client finds it as after power on."""
         self.is_connected = False
+        self.memory.stop_log()
         self.interrupts.disconnect()
         self.reset()
         self.memory.unmap_all()
@@ -281,7 +417,7 @@ class PciFunction:
 
     def _apply(self) -> None:
         """Obey the command register, the power state and the interrupt capabilities as they stand."""
-        powered = self.power_state == D0
+        powered = self.power_state == D0 and not self.stopped
         command = self.config.command if powered else 0
         self._decoding = {
             index: bar
@@ -297,8 +433,8 @@ class PciFunction:
         elif self._has_msi and config.field("MSI_CONTROL", "ENABLE"):
             granted = 1 << config.field("MSI_CONTROL", "MULTIPLE_MESSAGE_ENABLE")
             self.interrupts.configure("msi", blocked=blocked, allocated=granted)
-        elif powered and not command & COMMAND_INTX_DISABLE:
-            self.interrupts.configure("intx")
+        elif self.power_state == D0 and not self.config.command & COMMAND_INTX_DISABLE:
+            self.interrupts.configure("intx", blocked=self.stopped)
         else:
             self.interrupts.configure("none")
 

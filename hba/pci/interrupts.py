@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from hba.loop import EventLoop
+from hba.pci.state import InterruptState
 from hba.vfio_user.device import (
     IRQ_AUTOMASKED,
     IRQ_EVENTFD,
@@ -163,8 +164,8 @@ class Interrupts:
     # -- from config space ------------------------------------------------------------------------------------
 
     def configure(self, mode: str, *, blocked: bool = False, allocated: int = 1) -> None:
-        """Which mechanism is in use. `blocked`: message interrupts may not be sent now (MSI-X function mask, bus
-        mastering off). `allocated`: MSI vectors software granted; a higher vector is sent as its remainder."""
+        """Which mechanism is in use. `blocked`: it may not be sent now (MSI-X function mask, bus mastering off, the
+        function is stopped). `allocated`: MSI vectors software granted; a higher vector is sent as its remainder."""
         if mode != self._mode:
             for index in (MSI, MSIX):
                 if NAMES[index] != mode:
@@ -181,6 +182,26 @@ class Interrupts:
         for index in self._indexes:
             index.pending = 0
         self.set_line(False)
+
+    def save(self) -> InterruptState:
+        """What the device has signalled and nobody has been told yet. Masks and eventfds are the client's."""
+        pending = {NAMES[index]: self._indexes[index].pending for index in (MSI, MSIX)}
+        return InterruptState(line=self.asserted, pending=pending)
+
+    def check_saved(self, state: InterruptState) -> None:
+        """Raises ValueError unless the vectors are those of this function."""
+        for index in (MSI, MSIX):
+            where = self._indexes[index]
+            if not 0 <= state.pending.get(where.name, 0) < 1 << where.count:
+                raise ValueError(f"interrupts: a vector of {where.name} is pending; this function has {where.count}")
+
+    def restore(self, state: InterruptState) -> None:
+        """Take over what `check_saved` found good, while nothing is sent."""
+        for index in (MSI, MSIX):
+            self._indexes[index].pending = state.pending.get(NAMES[index], 0)
+        self.asserted = state.line
+        if self.on_line is not None:
+            self.on_line(state.line)
 
     # -- from the client --------------------------------------------------------------------------------------
 
@@ -345,7 +366,8 @@ class Interrupts:
     def _update_intx(self) -> None:
         """Trigger INTx if the line is asserted and nothing stands in the way; then it is masked until UNMASK."""
         where = self._intx
-        if self.asserted and self._mode == "intx" and not where.masked and where.wires[0] is not None:
+        open_ = not (self._blocked or where.masked)
+        if self.asserted and self._mode == "intx" and open_ and where.wires[0] is not None:
             where.masked = 1
             self._write(INTX, 0)
 

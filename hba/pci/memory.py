@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from hba.dma import DmaBuffer, Segment
 from hba.errors import DmaFault
 from hba.native import mypyc_attr
+from hba.pci.dirty import DirtyLog
 from hba.pci.release import close_now
 from hba.vfio_user.device import DMA_READ, DMA_WRITE, Client, RequestError
 
@@ -93,11 +94,13 @@ class GuestMemory:
 
     `enabled` follows the bus master bit: without it every access is a `DmaFault`.
     `generation` changes with every map and unmap, and with `enabled`; whoever keeps a view compares it.
+    `log`, while there is one, hears of all that is written: then nobody gets a view to write to whenever it likes.
     """
 
     def __init__(self) -> None:
         self.enabled = False
         self.client: Client | None = None
+        self.log: DirtyLog | None = None
         self.generation = 0
         self.faults = 0
         self.message_bytes = 0
@@ -112,6 +115,29 @@ class GuestMemory:
         if enabled != self.enabled:
             self.enabled = enabled
             self.generation += 1
+
+    def start_log(self) -> None:
+        """Log what is written from now on; nobody may have memory for writing at the moment."""
+        if self.log is None:
+            self.log = DirtyLog()
+            self.generation += 1
+
+    def stop_log(self) -> None:
+        if self.log is not None:
+            self.log = None
+            self.generation += 1
+
+    def dirty_bitmap(self, iova: int, length: int, page_size: int) -> bytes:
+        """See `hba.vfio_user.device.Device.dirty_bitmap`."""
+        if self.log is None:
+            raise RequestError(errno.EINVAL, "no log of written pages was started")
+        at, end = iova, iova + length
+        while at < end:
+            mapping = self.find(at)
+            if mapping is None:
+                raise RequestError(errno.ENOENT, f"no DMA map at 0x{at:x}")
+            at = mapping.end
+        return self.log.take(iova, length, page_size)
 
     # -- maps -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +245,13 @@ class GuestMemory:
         """The map that was used last, if it may be read and written in place: (first bus address, end, its bytes);
         else an empty range. Good for as long as `generation` stays the same."""
         mapping = self._last
-        if not self.enabled or mapping is None or mapping.view is None or not (mapping.readable and mapping.writable):
+        if (
+            not self.enabled
+            or mapping is None
+            or mapping.view is None
+            or not (mapping.readable and mapping.writable)
+            or self.log is not None
+        ):
             return 0, 0, _NOTHING
         return mapping.iova, mapping.end, mapping.view
 
@@ -245,7 +277,8 @@ class GuestMemory:
         return spans
 
     def view(self, iova: int, length: int, write: bool) -> memoryview | None:
-        """One contiguous view; None when the range has no file descriptor or spans maps. Raises `DmaFault`."""
+        """One contiguous view; None when the range has no file descriptor or spans maps, and none to write to while
+        what is written is logged. Raises `DmaFault`."""
         mapping = self._last
         if mapping is None or not mapping.iova <= iova < mapping.end:
             mapping = self.find(iova)
@@ -257,10 +290,14 @@ class GuestMemory:
         if not (mapping.writable if write else mapping.readable):
             raise self._fault(iova, length, "mapped read-only" if write else "mapped write-only")
         self._last = mapping
-        if mapping.view is None:
+        if mapping.view is None or (write and self.log is not None):
             return None
         at = iova - mapping.iova
         return mapping.view[at : at + length]
+
+    def by_message(self, iova: int, length: int) -> bool:
+        """Whether a part of a range is reached by message only. Raises `DmaFault`."""
+        return any(mapping.view is None for mapping, _, _ in self._span(iova, length, False))
 
     def read(self, iova: int, length: int) -> bytes:
         """A copy of guest memory: descriptors and the like. Raises `DmaFault`."""
@@ -285,6 +322,8 @@ class GuestMemory:
             else:
                 self._client(address, size).dma_write(address, part)
                 self.message_bytes += size
+            if self.log is not None:
+                self.log.mark(address, size)
 
     def _client(self, iova: int, length: int) -> Client:
         if self.client is None:
@@ -303,6 +342,7 @@ class GuestMemory:
                 and (view := mapping.view) is not None
                 and (mapping.writable if write else mapping.readable)
                 and self.enabled
+                and not (write and self.log is not None)
             ):
                 at = iova - mapping.iova
                 return DmaBuffer(segments, [view[at : at + length]], length)
@@ -319,6 +359,8 @@ class GuestMemory:
                     views.append(whole[at : at + size])
                     self._last = mapping
         if direct:
+            if write and self.log is not None:
+                return self.log.lend(segments, views, total)
             return DmaBuffer(segments, views, total)
         return MessageBuffer(self, segments, total, write)
 

@@ -550,6 +550,28 @@ class RegisterBlock:
         for cell in self._cells.values():
             cell.value = cell.register.reset
 
+    # -- migration --------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, int]:
+        """The value of every register, by name."""
+        return {name: cell.value for name, cell in self._cells.items()}
+
+    def check_saved(self, values: Mapping[str, int]) -> None:
+        """Raises ValueError unless `values` is of a block with the same registers."""
+        if missing := [name for name in self._cells if name not in values]:
+            raise ValueError(f"block {self.name}: no value for register {missing[0]}")
+        for name, value in values.items():
+            cell = self._cells.get(name)
+            if cell is None:
+                raise ValueError(f"block {self.name} has no register {name}")
+            if not 0 <= value < 1 << cell.register.width:
+                raise ValueError(f"block {self.name}: 0x{value:x} does not fit register {name}")
+
+    def restore(self, values: Mapping[str, int]) -> None:
+        """Take over what `save` gave and `check_saved` found good; no handler runs."""
+        for name, value in values.items():
+            self._cells[name].value = value
+
     # -- views ------------------------------------------------------------------------------------------------
 
     def decode(self, base: int = 0) -> dict[str, object]:

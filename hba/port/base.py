@@ -120,6 +120,11 @@ class PortBase(Callbacks, Generic[U]):
         """Requests the miniport owns."""
         return self.ledger.outstanding
 
+    @property
+    def idle(self) -> bool:
+        ledger = self.ledger
+        return not (ledger.outstanding or ledger.finished or self.running or ledger.due)
+
     # == the upper edge ===========================================================================================
 
     def submit_all(self, srbs: Sequence[Srb]) -> None:

@@ -48,6 +48,11 @@ class PortDriver(ABC):
         """The guest reset the HBA itself: everything outstanding and queued completes with BUS_RESET before this
         returns, timers and holds are dropped, the miniport is initialised again. No reset hold time."""
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued or outstanding, of the port's own requests neither."""
+        return True
+
     @abstractmethod
     def stop(self) -> None:
         """Shut down: everything outstanding completes (ABORTED), the miniport's adapter is stopped."""

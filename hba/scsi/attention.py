@@ -82,6 +82,13 @@ class Attentions:
     def pending(self, initiator: int) -> list[int]:
         return list(self._queues.get(initiator, ()))
 
+    def save(self) -> dict[int, list[int]]:
+        """What is pending, by initiator, as `restore` takes it."""
+        return {initiator: list(queue) for initiator, queue in self._queues.items()}
+
+    def restore(self, queues: dict[int, list[int]]) -> None:
+        self._queues = {initiator: list(queue) for initiator, queue in queues.items()}
+
     def describe(self) -> dict[str, list[str]]:
         """What is pending, by initiator: key, code and qualifier in hex."""
         return {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Any
 
 from hba.clock import Clock
 from hba.errors import StorageError
+from hba.scsi.address import unit_name
 from hba.scsi.plan import Plan
 from hba.scsi.sense import (
     CAPACITY_DATA_HAS_CHANGED,
@@ -25,6 +27,7 @@ from hba.scsi.server import DeviceServer, Identity, Steps
 from hba.scsi.state import SavedState
 from hba.scsi.storage_sense import condition_for, was_writing
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, Task
+from hba.scsi.unit_state import MediumState, UnitState
 from hba.storage.backend import Backend
 from hba.storage.granules import fit
 
@@ -201,6 +204,47 @@ class MediumUnit(DeviceServer):
             self.write_errors += 1
         else:
             self.read_errors += 1
+
+    # -- migration --------------------------------------------------------------------------------------------------
+
+    @property
+    def hangs(self) -> bool:
+        return self._hanging
+
+    @property
+    def lasting(self) -> bool:
+        return self.backend is None or self.backend.lasting
+
+    def make_stable_now(self, ended: Ended) -> None:
+        self.run_alone(self.make_stable, ended)
+
+    def saved(self) -> dict[str, Any]:
+        return {
+            **super().saved(),
+            "block_size": self.block_size,
+            "blocks": self.blocks,
+            "tray_open": self.tray_open,
+            "stopped": self.stopped,
+            "locked_by": sorted(self.locked_by),
+            "write_protected": self.write_protected,
+        }
+
+    def check_saved(self, state: UnitState) -> None:
+        super().check_saved(state)
+        assert isinstance(state, MediumState)
+        there, here = (state.blocks, state.block_size), (self.blocks, self.block_size)
+        if there != here:
+            raise ValueError(
+                f"unit {unit_name(*self.address)} has {there[0]} blocks of {there[1]} bytes in the state and {here[0]} "
+                f"of {here[1]} here: give it the same storage, or insert the same medium"
+            )
+
+    def restore(self, state: UnitState) -> None:
+        assert isinstance(state, MediumState)
+        self.tray_open, self.stopped = state.tray_open, state.stopped
+        self.locked_by = set(state.locked_by)
+        self.write_protected = state.write_protected
+        super().restore(state)
 
     # -- stability --------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from hba.clock import Clock, S
 from hba.errors import StorageError
+from hba.scsi.address import unit_name
 from hba.scsi.attention import Attentions
 from hba.scsi.command import VARIABLE_LENGTH
 from hba.scsi.sense import (
@@ -37,6 +38,7 @@ from hba.scsi.task import (
 )
 from hba.scsi.trouble import Trouble
 from hba.scsi.unit import UNKNOWN_TYPE, LogicalUnit
+from hba.scsi.unit_state import PassThroughState, UnitState
 from hba.storage.sg import FROM_DEVICE, NO_DATA, TO_DEVICE, ScsiResult
 from hba.storage.sysfs import Limits
 
@@ -86,6 +88,8 @@ def cdb_of(raw: bytes) -> bytes:
 
 class PassThrough(LogicalUnit):
     """A device of the host as a unit of ours. It owns `device`."""
+
+    state_type = PassThroughState
 
     def __init__(self, device: Device, clock: Clock) -> None:
         self.device = device
@@ -220,6 +224,32 @@ class PassThrough(LogicalUnit):
         """Ends the tasks; the device itself is not reset, because it may have other users."""
         self.abort_all(RESPONSE_RESET)
         self.attentions.reset(kind)
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_flight
+
+    def saved(self) -> dict[str, Any]:
+        """What this target adds: the rest is in the device, and stays there."""
+        target, lun = self.address
+        return {
+            "target": target,
+            "lun": lun,
+            "attentions": self.attentions.save(),
+            "device_type": self.device_type,
+        }
+
+    def check_saved(self, state: UnitState) -> None:
+        super().check_saved(state)
+        assert isinstance(state, PassThroughState)
+        if state.device_type != self.device_type:
+            raise ValueError(
+                f"unit {unit_name(*self.address)} has device type {state.device_type} in the state and "
+                f"{self.device_type} here"
+            )
+
+    def restore(self, state: UnitState) -> None:
+        self.attentions.restore(state.attentions)
 
     def luns_changed(self) -> None:
         self.attentions.establish_all(REPORTED_LUNS_DATA_HAS_CHANGED)

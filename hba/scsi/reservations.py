@@ -11,6 +11,7 @@ from hba.scsi.command import ALLOWED, READS, Command
 from hba.scsi.sense import RESERVATIONS_RELEASED
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.scsi.unit_state import ReservationState
 from hba.storage.backend import Done
 
 WRITE_EXCLUSIVE = 1
@@ -143,6 +144,17 @@ class Reservations:
             self._drop()
             self.keys.clear()
             self.generation = 0
+
+    def export(self) -> ReservationState:
+        aptpl = self.aptpl and self.can_persist
+        return ReservationState(self.legacy_holder, dict(self.keys), self.holder, self.type, self.generation, aptpl)
+
+    def take_over(self, state: ReservationState) -> None:
+        """Those that `export` gave, perhaps in another process. Whether they outlive a loss of power is for this one to
+        say, which has a place to keep them or has none."""
+        self.legacy_holder = state.legacy_holder
+        snapshot = (dict(state.keys), state.holder, state.type, state.generation, state.aptpl and self.can_persist)
+        self.restore(snapshot)
 
     # -- persistence -------------------------------------------------------------------------------------------------
 

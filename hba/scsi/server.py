@@ -14,10 +14,11 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hba.clock import Clock
+from hba.clock import MS, Clock
 from hba.errors import StorageError
+from hba.scsi.address import unit_name
 from hba.scsi.attention import Attentions
 from hba.scsi.command import Command, CommandTable
 from hba.scsi.reservations import Reservations
@@ -50,6 +51,7 @@ from hba.scsi.task import (
 )
 from hba.scsi.trouble import Trouble
 from hba.scsi.unit import LogicalUnit
+from hba.scsi.unit_state import Deferred, ServerState, UnitState
 
 if TYPE_CHECKING:
     from hba.scsi.spc.log import LogPages
@@ -98,6 +100,10 @@ class Identity:
         self.naa = naa  # 64 bits, NAA 3h (locally assigned) or whatever was configured; 0: derived from the serial
         self.target = target
         self.lun = lun
+
+    def words(self) -> list[str]:
+        """By which two units are told apart."""
+        return [self.vendor, self.product, self.revision, self.serial, f"{self.naa:016x}"]
 
 
 class DeviceServer(LogicalUnit):
@@ -621,6 +627,65 @@ class DeviceServer(LogicalUnit):
             or self.reservations.active
             or self.is_special()
         )
+
+    # -- migration -------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_flight and not self._waiting
+
+    @property
+    def _now(self) -> int:
+        """ms since the unit's start, in which its timestamp counts."""
+        return (self.clock.now() - self.started_at) // MS
+
+    def saved(self) -> dict[str, Any]:
+        origin, offset = self.timestamp
+        deferred = self.deferred
+        return {
+            "target": self.address[0],
+            "lun": self.address[1],
+            "identity": self.identity.words(),
+            "attentions": self.attentions.save(),
+            "mode_pages": self.mode.export(),
+            "reservations": self.reservations.export(),
+            "deferred": None
+            if deferred is None
+            else Deferred(deferred.condition, deferred.information, deferred.specific),
+            "echo": self.echo,
+            "buffer": bytes(self.buffer),
+            "self_tests": list(self.self_tests),
+            "timestamp": (origin, self._now + offset),
+        }
+
+    def check_saved(self, state: UnitState) -> None:
+        super().check_saved(state)
+        assert isinstance(state, ServerState)
+        where = f"unit {unit_name(*self.address)}"
+        if state.identity != self.identity.words():
+            raise ValueError(
+                f"{where} is {' '.join(state.identity)} in the state and {' '.join(self.identity.words())} here: "
+                "another one; give both the same vendor, product, revision, serial and naa"
+            )
+        try:
+            self.mode.check_exported(state.mode_pages)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def restore(self, state: UnitState) -> None:
+        assert isinstance(state, ServerState)
+        self.attentions.restore(state.attentions)
+        self.mode.take_over(state.mode_pages)
+        self.reservations.take_over(state.reservations)
+        deferred = state.deferred
+        self.deferred = (
+            None if deferred is None else CheckCondition(deferred.condition, deferred.information, deferred.specific)
+        )
+        self.echo, self.buffer, self.self_tests = state.echo, bytearray(state.buffer), list(state.self_tests)
+        origin, now = state.timestamp
+        self.timestamp = (origin, now - self._now)
+        self.mode_changed()
+        self.refresh()
 
     def describe(self) -> dict[str, object]:
         identity = self.identity

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from hba.errors import StorageError
+from hba.scsi.address import unit_name
 from hba.scsi.task import Task
+from hba.scsi.unit_state import AnyUnitState, UnitState
 
 if TYPE_CHECKING:
     from hba.scsi.bus import ScsiBus
@@ -28,6 +31,45 @@ class LogicalUnit(ABC):
     @abstractmethod
     def execute(self, tasks: list[Task]) -> list[Task]:
         """Run one or more tasks, in order. Returns those that have ended; `task.done(task)` follows for each other."""
+
+    # Migration: a unit at rest (`idle`, and stable) is saved, and restored in the place of one that is like it.
+
+    state_type: type[AnyUnitState]
+
+    @property
+    def idle(self) -> bool:
+        """No command is under way or waiting, nor anything of the unit's own."""
+        return True
+
+    @property
+    def hangs(self) -> bool:
+        """A call of the store goes on although its command was ended: it may still write."""
+        return False
+
+    @property
+    def lasting(self) -> bool:
+        """What it holds is still there for another process."""
+        return True
+
+    def make_stable_now(self, ended: Callable[[StorageError | None], None]) -> None:
+        """Have on stable storage what was acknowledged, in the unit's turn; `ended` is called once."""
+        ended(None)
+
+    def save(self) -> AnyUnitState:
+        return self.state_type(**self.saved())
+
+    @abstractmethod
+    def saved(self) -> dict[str, Any]:
+        """The fields of its `state_type`."""
+
+    def check_saved(self, state: UnitState) -> None:
+        """Raises ValueError unless `state` is of a unit like this one."""
+        if not isinstance(state, self.state_type):
+            raise ValueError(f"unit {unit_name(*self.address)} is of another type in the state")
+
+    @abstractmethod
+    def restore(self, state: UnitState) -> None:
+        """Take over a state that `check_saved` found good."""
 
     # What the store says to a task that has this unit as its `unit`:
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
+from hba.adapters.keeper import AdapterKeeper
 from hba.adapters.make import make_adapter
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry, Wiring
@@ -161,6 +162,7 @@ class Assembler:
                 verifier,
                 recorder,
             )
+            adapter.function.keeper = AdapterKeeper(loop, adapter, port, bus, config.options)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()

@@ -56,6 +56,7 @@ class Backend(ABC):
     physical_block_size: int = 512  # bytes; what the store would like to be written in
     granule: int = 1  # bytes; the least it reads and writes at all, at a multiple of itself (`hba.storage.granules`)
     medium_block: int = 1  # bytes; the least its medium takes at once: a unit reports no smaller physical block
+    lasting = True  # who opens it after us finds what was written to it
     _lost = False  # it went before a flush had covered all it acknowledged; the next flush says so
     on_event: Event | None = None  # called in the loop's thread when something happens to the store by itself
 

@@ -70,6 +70,7 @@ class Granular(Backend):
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.kind = inner.kind
+        self.lasting = inner.lasting
         self.bounced = 0  # reads and writes that did not fill granules
         self._granule = inner.granule
         self._active: list[_Change] = []

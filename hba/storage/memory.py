@@ -34,6 +34,7 @@ class MemoryBackend(CountingBackend):
     """
 
     kind = "memory"
+    lasting = False
     can_discard = True
 
     def __init__(self, size: int, read_only: bool = False, limit: int | None = None) -> None:

@@ -42,6 +42,7 @@ class OverlayBackend(CountingBackend):
         self.physical_block_size = base.physical_block_size
         self.medium_block = base.medium_block
         self._kept = kept
+        self.lasting = kept is not None and base.lasting
         self._shift = 0 if kept is None else kept.data
         self._map = SectorMap() if kept is None else kept.map
         self._closed = False

@@ -18,7 +18,7 @@ from types import TracebackType
 from hba.errors import EXIT_SOCKET, HbaError, SocketError
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
-from hba.vfio_user.device import IrqInfo, RegionInfo
+from hba.vfio_user.device import IoEventFd, IrqInfo, RegionInfo
 from hba.vfio_user.framing import Stream, close_fds, send_message
 from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
 
@@ -279,6 +279,24 @@ class VfioUserClient:
         if info.flags & p.REGION_INFO_FLAG_CAPS and info.cap_offset:
             sparse = p.decode_sparse(body[info.cap_offset :])
         return RegionInfo(info.size, info.flags, fds[0] if fds else None, info.offset, sparse)
+
+    def region_io_fds(self, index: int) -> list[IoEventFd]:
+        """Where writes to a region may come as events instead of messages; the caller closes each `fd`, once."""
+        size = p.REGION_IO_FDS_BODY.size
+        most = self.capabilities.max_msg_fds if self.capabilities is not None else 1
+        room = size + (most or 1) * p.SUB_REGION_BODY.size
+        request = p.REGION_IO_FDS_BODY.encode(p.RegionIoFds(room, 0, index, 0))
+        message_id = self.send(p.DEVICE_GET_REGION_IO_FDS, request)
+        body, fds = self.wait_reply(message_id, p.DEVICE_GET_REGION_IO_FDS, max_fds=p.MAX_MSG_FDS)
+        count = p.REGION_IO_FDS_BODY.decode(body).count
+        parts = [
+            p.SUB_REGION_BODY.decode(body[at : at + p.SUB_REGION_BODY.size])
+            for at in range(size, size + count * p.SUB_REGION_BODY.size, p.SUB_REGION_BODY.size)
+        ]
+        if any(part.type != p.IO_FD_TYPE_IOEVENTFD or part.fd_index >= len(fds) for part in parts):
+            close_fds(fds)
+            raise Disconnected("a sub-region has no file descriptor, or of a kind this client does not know")
+        return [IoEventFd(part.offset, part.size, fds[part.fd_index]) for part in parts]
 
     def irq_info(self, index: int) -> IrqInfo:
         request = p.IRQ_INFO_BODY.encode(p.IrqInfoBody(p.IRQ_INFO_BODY.size, 0, index, 0))

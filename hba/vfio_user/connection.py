@@ -29,7 +29,7 @@ from hba.peer import has_hung_up, peer_pid
 from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
 from hba.vfio_user.counters import Counters
-from hba.vfio_user.device import REGION_WRITE, Device, RequestError
+from hba.vfio_user.device import REGION_WRITE, Device, Done, RequestError
 from hba.vfio_user.dma_messages import (
     CROWDED,
     MAX_DEFERRED,
@@ -39,8 +39,9 @@ from hba.vfio_user.dma_messages import (
 )
 from hba.vfio_user.framing import NO_FDS, Stream, close_fds
 from hba.vfio_user.outbox import Outbox
+from hba.vfio_user.plan import Plan
 from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
-from hba.vfio_user.requests import ACCESS_SIZE, Plan, Requests, unpack_access
+from hba.vfio_user.requests import ACCESS_SIZE, Requests, unpack_access
 from hba.vfio_user.sharing import Sharing
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Connection(DmaMessages):
         # answered.
         self._early: bytes | None = None
         self._answered = False
+        self._begun = False  # a request takes a while; nothing else is looked at before it has ended
 
         # DMA by message.
         self._dma_timeout = dma_timeout  # ns
@@ -128,7 +130,7 @@ class Connection(DmaMessages):
         self._in_process = True
         count = end = 0
         try:
-            while self._why is None:
+            while self._why is None and not self._begun:
                 count += 1
                 if count > AT_ONCE:
                     now = time.thread_time_ns()
@@ -217,6 +219,9 @@ class Connection(DmaMessages):
 
     def _carry_out(self, header: Header, plan: Plan) -> None:
         """Let the device do what was asked, and answer unless that was done before."""
+        if plan.begin is not None:
+            self._begin(header, plan, plan.begin)
+            return
         try:
             body = plan.reply
             if plan.act is not None:
@@ -237,6 +242,38 @@ class Connection(DmaMessages):
             self._failed(header, error)
         finally:
             self._early = self._no_dma = None
+
+    def _begin(self, header: Header, plan: Plan, begin: Callable[[Done], None]) -> None:
+        """Let the device begin with what takes a while, and answer when it has ended. Requests are carried out in their
+        order, so those behind it wait in the socket; a client that hangs up meanwhile is noticed afterwards."""
+        if self._begun:  # it came while we waited for the client's answer to a DMA message of that request
+            self._failed(header, RequestError(errno.EBUSY, f"{p.command_name(header[1])}: the one before it goes on"))
+            return
+        self._begun = True
+
+        def done(error: RequestError | None) -> None:
+            self._begun = False
+            if self._torn_down:
+                return
+            self._answered = False
+            body = plan.reply
+            if error is not None:
+                self._failed(header, error)
+            elif body is not None and not header[3] & p.NO_REPLY:
+                self._outbox.send([_reply(header, body), body], plan.fds)
+            if waiting:
+                self._loop.add_reader(self._sock.fileno(), self._readable)
+                self._pause()
+
+        waiting = False
+        try:
+            begin(done)
+        except Exception as error:
+            self._begun = False
+            self._failed(header, error)
+        if self._begun:
+            waiting = True
+            self._loop.remove_reader(self._sock.fileno())
 
     def _carry_out_deferred(self) -> None:
         header, plan, size = self._deferred.popleft()
@@ -294,7 +331,7 @@ class Connection(DmaMessages):
         if self._impatience is not None:
             self._impatience.cancel()
         maps = limits.dma_maps()
-        self._requests = Requests(self._device, maps, Sharing(peer_pid(self._sock)))
+        self._requests = Requests(self._device, maps, Sharing(peer_pid(self._sock)), theirs)
         self._regions = self._requests.regions
         self.capabilities = theirs
         self._max_dma = min(p.MAX_DMA_MESSAGE, theirs.max_data_xfer_size or p.MAX_DATA_XFER)

@@ -53,12 +53,25 @@ class IrqInfo:
     flags: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class IoEventFd:
+    """A part of a region where a write only says that something happened, whatever its value: it may come as an event
+    on `fd` instead of a message. `offset` in the region, `size` of the access, in bytes."""
+
+    offset: int
+    size: int
+    fd: int
+
+
 class RequestError(Exception):
     """A request the device refuses; the engine replies with this errno."""
 
     def __init__(self, errno: int, why: str) -> None:
         super().__init__(why)
         self.errno = errno
+
+
+Done = Callable[[RequestError | None], None]  # called once, with why it could not be done
 
 
 class Client(Protocol):
@@ -140,7 +153,49 @@ class Device(Protocol):
         go there, or nowhere. The device owns the wires from here on. Raises `RequestError`, and has closed them."""
         ...
 
-    def reset(self) -> None: ...
+    def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
+        """Where in a region writes may come as events. The descriptors stay the device's."""
+        ...
+
+    def reset(self) -> None:
+        """As after power on, and running."""
+        ...
+
+    # Migration (`hba.vfio_user.migration` knows the states and calls these in their order):
+
+    @property
+    def can_migrate(self) -> bool:
+        """It has a state to save."""
+        ...
+
+    def stop(self, done: Done) -> None:
+        """End what is under way and come to rest: afterwards nothing in here changes by itself, no memory of the
+        client's is touched and nobody is interrupted. `done(error)`: it cannot, and runs on."""
+        ...
+
+    def resume(self) -> None:
+        """Run again, after `stop`."""
+        ...
+
+    def save(self) -> bytes:
+        """The state of a stopped device. Raises `RequestError` when it cannot be had."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Take the place of the (stopped) device that `state` is of. Whatever it is, it is checked; raises
+        `RequestError(EINVAL)`, and the device is then as after power on."""
+        ...
+
+    def log_dma(self, done: Done) -> None:
+        """From `done(None)` on, know which pages of the client's memory are written."""
+        ...
+
+    def stop_logging_dma(self) -> None: ...
+
+    def dirty_bitmap(self, iova: int, length: int, page_size: int) -> bytes:
+        """A bit for each page of a range that was written since it was asked for last, the lowest first, in whole
+        64-bit words. Raises `RequestError`: EINVAL when nothing is logged, ENOENT for memory that is not mapped."""
+        ...
 
     def connected(self, client: Client) -> None: ...
 
@@ -172,7 +227,9 @@ __all__ = [
     "DMA_WRITE",
     "Client",
     "Device",
+    "Done",
     "Engine",
+    "IoEventFd",
     "IrqInfo",
     "RegionInfo",
     "RequestError",

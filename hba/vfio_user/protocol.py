@@ -29,6 +29,9 @@ DMA_READ = 11  # server to client
 DMA_WRITE = 12  # server to client
 DEVICE_RESET = 13
 REGION_WRITE_MULTI = 15
+DEVICE_FEATURE = 16
+MIG_DATA_READ = 17
+MIG_DATA_WRITE = 18
 
 COMMAND_NAMES = {
     VERSION: "VERSION",
@@ -45,6 +48,9 @@ COMMAND_NAMES = {
     DMA_WRITE: "DMA_WRITE",
     DEVICE_RESET: "DEVICE_RESET",
     REGION_WRITE_MULTI: "REGION_WRITE_MULTI",
+    DEVICE_FEATURE: "DEVICE_FEATURE",
+    MIG_DATA_READ: "MIG_DATA_READ",
+    MIG_DATA_WRITE: "MIG_DATA_WRITE",
 }
 
 
@@ -131,10 +137,28 @@ class RegionInfoBody(msgspec.Struct, frozen=True):
 
 
 class RegionIoFds(msgspec.Struct, frozen=True):
+    """DEVICE_GET_REGION_IO_FDS; in the reply `count` sub-regions follow."""
+
     argsz: int
     flags: int
     index: int
     count: int
+
+
+class SubRegion(msgspec.Struct, frozen=True):
+    """A part of a region whose writes are told by an eventfd, in the reply to DEVICE_GET_REGION_IO_FDS.
+
+    `size`: bytes of the access, 0 for any. `fd_index`: which of the descriptors that came with the reply. `flags`:
+    KVM_IOEVENTFD_FLAG_*.
+    """
+
+    offset: int
+    size: int
+    fd_index: int
+    type: int
+    flags: int
+    padding: int
+    datamatch: int
 
 
 class IrqInfoBody(msgspec.Struct, frozen=True):
@@ -165,6 +189,57 @@ class DmaAccess(msgspec.Struct, frozen=True):
 
     address: int
     count: int
+
+
+class Bitmap(msgspec.Struct, frozen=True):
+    """What follows a DMA_UNMAP with GET_DIRTY_BITMAP, and in its reply: `size` bytes of bitmap, a bit for each page of
+    `pgsize` bytes (vfio.h: struct vfio_bitmap)."""
+
+    pgsize: int
+    size: int
+
+
+class DeviceFeature(msgspec.Struct, frozen=True):
+    """DEVICE_FEATURE; `flags` are the feature's number and FEATURE_*, and its data follows."""
+
+    argsz: int
+    flags: int
+
+
+class MigrationFlags(msgspec.Struct, frozen=True):
+    """Data of FEATURE_MIGRATION: which states there are besides RUNNING and ERROR."""
+
+    flags: int
+
+
+class MigrationState(msgspec.Struct, frozen=True):
+    """Data of FEATURE_MIG_DEVICE_STATE; `data_fd` is not used over a socket."""
+
+    device_state: int
+    data_fd: int
+
+
+class LoggingControl(msgspec.Struct, frozen=True):
+    """Data of FEATURE_DMA_LOGGING_START and _STOP; `num_ranges` ranges of (iova, length) follow, none for all."""
+
+    page_size: int
+    num_ranges: int
+    reserved: int
+
+
+class LoggingReport(msgspec.Struct, frozen=True):
+    """Data of FEATURE_DMA_LOGGING_REPORT; in the reply the bitmap follows, in whole 64-bit words."""
+
+    iova: int
+    length: int
+    page_size: int
+
+
+class MigrationData(msgspec.Struct, frozen=True):
+    """MIG_DATA_READ and MIG_DATA_WRITE; the data follows."""
+
+    argsz: int
+    size: int
 
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
@@ -199,6 +274,15 @@ IRQ_INFO_BODY = Body("DEVICE_GET_IRQ_INFO", "IIII", IrqInfoBody)
 SET_IRQS_BODY = Body("DEVICE_SET_IRQS", "IIIII", SetIrqs)
 REGION_ACCESS_BODY = Body("REGION_READ/WRITE", "QII", RegionAccess)
 DMA_ACCESS_BODY = Body("DMA_READ/WRITE", "QQ", DmaAccess)
+SUB_REGION_BODY = Body("sub-region of DEVICE_GET_REGION_IO_FDS", "QQIIIIQ", SubRegion)
+BITMAP_BODY = Body("bitmap of DMA_UNMAP", "QQ", Bitmap)
+FEATURE_BODY = Body("DEVICE_FEATURE", "II", DeviceFeature)
+MIGRATION_FLAGS_BODY = Body("DEVICE_FEATURE MIGRATION", "Q", MigrationFlags)
+MIGRATION_STATE_BODY = Body("DEVICE_FEATURE MIG_DEVICE_STATE", "II", MigrationState)
+LOGGING_CONTROL_BODY = Body("DEVICE_FEATURE DMA_LOGGING_START/STOP", "QII", LoggingControl)
+LOGGING_RANGE = struct.Struct("=QQ")
+LOGGING_REPORT_BODY = Body("DEVICE_FEATURE DMA_LOGGING_REPORT", "QQQ", LoggingReport)
+MIGRATION_DATA_BODY = Body("MIG_DATA_READ/WRITE", "II", MigrationData)
 
 # Header and fixed body of a region access in one piece, for the hot path.
 REGION_MESSAGE = struct.Struct("=HHIIIQII")
@@ -207,6 +291,22 @@ DMA_MAP_FLAG_READ = 1
 DMA_MAP_FLAG_WRITE = 2
 DMA_UNMAP_FLAG_GET_DIRTY_BITMAP = 1
 DMA_UNMAP_FLAG_ALL = 2
+
+IO_FD_TYPE_IOEVENTFD = 0
+
+# DEVICE_FEATURE: number of the feature, and what to do with it (vfio.h: VFIO_DEVICE_FEATURE_*)
+FEATURE_MASK = 0xFFFF
+FEATURE_GET = 1 << 16
+FEATURE_SET = 1 << 17
+FEATURE_PROBE = 1 << 18
+FEATURE_MIGRATION = 1
+FEATURE_MIG_DEVICE_STATE = 2
+FEATURE_DMA_LOGGING_START = 6
+FEATURE_DMA_LOGGING_STOP = 7
+FEATURE_DMA_LOGGING_REPORT = 8
+
+MIGRATION_STOP_COPY = 1
+NO_DATA_FD = 0xFFFFFFFF  # -1
 
 DEVICE_FLAG_RESET = 1
 DEVICE_FLAG_PCI = 2

@@ -1,7 +1,7 @@
 """What a client may ask for: every request checked first, carried out later.
 
 Checking gives a `Plan`: what the reply will be, and what is left to do. The two are apart because a request may have
-to be acknowledged before it is carried out (see `connection`).
+to be acknowledged before it is carried out (see `connection`). Migration and the log of writes are in `features`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from collections.abc import Callable
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.device import Device, RequestError
+from hba.vfio_user.features import Features, bitmap_size
 from hba.vfio_user.framing import close_fds
+from hba.vfio_user.migration import Migration
+from hba.vfio_user.plan import Plan, check_argsz
 from hba.vfio_user.protocol import ProtocolError
 from hba.vfio_user.sharing import Sharing
 
@@ -24,23 +27,6 @@ unpack_access = p.REGION_ACCESS_BODY.struct.unpack_from
 ACCESS_SIZE = p.REGION_ACCESS_BODY.size
 
 
-class Plan:
-    """A request that was found to be right.
-
-    `reply` and `fds` are the reply's body and descriptors. `act`, if any, carries the request out; when `reply` is
-    None it returns the body (a register read), and the request cannot be acknowledged before.
-    """
-
-    __slots__ = ("act", "fds", "reply")
-
-    def __init__(
-        self, reply: bytes | None = b"", act: Callable[[], bytes | None] | None = None, fds: tuple[int, ...] = ()
-    ) -> None:
-        self.reply = reply
-        self.act = act
-        self.fds = fds
-
-
 class Requests:
     """The requests of one connection to one device (VERSION apart).
 
@@ -48,8 +34,20 @@ class Requests:
     on to the device it closes. `body` has to stay valid until the plan was carried out.
     """
 
-    def __init__(self, device: Device, max_maps: int = p.MAX_DMA_MAPS, sharing: Sharing | None = None) -> None:
-        """`max_maps`: what the client was told it may have at a time. `sharing`: asked of memory with a descriptor."""
+    def __init__(
+        self,
+        device: Device,
+        max_maps: int = p.MAX_DMA_MAPS,
+        sharing: Sharing | None = None,
+        theirs: p.Capabilities | None = None,
+    ) -> None:
+        """`max_maps`: what the client was told it may have at a time. `sharing`: asked of memory with a descriptor.
+        `theirs`: what the client has announced."""
+        theirs = theirs or p.Capabilities()
+        self._max_fds = 1 if theirs.max_msg_fds is None else theirs.max_msg_fds
+        self._max_transfer = min(p.MAX_DATA_XFER, theirs.max_data_xfer_size or p.MAX_DATA_XFER)
+        self._migration = Migration(device)
+        features = Features(device, self._migration, self._max_transfer)
         self._sharing = sharing
         self._device = device
         self._max_maps = max_maps
@@ -68,6 +66,9 @@ class Requests:
             p.REGION_WRITE: self._region_write,
             p.REGION_WRITE_MULTI: self._region_write_multi,
             p.DEVICE_RESET: self._reset,
+            p.DEVICE_FEATURE: features.feature,
+            p.MIG_DATA_READ: features.read_data,
+            p.MIG_DATA_WRITE: features.write_data,
         }
 
     def check(self, command: int, body: memoryview, fds: list[int], fds_cut: bool) -> Plan:
@@ -109,14 +110,14 @@ class Requests:
 
         return Plan(b"", act)
 
-    def _dma_unmap(self, body: memoryview, fds: list[int]) -> Plan:
+    def _dma_unmap(self, body: memoryview, _: list[int]) -> Plan:
         request = p.DMA_UNMAP_BODY.decode(body)
-        if request.argsz < p.DMA_UNMAP_BODY.size:
-            raise RequestError(errno.EINVAL, f"DMA_UNMAP: argsz {request.argsz}")
-        if request.flags & p.DMA_UNMAP_FLAG_GET_DIRTY_BITMAP:
-            raise RequestError(errno.EOPNOTSUPP, "DMA_UNMAP: there is no dirty page log")
+        size = p.DMA_UNMAP_BODY.size
+        check_argsz("DMA_UNMAP", request.argsz, size)
+        if request.flags == p.DMA_UNMAP_FLAG_GET_DIRTY_BITMAP:
+            return self._dma_unmap_with_bitmap(request, p.BITMAP_BODY.decode(body[size:]))
         if request.flags & ~p.DMA_UNMAP_FLAG_ALL:
-            raise RequestError(errno.EINVAL, f"DMA_UNMAP: unknown flags 0x{request.flags:x}")
+            raise RequestError(errno.EINVAL, f"DMA_UNMAP: flags 0x{request.flags:x}")
         if request.flags and (request.iova or request.size):
             raise RequestError(errno.EINVAL, "DMA_UNMAP: all, but with a range")
 
@@ -129,10 +130,25 @@ class Requests:
 
         return Plan(p.DMA_UNMAP_BODY.encode(request), act)
 
+    def _dma_unmap_with_bitmap(self, request: p.DmaUnmap, bitmap: p.Bitmap) -> Plan:
+        """Not in the specification any more, but in its earlier versions and in libvfio-user."""
+        needed = bitmap_size("DMA_UNMAP", request.iova, request.size, bitmap.pgsize, self._max_transfer)
+        if bitmap.size != needed:
+            raise RequestError(errno.EINVAL, f"DMA_UNMAP: a bitmap of {bitmap.size} bytes; that range has {needed}")
+        head = p.DMA_UNMAP_BODY.encode(request) + p.BITMAP_BODY.encode(bitmap)
+        check_argsz("DMA_UNMAP", request.argsz, len(head) + needed)
+
+        def act() -> bytes:
+            dirty = self._device.dirty_bitmap(request.iova, request.size, bitmap.pgsize)
+            self._maps -= self._device.dma_unmap(request.iova, request.size)
+            return head + dirty
+
+        return Plan(None, act)
+
     # -- questions --------------------------------------------------------------------------------------------
 
     def _get_info(self, body: memoryview, _: list[int]) -> Plan:
-        _check_argsz("DEVICE_GET_INFO", p.DEVICE_INFO_BODY.decode(body).argsz, p.DEVICE_INFO_BODY.size)
+        check_argsz("DEVICE_GET_INFO", p.DEVICE_INFO_BODY.decode(body).argsz, p.DEVICE_INFO_BODY.size)
         flags = p.DEVICE_FLAG_RESET | p.DEVICE_FLAG_PCI
         answer = p.DeviceInfo(p.DEVICE_INFO_BODY.size, flags, self._device.num_regions, self._device.num_irqs)
         return Plan(p.DEVICE_INFO_BODY.encode(answer))
@@ -140,7 +156,7 @@ class Requests:
     def _get_region_info(self, body: memoryview, _: list[int]) -> Plan:
         request = p.REGION_INFO_BODY.decode(body)
         size = p.REGION_INFO_BODY.size
-        _check_argsz("DEVICE_GET_REGION_INFO", request.argsz, size)
+        check_argsz("DEVICE_GET_REGION_INFO", request.argsz, size)
         self._check_index("DEVICE_GET_REGION_INFO", request.index)
         info = self._device.region_info(request.index)
         flags, offset, cap_offset, capabilities = info.flags, 0, 0, b""
@@ -163,17 +179,25 @@ class Requests:
     def _get_region_io_fds(self, body: memoryview, _: list[int]) -> Plan:
         request = p.REGION_IO_FDS_BODY.decode(body)
         size = p.REGION_IO_FDS_BODY.size
-        _check_argsz("DEVICE_GET_REGION_IO_FDS", request.argsz, size)
+        check_argsz("DEVICE_GET_REGION_IO_FDS", request.argsz, size)
         if request.flags or request.count:
             raise RequestError(errno.EINVAL, "DEVICE_GET_REGION_IO_FDS: flags and count must be 0")
         self._check_index("DEVICE_GET_REGION_IO_FDS", request.index)
-        # No sub-region is served by an ioeventfd or ioregionfd: every access comes as a message.
-        return Plan(p.REGION_IO_FDS_BODY.encode(p.RegionIoFds(size, 0, request.index, 0)))
+        offered = self._device.region_io_fds(request.index)[: self._max_fds]  # one descriptor each
+        needed = size + len(offered) * p.SUB_REGION_BODY.size
+        if needed > request.argsz:
+            offered = ()  # the client sees from argsz that there is more, and asks again
+        head = p.REGION_IO_FDS_BODY.encode(p.RegionIoFds(needed, 0, request.index, len(offered)))
+        parts = [
+            p.SUB_REGION_BODY.encode(p.SubRegion(part.offset, part.size, number, p.IO_FD_TYPE_IOEVENTFD, 0, 0, 0))
+            for number, part in enumerate(offered)
+        ]
+        return Plan(head + b"".join(parts), fds=tuple(part.fd for part in offered))
 
     def _get_irq_info(self, body: memoryview, _: list[int]) -> Plan:
         request = p.IRQ_INFO_BODY.decode(body)
         size = p.IRQ_INFO_BODY.size
-        _check_argsz("DEVICE_GET_IRQ_INFO", request.argsz, size)
+        check_argsz("DEVICE_GET_IRQ_INFO", request.argsz, size)
         if request.index >= self._device.num_irqs:
             raise RequestError(errno.EINVAL, f"DEVICE_GET_IRQ_INFO: there is no interrupt index {request.index}")
         info = self._device.irq_info(request.index)
@@ -227,9 +251,9 @@ class Requests:
         elif fds:
             raise refuse("eventfds, but the flags announce none")
         if kind == dev.IRQ_SET_DATA_BOOL:
-            if len(data) < request.count:
+            if len(data) != request.count:
                 raise refuse(f"{len(data)} booleans for {request.count} vectors")
-            return data[: request.count]
+            return data
         return b""
 
     # -- regions ----------------------------------------------------------------------------------------------
@@ -284,9 +308,8 @@ class Requests:
         return Plan(p.MULTI_COUNT.pack(len(writes)), act)
 
     def _reset(self, body: memoryview, _: list[int]) -> Plan:
-        return Plan(b"", self._device.reset)
+        def act() -> None:
+            self._device.reset()
+            self._migration.reset()
 
-
-def _check_argsz(what: str, argsz: int, size: int) -> None:
-    if argsz < size:
-        raise RequestError(errno.EINVAL, f"{what}: argsz {argsz}, at least {size} expected")
+        return Plan(b"", act)

@@ -15,7 +15,7 @@ from hba.loop import EventLoop
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import VfioUserClient
-from hba.vfio_user.device import Client, IrqInfo, RegionInfo, RequestError, Wire
+from hba.vfio_user.device import Client, Done, IoEventFd, IrqInfo, RegionInfo, RequestError, Wire
 from hba.vfio_user.server import NativeEngine
 
 T = TypeVar("T")
@@ -49,6 +49,8 @@ class FakeDevice:
         self.on_read: Callable[[], None] = lambda: None
         self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
         self.on_reset: Callable[[], None] = lambda: None
+        self.state: bytes | None = None  # None: it cannot be moved
+        self.on_stop: Callable[[Done], None] = lambda done: done(None)
 
     def region_info(self, index: int) -> RegionInfo:
         return self.infos.get(index, RegionInfo())
@@ -92,6 +94,42 @@ class FakeDevice:
 
     def connect_irqs(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
         self.calls.append(("wires", index, start, [wire is not None for wire in wires]))
+
+    def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
+        return ()
+
+    @property
+    def can_migrate(self) -> bool:
+        return self.state is not None
+
+    def stop(self, done: Done) -> None:
+        self.calls.append(("stop",))
+        self.on_stop(done)
+
+    def resume(self) -> None:
+        self.calls.append(("resume",))
+
+    def save(self) -> bytes:
+        self.calls.append(("save",))
+        assert self.state is not None
+        return self.state
+
+    def restore(self, state: bytes) -> None:
+        self.calls.append(("restore", len(state)))
+        if not state:
+            raise RequestError(errno.EINVAL, "an empty state")
+        self.state = state
+
+    def log_dma(self, done: Done) -> None:
+        self.calls.append(("log",))
+        done(None)
+
+    def stop_logging_dma(self) -> None:
+        self.calls.append(("stop logging",))
+
+    def dirty_bitmap(self, iova: int, length: int, page_size: int) -> bytes:
+        self.calls.append(("dirty", iova, length, page_size))
+        return b"\x05".ljust(-(-length // page_size // 64) * 8, b"\0")
 
     def reset(self) -> None:
         self.calls.append(("reset",))

@@ -132,7 +132,7 @@ def test_sparse_areas_there_and_back() -> None:
 @given(st.binary(max_size=200))
 def test_decoders_are_total(data: bytes) -> None:
     bodies = [value for name, value in vars(p).items() if name.endswith("_BODY")]
-    assert len(bodies) == 10
+    assert len(bodies) == 18
     for decode in [body.decode for body in bodies] + [p.decode_version, p.decode_multi, p.decode_sparse]:
         try:
             decode(data)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from hba.adapters.pvscsi.commands import CommandRegisters
 from hba.adapters.pvscsi.identity import IDENTITY
 from hba.adapters.pvscsi.options import PvscsiOptions
@@ -23,6 +25,7 @@ from hba.adapters.pvscsi.registers import (
 )
 from hba.adapters.pvscsi.rings import Rings
 from hba.adapters.pvscsi.scatter import BadScatterList, read_scatter_list
+from hba.adapters.pvscsi.state import PvscsiState, restored, saved
 from hba.adapters.pvscsi.status import (
     BTSTAT_DATARUN,
     BTSTAT_HAHARDWARE,
@@ -94,6 +97,7 @@ class PvscsiAdapter(RingAdapter[Rings]):
     """One PVSCSI function. The `context` of its SRBs: context, run, address and bytes of the sense buffer."""
 
     type = "pvscsi"
+    state_type = PvscsiState
 
     def __init__(self, wiring: Wiring, options: PvscsiOptions) -> None:
         super().__init__(wiring, COMPLETION_FIELDS)
@@ -122,6 +126,21 @@ class PvscsiAdapter(RingAdapter[Rings]):
     def reset_registers(self) -> None:
         self.registers.reset()
         self.commands.reset()
+
+    def save(self) -> PvscsiState:
+        commands, rings = self.commands, self.access.rings
+        return PvscsiState(
+            None if rings is None else saved(rings),
+            self.what_waits(),
+            *commands.pending(),
+            commands.threshold_enabled,
+            commands.last[:1000],
+        )
+
+    def restore(self, state: Struct) -> None:
+        assert isinstance(state, PvscsiState)
+        self.commands.restore(state.command, state.descriptor, state.threshold, state.last_command)
+        self.go_on_with(None if state.rings is None else restored(self.memory, state.rings), state.waiting)
 
     # -- interrupts -----------------------------------------------------------------------------------------------
 

@@ -86,6 +86,18 @@ class CommandRegisters:
         self.threshold_enabled = False
         self.last = ""
 
+    def pending(self) -> tuple[int, bytes]:
+        """The command whose descriptor is being written, 0 for none, and what of it has been."""
+        return self._current, bytes(self._descriptor)
+
+    def restore(self, command: int, descriptor: bytes, threshold: bool, last: str) -> None:
+        """Go on with what `pending` gave. Raises ValueError for what cannot have been."""
+        size = self._commands[command][0] if command in self._commands else 0
+        if (command and not size) or len(descriptor) % 4 or len(descriptor) > max(0, size - 4):
+            raise ValueError(f"command {command} with {len(descriptor)} bytes of its descriptor")
+        self._current, self._descriptor = command, bytearray(descriptor)
+        self.threshold_enabled, self.last = threshold, last
+
     def _latch(self, value: int) -> None:
         self._current = value
         self._descriptor.clear()
@@ -142,7 +154,9 @@ class CommandRegisters:
         if adapter.access.rings is not None:
             adapter.adapter_reset()  # the old rings go the way a reset makes them go
         requests_at, completions_at = list(fields[3 : 3 + requests]), list(fields[35 : 35 + completions])
-        adapter.access.set_up(Rings(adapter.memory, state, requests_at, completions_at))
+        rings = Rings(adapter.memory, state, requests_at, completions_at)
+        rings.set_up()
+        adapter.access.set_up(rings)
         return STATUS_OK
 
     def _setup_messages(self, descriptor: bytes) -> int:
@@ -190,7 +204,7 @@ class CommandRegisters:
         where, address, number, _pad = CONFIG.unpack(descriptor)
         adapter = self.adapter
         page = config_page(number, address, self._options, adapter.bus)
-        if adapter.memory.view(where, len(page), True) is None:
+        if adapter.memory.by_message(where, len(page)):
             # By message it could be written only after this register write has been answered. The driver would find
             # nothing then, give the page back, and the answer would come into memory that is something else by now.
             return STATUS_FAILED

@@ -22,13 +22,16 @@ class MessageRing(Mailbox):
     """The one the driver has set up. `prod`: msgProdIdx."""
 
     def __init__(self, memory: GuestMemory, state: IndexPage, pages: list[int]) -> None:
-        """Raises `DmaFault` when a page is not in guest memory."""
         self.ring = Ring(memory, pages, MESSAGE_SIZE, True)
         self.capacity = self.ring.entries
         self.prod = 0
         self._state = state
-        state.store(MSG_PROD_IDX, 0)
-        state.store(MSG_NUM_ENTRIES_LOG2, self.ring.log2)
+
+    def set_up(self) -> None:
+        """Tell the driver what it is. Raises `DmaFault` when a page is not in guest memory."""
+        self.bind()
+        self._state.store(MSG_PROD_IDX, 0)
+        self._state.store(MSG_NUM_ENTRIES_LOG2, self.ring.log2)
 
     def put(self, change: str, target: int, lun: int) -> bool:
         if self.unread() >= self.capacity:

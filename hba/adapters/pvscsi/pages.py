@@ -11,7 +11,8 @@ from hba.pci.memory import GuestMemory
 
 
 class IndexPage:
-    """The rings state page. Reads and writes of one index are single 32-bit accesses, never torn."""
+    """The rings state page; `bind` looks its memory up. Reads and writes of one index are single 32-bit accesses, never
+    torn."""
 
     def __init__(self, memory: GuestMemory, address: int) -> None:
         if sys.byteorder != "little":
@@ -19,7 +20,6 @@ class IndexPage:
         self.memory = memory
         self.address = address
         self._words: memoryview | None = None
-        self.bind()
 
     def bind(self) -> None:
         """Look the page up again, after the maps changed. Raises `DmaFault`."""
@@ -50,7 +50,7 @@ class IndexPage:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Ring:
-    """Slots of equal size in pages that need not be adjacent."""
+    """Slots of equal size in pages that need not be adjacent; `bind` looks their memory up."""
 
     def __init__(self, memory: GuestMemory, pages: list[int], entry_size: int, write: bool) -> None:
         self.memory = memory
@@ -63,7 +63,6 @@ class Ring:
         self.write = write
         # (view of the page, offset) by slot; empty when a page is only reachable by message
         self.slots: list[tuple[memoryview, int]] = []
-        self.bind()
 
     def bind(self) -> None:
         """Look the pages up again, after the maps changed. Raises `DmaFault`."""

@@ -27,29 +27,36 @@ from hba.adapters.pvscsi.structures import (
     REQUEST_SIZE,
     completions,
 )
-from hba.adapters.ring.rings import MASK32
+from hba.adapters.ring.rings import MASK32, NOT_YET
 from hba.adapters.ring.rings import Rings as RingsOfAny
 from hba.pci.memory import GuestMemory
 
 
 class Rings(RingsOfAny):
-    """What SETUP_RINGS set up: request and completion ring; the message ring when the guest wants one."""
+    """What SETUP_RINGS set up: request and completion ring; the message ring when the guest wants one.
+
+    `set_up` tells the driver; those of an adapter that was saved know where they are, and are looked up when they are
+    used first.
+    """
 
     def __init__(
         self, memory: GuestMemory, state_ppn: int, request_pages: list[int], completion_pages: list[int]
     ) -> None:
-        """Raises `DmaFault` when a page is not in guest memory."""
         state = IndexPage(memory, state_ppn << PAGE_SHIFT)
         requests = Ring(memory, request_pages, REQUEST_SIZE, False)
         completions = Ring(memory, completion_pages, COMPLETION_SIZE, True)
         # A driver may not have more in flight than it can get completions for (reqProdIdx - cmpConsIdx).
-        super().__init__(memory.generation, requests.entries, min(requests.entries, completions.entries))
+        super().__init__(NOT_YET, requests.entries, min(requests.entries, completions.entries))
         self.memory = memory
         self.state = state
         self.requests = requests
         self.completions = completions
         self.messages: MessageRing | None = None
         self.no_mailbox = "its driver has set up no message ring"
+
+    def set_up(self) -> None:
+        """Raises `DmaFault` when a page is not in guest memory."""
+        self.rebind()
         for offset in (REQ_CONS_IDX, CMP_PROD_IDX, REQ_CALL_THRESHOLD, MSG_PROD_IDX, MSG_NUM_ENTRIES_LOG2):
             self.state.store(offset, 0)
         self.state.store(REQ_NUM_ENTRIES_LOG2, self.requests.log2)
@@ -57,7 +64,9 @@ class Rings(RingsOfAny):
 
     def setup_messages(self, pages: list[int]) -> None:
         """Raises `DmaFault`."""
-        self.mailbox = self.messages = MessageRing(self.memory, self.state, pages)
+        messages = MessageRing(self.memory, self.state, pages)
+        messages.set_up()
+        self.mailbox = self.messages = messages
 
     def rebind(self) -> None:
         self.state.bind()

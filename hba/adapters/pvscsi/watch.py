@@ -88,6 +88,7 @@ class Witness(Ring):
         super().__init__(ring.memory, [address >> PAGE_SHIFT for address in ring.addresses], REQUEST_SIZE, False)
         self._seen = bytearray(ring.entries * REQUEST_SIZE)
         self.odd: dict[int, tuple[int, Descriptor, bool]] = {}
+        self.bind()
 
     def see(self, first: int, count: int) -> None:
         """Requests that are about to be taken. Raises `DmaFault`."""

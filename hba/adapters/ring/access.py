@@ -29,10 +29,21 @@ class RingAccess(Generic[R]):
         self.unreachable = ""
         self.watchers: tuple[RingWatcher, ...] = ()
         self._tell = tell
+        self._untold = False  # the watchers have not heard of the rings yet
 
     def set_up(self, rings: R) -> None:
         self.rings = rings
         self.fault = self.unreachable = ""
+        self._tell_watchers()
+
+    def go_on_with(self, rings: R, fault: str) -> None:
+        """These were set up elsewhere, before the adapter was saved; their memory cannot be reached yet."""
+        self.rings = rings
+        self.fault = fault
+        self._untold = True
+
+    def _tell_watchers(self) -> None:
+        self._untold = False
         for watcher in self.watchers:
             watcher.set_up()
 
@@ -56,6 +67,8 @@ class RingAccess(Generic[R]):
                 self.cannot_reach("its rings", fault)
             return False
         self.unreachable = ""
+        if self._untold:
+            self._tell_watchers()
         return True
 
     def cannot_reach(self, what: str, fault: DmaFault) -> None:

@@ -21,6 +21,7 @@ from hba.adapters.ring.hotplug import HotPlug
 from hba.adapters.ring.inflight import InFlight
 from hba.adapters.ring.moderation import Moderation
 from hba.adapters.ring.rings import MASK32
+from hba.adapters.ring.state import Waiting
 from hba.adapters.ring.turn import BATCH, Turn
 from hba.adapters.ring.watcher import RingWatcher
 from hba.adapters.traffic import Traffic
@@ -164,6 +165,30 @@ class RingAdapter(Adapter, Generic[R]):
         self.access.forget()
         self.completions.forget()
 
+    # -- migration ------------------------------------------------------------------------------------------------
+
+    @property
+    def unanswered(self) -> int:
+        return self.in_flight.outstanding
+
+    def settle(self) -> None:
+        self.moderation.window.close()  # the driver kicks again
+        self.moderation.announcer.now()
+
+    def what_waits(self) -> Waiting:
+        """What `go_on_with` takes."""
+        return Waiting(self.access.fault[:1000], self.completions.unposted(), list(self.units.waiting))
+
+    def go_on_with(self, rings: R | None, waiting: Waiting) -> None:
+        """The driver's rings are these, of an adapter that was saved. Raises ValueError."""
+        self.forget_rings()
+        if rings is not None:
+            self.access.go_on_with(rings, waiting.fault)
+            self.completions.wait(waiting.completions)
+            self.units.waiting.update(dict.fromkeys(waiting.units))
+        elif waiting.completions or waiting.units:
+            raise ValueError("completions or messages wait, and there are no rings to put them on")
+
     # -- down: the request ring -----------------------------------------------------------------------------------
 
     def kick(self, _value: int = 0) -> None:
@@ -191,10 +216,9 @@ class RingAdapter(Adapter, Generic[R]):
     @property
     def takes(self) -> bool:
         """Whether a look at the ring now would take what is on it, and none is due anyway."""
-        return (
-            not (self.access.fault or self.in_flight.full or self._kick_pending or self._batching)
-            and self.memory.enabled
-        )
+        if self.held or self.access.fault or self.in_flight.full or self._kick_pending or self._batching:
+            return False
+        return self.memory.enabled
 
     def look(self, why: str) -> None:
         """Look at the request ring now, asked for or not. `why`: "kick", "look" while a window is open, "command": what
@@ -210,7 +234,7 @@ class RingAdapter(Adapter, Generic[R]):
         it, or "room": there is some for requests that had to wait."""
         access, memory = self.access, self.memory
         rings = access.rings
-        if rings is None or access.fault or self._batching or not memory.enabled:
+        if rings is None or self.held or access.fault or self._batching or not memory.enabled:
             return
         if rings.generation != memory.generation and not access.reachable(rings, told=True):
             return

@@ -94,6 +94,16 @@ class Completions(Generic[R]):
         if self._retry is None and self._access.memory.enabled:
             self._retry = self._clock.call_later(RETRY, self.post)
 
+    def unposted(self) -> list[int]:
+        """What waits, `width` numbers for one, as `wait` takes it."""
+        return list(self._waiting)
+
+    def wait(self, fields: list[int]) -> None:
+        """These wait, of an adapter that was saved. Raises ValueError for part of one."""
+        if len(fields) % self._width:
+            raise ValueError(f"{len(fields)} numbers are no completions of {self._width} each")
+        self._waiting += fields
+
     def forget(self) -> None:
         """There is no ring any more."""
         self._in_flight.outstanding -= len(self.done) // self._width

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from hba.native import mypyc_attr
 
 MASK32 = 0xFFFFFFFF
-GIVEN_UP = -1  # a generation the guest's memory never has
+GIVEN_UP, NOT_YET = -1, -2  # generations the guest's memory never has
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -40,7 +40,8 @@ class Mailbox(ABC):
 class Rings(ABC):
     """One set-up by one driver: requests to be taken, completions to be posted.
 
-    `generation`       that of the guest's memory when the rings' pages were looked up last; GIVEN_UP: never again
+    `generation`       that of the guest's memory when the rings' pages were looked up last; GIVEN_UP: never again;
+                       NOT_YET: they are those of an adapter that was saved, and not used yet
     `request_cons`     the next request to be taken, `completion_prod` the next completion to be posted: numbers that
                        run freely, of 32 bits
     `entries`          requests that have room on the ring

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hba.clock import Clock
 from hba.scsi import start_stop
@@ -41,6 +41,7 @@ from hba.scsi.spc.inquiry import SAM5, SBC3, SPC4, standard_data
 from hba.scsi.spc.mode import ModePage, ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.scsi.unit_state import DiskState, UnitState
 from hba.storage.backend import Backend
 
 BLOCK_COMMANDS = CommandTable(
@@ -101,6 +102,7 @@ class Disk(MediumUnit):
     """A block device. `backend` None: there is no medium (removable only)."""
 
     device_type = 0x00
+    state_type = DiskState
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, SBC3)
 
     def __init__(
@@ -264,6 +266,24 @@ class Disk(MediumUnit):
             "protection": 1 if self.protection_enabled else 0,
             "write_cache": not self.write_through,
         }
+
+    @property
+    def idle(self) -> bool:
+        return self.background is None and super().idle
+
+    def saved(self) -> dict[str, Any]:
+        return {
+            **super().saved(),
+            "sanitize_failed": self.sanitize_failed,
+            "sanitize_may_leave": self.sanitize_may_leave,
+            "copy_results": [(*key, *result) for key, result in self.copy_results.items()],
+        }
+
+    def restore(self, state: UnitState) -> None:
+        assert isinstance(state, DiskState)
+        self.sanitize_failed, self.sanitize_may_leave = state.sanitize_failed, state.sanitize_may_leave
+        self.copy_results = {(initiator, number): (good, done) for initiator, number, good, done in state.copy_results}
+        super().restore(state)
 
     def close(self) -> None:
         if self.background is not None:

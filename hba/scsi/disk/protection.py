@@ -91,6 +91,7 @@ class ProtectedStore(Backend):
         self.block_size = block_size
         self.later = later
         self.kind = inner.kind
+        self.lasting = inner.lasting and tags.store.lasting
         self.changes = 0  # begun or ended; who read meanwhile may have got old information with new data
         self.changing = 0
         self._copy()

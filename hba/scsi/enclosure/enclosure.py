@@ -7,7 +7,7 @@ enclosure itself come besides. A slot's and the enclosure's identify and fault l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hba.clock import Clock
 from hba.scsi.enclosure import pages
@@ -18,12 +18,14 @@ from hba.scsi.spc.inquiry import SAM5, SES3, SPC4, standard_data
 from hba.scsi.spc.log import LogPages
 from hba.scsi.spc.mode import ModePage, ModePages
 from hba.scsi.state import SavedState
+from hba.scsi.unit_state import EnclosureState, UnitState
 
 
 class Enclosure(DeviceServer):
     """An enclosure services device without a medium."""
 
     device_type = 0x0D
+    state_type = EnclosureState
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, SES3)
 
     def __init__(self, identity: Identity, clock: Clock, state: SavedState | None = None) -> None:
@@ -64,6 +66,20 @@ class Enclosure(DeviceServer):
         if kind == "power-on":
             self.identify.clear()
             self.fault.clear()
+
+    def saved(self) -> dict[str, Any]:
+        return {
+            **super().saved(),
+            "identify": sorted(self.identify),
+            "fault": sorted(self.fault),
+            "identify_enclosure": self.identify_enclosure,
+        }
+
+    def restore(self, state: UnitState) -> None:
+        assert isinstance(state, EnclosureState)
+        self.identify, self.fault = set(state.identify), set(state.fault)
+        self.identify_enclosure = state.identify_enclosure
+        super().restore(state)
 
     def describe(self) -> dict[str, object]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hba.clock import Clock
 from hba.scsi import start_stop
@@ -19,6 +19,7 @@ from hba.scsi.spc.log import LogPages
 from hba.scsi.spc.mode import ModePages
 from hba.scsi.state import SavedState
 from hba.scsi.task import Task
+from hba.scsi.unit_state import CdromState, UnitState
 from hba.storage.backend import Backend
 
 COMMANDS = CommandTable(
@@ -44,6 +45,7 @@ class Cdrom(MediumUnit):
     """A drive with a tray. `backend` None: the tray is empty and closed."""
 
     device_type = 0x05
+    state_type = CdromState
     versions: ClassVar[tuple[int, ...]] = (SAM5, SPC4, MMC6)
     block_size = SECTOR
     removable = True
@@ -125,6 +127,23 @@ class Cdrom(MediumUnit):
         self.power_state = ACTIVE
         if kind == "power-on":
             self.events = events.Events()
+
+    def saved(self) -> dict[str, Any]:
+        return {
+            **super().saved(),
+            "power_state": self.power_state,
+            "media_events": list(self.events.media),
+            "features_changed": self.events.features_changed,
+            "power_changed": self.events.power_changed,
+        }
+
+    def restore(self, state: UnitState) -> None:
+        assert isinstance(state, CdromState)
+        self.power_state = state.power_state
+        self.events = events.Events()
+        self.events.media = list(state.media_events)
+        self.events.features_changed, self.events.power_changed = state.features_changed, state.power_changed
+        super().restore(state)
 
     def resize(self, size: int, ended: Ended = told_nobody) -> None:
         raise ValueError("an optical medium has the size of its image; eject it and insert another")

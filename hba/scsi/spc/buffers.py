@@ -6,11 +6,9 @@ from hba.scsi.command import CONFLICTS, CommandTable
 from hba.scsi.sense import COMMAND_SEQUENCE_ERROR, CheckCondition, invalid_cdb
 from hba.scsi.server import DeviceServer
 from hba.scsi.task import Task
+from hba.scsi.unit_state import DATA_CAPACITY, ECHO_CAPACITY
 
 commands = CommandTable()
-
-DATA_CAPACITY = 65536
-ECHO_CAPACITY = 4096
 
 _DATA, _DESCRIPTOR, _ECHO, _ECHO_DESCRIPTOR = 0x02, 0x03, 0x0A, 0x0B
 

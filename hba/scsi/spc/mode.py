@@ -82,6 +82,25 @@ class ModePages:
         """Current values as after a reset: the saved ones, or the defaults."""
         self._current = {key: self._saved.get(key, page.default) for key, page in self._pages.items()}
 
+    def export(self) -> dict[str, bytes]:
+        """The current values by "code/subcode" in hex."""
+        return {f"{code:02x}/{sub:02x}": value for (code, sub), value in self._current.items()}
+
+    def check_exported(self, values: dict[str, bytes]) -> None:
+        """Raises ValueError unless `values` has a value for every page, and of its length."""
+        here = self.export()
+        if other := sorted(here.keys() ^ values.keys()):
+            raise ValueError(f"mode page {other[0]} is on one side only")
+        for key, value in here.items():
+            if len(values[key]) != len(value):
+                raise ValueError(f"mode page {key} has {len(values[key])} bytes, not {len(value)}")
+
+    def take_over(self, values: dict[str, bytes]) -> None:
+        """Make values current that `check_exported` found good, as far as MODE SELECT could have made them so."""
+        for (code, sub), page in self._pages.items():
+            value = values[f"{code:02x}/{sub:02x}"]
+            self._current[code, sub] = _merge(self._current[code, sub], value, page.changeable)
+
     def current(self, code: int, subcode: int = 0) -> bytes:
         """The current bytes after the header of a page this unit has."""
         return self._current[(code, subcode)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from hba.adapters.ring.adapter import RingAdapter
 from hba.adapters.ring.rings import MASK32
+from hba.adapters.ring.state import Number, Waiting
 from hba.adapters.types import Wiring
 from hba.errors import DmaFault
 from hba.pci.bars import Bar
@@ -26,10 +29,23 @@ from tests.adapters.minimal.structures import BAR_SIZE, ENTRY, ENTRY_SIZE, IDENT
 SENSE = 18
 
 
+class MinimalState(Struct, forbid_unknown_fields=True):
+    """What `RING` and `SIZE` set up, and how far it is."""
+
+    ring: Number
+    entries: Number  # 0: no ring
+    announced: Number
+    seen: Number
+    taken: Number
+    done: Number
+    waiting: Waiting
+
+
 class MinimalAdapter(RingAdapter[MinimalRings]):
     """One function. The driver's name for a request is the number of its entry."""
 
     type = "minimal"
+    state_type = MinimalState
 
     def __init__(self, wiring: Wiring, options: MinimalOptions) -> None:
         super().__init__(wiring, WIDTH)
@@ -58,7 +74,9 @@ class MinimalAdapter(RingAdapter[MinimalRings]):
         if not entries:
             return
         try:
-            self.access.set_up(MinimalRings(self.memory, self._registers, min(entries, self._options.entries)))
+            rings = MinimalRings(self.memory, self._registers, min(entries, self._options.entries))
+            rings.rebind()
+            self.access.set_up(rings)
         except DmaFault as fault:
             self.access.cannot_reach("its ring", fault)
 
@@ -88,6 +106,34 @@ class MinimalAdapter(RingAdapter[MinimalRings]):
 
     def reset_registers(self) -> None:
         self._registers.reset()
+
+    def save(self) -> MinimalState:
+        rings = self.access.rings
+        if rings is None:
+            return MinimalState(0, 0, 0, 0, 0, 0, self.what_waits())
+        return MinimalState(
+            rings.address,
+            rings.entries,
+            rings.announced,
+            rings.seen,
+            rings.request_cons,
+            rings.completion_prod,
+            self.what_waits(),
+        )
+
+    def restore(self, state: Struct) -> None:
+        assert isinstance(state, MinimalState)
+        if state.entries > self._options.entries:
+            raise ValueError(f"a ring of {state.entries} entries, at most {self._options.entries} are possible")
+        if state.waiting.completions:
+            raise ValueError("completions never wait for room here")
+        rings: MinimalRings | None = None
+        if state.entries:
+            self._registers["RING"] = state.ring  # the others come back last
+            rings = MinimalRings(self.memory, self._registers, state.entries)
+            rings.announced, rings.seen = state.announced & MASK32, state.seen & MASK32
+            rings.request_cons, rings.completion_prod = state.taken & MASK32, state.done & MASK32
+        self.go_on_with(rings, state.waiting)
 
     # -- entries --------------------------------------------------------------------------------------------------
 

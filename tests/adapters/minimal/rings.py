@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.adapters.ring.rings import MASK32, Mailbox, Rings
+from hba.adapters.ring.rings import MASK32, NOT_YET, Mailbox, Rings
 from hba.errors import DmaFault
 from hba.pci.memory import GuestMemory
 from hba.pci.registers import RegisterBlock
@@ -45,15 +45,13 @@ class MinimalRings(Rings):
     are to be answered with it."""
 
     def __init__(self, memory: GuestMemory, registers: RegisterBlock, entries: int) -> None:
-        """Raises `DmaFault` when the ring is not in guest memory."""
-        super().__init__(memory.generation, entries, entries)
+        super().__init__(NOT_YET, entries, entries)
         self.address = registers["RING"]
         self.announced = self.seen = 0
         self.sense: dict[int, bytes] = {}
         self.mailbox = self.units = UnitRegister(registers)
         self._memory = memory
         self._done = registers.cell("DONE")
-        self.rebind()
 
     @property
     def shared(self) -> bool:
