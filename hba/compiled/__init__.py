@@ -26,17 +26,19 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 _PACKAGE = Path(__file__).parent.parent
 # What is compiled: these packages, but for modules that declare data (msgspec structures lose their keywords) and
 # classes that Python's own objects are mixed with (an SRB that stands for another).
-PACKAGES = ("port", "port/scsiport", "port/storport")
+PACKAGES = ("port", "port/scsiport", "port/storport", "instruments/trace", "instruments/verifier")
 MODULES = (
     "dma.py",
     "pci/memory.py",
     "miniport/chip.py",
+    "miniport/proxy.py",
     "miniport/windows.py",
     "miniport/dma.py",
     "port/library/common.py",
     "scsi/plan.py",
     "adapters/adapter.py",
     "adapters/traffic.py",
+    "trace/recorder.py",
 )
 OF_ADAPTERS = (  # in the folder of each, and of what those with rings share
     "access.py",
@@ -52,7 +54,7 @@ OF_ADAPTERS = (  # in the folder of each, and of what those with rings share
     "turn.py",
     "watcher.py",
 )
-LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py"})
+LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py", "extension.py", "guard.py"})
 
 
 def sources() -> list[Path]:

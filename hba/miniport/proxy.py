@@ -1,25 +1,42 @@
-"""A miniport in front of a miniport: where an instrument stands between the port and the real one."""
+"""Between the port and its miniport: what is called for every request, and who may stand in the way there."""
 
 from __future__ import annotations
 
-from hba.miniport.base import Miniport
+from typing import Protocol
+
+from hba.native import mypyc_attr
 from hba.srb import Srb
 
 
-class MiniportProxy(Miniport):
+class MiniportEdge(Protocol):
+    """What the port calls for requests and interrupts: the miniport, or an instrument in front of it.
+
+    A miniport says that it returns bool; what somebody's returns is an object until it was looked at."""
+
+    def hw_build_io(self, srb: Srb) -> object: ...
+
+    def hw_start_io(self, srb: Srb) -> object: ...
+
+    def hw_interrupt(self) -> object: ...
+
+    def hw_msi_interrupt(self, message_id: int) -> object: ...
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class MiniportProxy:
     """Hands on what is called for every request. Everything else the port calls at the real one, and tells."""
 
-    def __init__(self, inner: Miniport) -> None:
+    def __init__(self, inner: MiniportEdge) -> None:
         self.inner = inner
 
-    def hw_build_io(self, srb: Srb) -> bool:
+    def hw_build_io(self, srb: Srb) -> object:
         return self.inner.hw_build_io(srb)
 
-    def hw_start_io(self, srb: Srb) -> bool:
+    def hw_start_io(self, srb: Srb) -> object:
         return self.inner.hw_start_io(srb)
 
-    def hw_interrupt(self) -> bool:
+    def hw_interrupt(self) -> object:
         return self.inner.hw_interrupt()
 
-    def hw_msi_interrupt(self, message_id: int) -> bool:
+    def hw_msi_interrupt(self, message_id: int) -> object:
         return self.inner.hw_msi_interrupt(message_id)

@@ -63,7 +63,7 @@ from hba.port.context import (
 )
 from hba.port.ledger import Ledger
 from hba.port.memory import MOST_EXTENSION, PortMemory
-from hba.port.request import ISSUED, STATE_NAMES, RequestOf, describe, snapshot
+from hba.port.request import ISSUED, STATE_NAMES, RequestOf, SrbState, in_words, snapshot
 from hba.port.timer import MiniportTimer
 from hba.port.transfers import Train, TransferLimits, shape
 from hba.port.units import ALL, PortUnit
@@ -228,9 +228,9 @@ class PortBase(Callbacks, Generic[U]):
             if srb.completion is not None:
                 srb.completion(srb)
 
-    def outcome(self, request: RequestOf[U]) -> str:
-        """For the trace: how the request ended."""
-        return describe(request.srb)
+    def outcome(self, state: SrbState) -> str:
+        """For the trace: how a request ended that was in this state then."""
+        return in_words(state)
 
     # == back from the miniport ======================================================================================
 

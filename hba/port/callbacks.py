@@ -13,6 +13,7 @@ from hba.clock import MS, US, S
 from hba.loop import EventLoop
 from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
+from hba.miniport.proxy import MiniportEdge
 from hba.port.buffers import ForbiddenAccess
 from hba.port.config import PortConfig
 from hba.port.context import (
@@ -47,7 +48,7 @@ class Callbacks(Reports):
         self.miniport = miniport
         self.chip = chip
         self.options = config
-        self.edge = miniport  # where requests and interrupts go: the miniport, or what stands in front of it
+        self.edge: MiniportEdge = miniport  # where requests and interrupts go
         self.last_crash = ""
 
     def call(self, callback: int, irql: int, default: T, routine: Callable[..., T], *arguments: Any) -> T:

@@ -84,10 +84,29 @@ def snapshot(request: Request, now: int) -> dict[str, object]:
     }
 
 
-def describe(srb: Srb) -> str:
-    """One line for findings and diagnoses: address, function or CDB, status."""
-    what = f"cdb {srb.cdb.hex()}" if srb.function == 0 else f"function {srb.function:#04x}"
+SrbState = tuple[int, int, int, int, bytes, int, int, int]  # as `state_of` makes it
+
+
+def state_of(srb: Srb) -> SrbState:
+    """What there is to tell of an SRB now, for words that are made later."""
     return (
-        f"{srb.path_id}:{srb.target_id}:{srb.lun} {what} length {srb.data_transfer_length} "
-        f"status {srb.srb_status:#04x}/{srb.scsi_status:#04x}"
+        srb.path_id,
+        srb.target_id,
+        srb.lun,
+        srb.function,
+        srb.cdb,
+        srb.data_transfer_length,
+        srb.srb_status,
+        srb.scsi_status,
     )
+
+
+def in_words(state: SrbState) -> str:
+    """One line for findings, traces and diagnoses: address, function or CDB, status."""
+    path, target, lun, function, cdb, length, srb_status, scsi_status = state
+    what = f"cdb {cdb.hex()}" if function == 0 else f"function {function:#04x}"
+    return f"{path}:{target}:{lun} {what} length {length} status {srb_status:#04x}/{scsi_status:#04x}"
+
+
+def describe(srb: Srb) -> str:
+    return in_words(state_of(srb))

@@ -41,7 +41,8 @@ from hba.storage.open import open_backend
 from hba.storage.opener import Opener, Store
 from hba.storage.sg import ScsiPassThrough
 from hba.storage.workers import WorkerPool
-from hba.trace.recorder import Event, Recorder
+from hba.trace.event import Event
+from hba.trace.recorder import Recorder
 from hba.verifier import Finding, Verifier
 from hba.vfio_user.device import Device, Engine
 from hba.vfio_user.server import NativeEngine

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
 
 from hba.clock import Clock
+from hba.trace.event import Event, Words
 
-
-class Event(NamedTuple):
-    """One thing that happened.
-
-    `srb` numbers requests from 1 in the order the port got them; 0: no request is involved.
-    """
-
-    time: int  # ns on the adapter's clock
-    kind: str  # "submit", "start_io.enter", "start_io.exit", "notification", "isr.enter", "complete", ...
-    srb: int
-    detail: object  # JSON-able
+Row = tuple[int, str, int, object]  # what an Event is made of, once somebody wants to see it
 
 
 class Recorder:
@@ -27,19 +17,32 @@ class Recorder:
 
     def __init__(self, clock: Clock, keep: int = 65_536) -> None:
         self.clock = clock
-        self.events: deque[Event] = deque(maxlen=keep)
         self.subscribers: list[Callable[[Event], None]] = []
         self.recorded = 0  # in all; the oldest kept one is number `recorded - len(events)`
+        self._rows: deque[Row] = deque(maxlen=keep)
 
     def add(self, kind: str, srb: int = 0, detail: object = None) -> None:
-        event = Event(self.clock.now(), kind, srb, detail)
-        self.events.append(event)
+        """`detail`: JSON-able, or `Words` that are put together when somebody reads them."""
+        row = (self.clock.now(), kind, srb, detail)
+        self._rows.append(row)
         self.recorded += 1
-        for subscriber in self.subscribers:
-            subscriber(event)
+        if self.subscribers:
+            event = _event(row)
+            for subscriber in self.subscribers:
+                subscriber(event)
+
+    @property
+    def events(self) -> list[Event]:
+        """All that are kept, oldest first."""
+        return [_event(row) for row in self._rows]
 
     def since(self, number: int, limit: int) -> tuple[int, list[Event]]:
         """Up to `limit` events from number `number` on, or from the oldest kept; with the number of the first."""
-        first = self.recorded - len(self.events)
+        first = self.recorded - len(self._rows)
         start = min(max(number, first), self.recorded)
-        return start, list(islice(self.events, start - first, start - first + limit))
+        return start, [_event(row) for row in islice(self._rows, start - first, start - first + limit)]
+
+
+def _event(row: Row) -> Event:
+    time, kind, srb, detail = row
+    return Event(time, kind, srb, detail.text() if isinstance(detail, Words) else detail)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from hba.instruments.verifier.watcher import VerifierWatcher
-from hba.miniport.base import Miniport
-from hba.miniport.proxy import MiniportProxy
+from hba.miniport.proxy import MiniportEdge, MiniportProxy
 from hba.srb import Srb
 
 
 class ScsiPortVerifierProxy(MiniportProxy):
     """The miniport gets its SRBs under guard, in StartIo."""
 
-    def __init__(self, inner: Miniport, watcher: VerifierWatcher) -> None:
+    def __init__(self, inner: MiniportEdge, watcher: VerifierWatcher) -> None:
         super().__init__(inner)
         self.watcher = watcher
 
-    def hw_start_io(self, srb: Srb) -> bool:
+    def hw_start_io(self, srb: Srb) -> object:
         return self.inner.hw_start_io(self.watcher.guard(srb))

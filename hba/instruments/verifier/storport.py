@@ -10,9 +10,8 @@ from hba.dma import Segment
 from hba.instruments.verifier.lists import ScatterGatherList
 from hba.instruments.verifier.races import BuildIoWrites
 from hba.instruments.verifier.watcher import VerifierWatcher
-from hba.miniport.base import Miniport
 from hba.miniport.config import PortConfigurationInformation
-from hba.miniport.proxy import MiniportProxy
+from hba.miniport.proxy import MiniportEdge, MiniportProxy
 from hba.miniport.services import CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS
 from hba.port.context import BUILD_IO, NO_CALLBACK, START_IO
 from hba.port.request import ISSUED, Request
@@ -48,12 +47,12 @@ class StorPortVerifierWatcher(VerifierWatcher):
 class StorPortVerifierProxy(MiniportProxy):
     """The miniport gets its SRBs under guard, in BuildIo."""
 
-    def __init__(self, port: StorPort, inner: Miniport, watcher: StorPortVerifierWatcher) -> None:
+    def __init__(self, port: StorPort, inner: MiniportEdge, watcher: StorPortVerifierWatcher) -> None:
         super().__init__(inner)
         self.storport = port
         self.watcher = watcher
 
-    def hw_build_io(self, srb: Srb) -> bool:
+    def hw_build_io(self, srb: Srb) -> object:
         locks, writes = self.storport.locks, self.watcher.writes
         request: Request = srb._port
         handed = self.watcher.guard(srb)

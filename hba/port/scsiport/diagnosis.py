@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hba.clock import MS, S
-from hba.port.request import snapshot
+from hba.port.request import SrbState, snapshot
 from hba.port.scsiport.slot import HOLD, NO_TAG, Slot
 from hba.port.scsiport.status import ntstatus_name
 from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
@@ -88,9 +88,9 @@ def unit_snapshot(unit: ScsiPortUnit, now: int) -> dict[str, object]:
     }
 
 
-def outcome(request: ScsiPortRequest) -> str:
+def outcome(state: SrbState) -> str:
     """ER-16: what the I/O manager would see, for the trace."""
-    return ntstatus_name(request.srb.srb_status)
+    return ntstatus_name(state[6])
 
 
 def _name(request: ScsiPortRequest | None) -> str:

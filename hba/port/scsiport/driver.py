@@ -11,7 +11,6 @@ Sources: SCSI Port I/O Model; SCSI Port Driver's Queue Management; Return from H
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from hba.loop import EventLoop
@@ -43,7 +42,7 @@ from hba.port.context import (
     RESET_BUS,
     START_IO,
 )
-from hba.port.request import ISSUED
+from hba.port.request import ISSUED, SrbState
 from hba.port.scsiport import (
     configuration,
     control,
@@ -79,7 +78,6 @@ from hba.srb import (
     SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_SUCCESS,
-    Srb,
 )
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
@@ -172,8 +170,7 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         self.callback, self.irql = START_IO, DIRQL
         returned: object = True
         try:
-            start_io: Callable[[Srb], object] = self.edge.hw_start_io  # which may return anything
-            returned = start_io(request.handed)
+            returned = self.edge.hw_start_io(request.handed)
         except Exception as error:
             self.crashed(error, request)
             self._start_io_failed(request)
@@ -495,8 +492,8 @@ class ScsiPort(PortBase[ScsiPortUnit]):
     def adapter_snapshot(self) -> dict[str, object]:
         return {**diagnosis.adapter_snapshot(self.slot, self.interrupts_held), "timer_armed": self.timer.armed}
 
-    def outcome(self, request: ScsiPortRequest) -> str:
-        return f"{super().outcome(request)} {diagnosis.outcome(request)}"
+    def outcome(self, state: SrbState) -> str:
+        return f"{super().outcome(state)} {diagnosis.outcome(state)}"
 
     def unit_snapshot(self, unit: ScsiPortUnit, now: int) -> dict[str, object]:
         return {**super().unit_snapshot(unit, now), **diagnosis.unit_snapshot(unit, now)}

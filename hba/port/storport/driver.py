@@ -363,8 +363,7 @@ class StorPort(PortBase[StorUnit]):
         self.callback, self.irql = BUILD_IO, DISPATCH_LEVEL
         built = False
         try:
-            build_io: Callable[[Srb], object] = self.edge.hw_build_io  # which may return anything
-            built = bool(build_io(request.handed))
+            built = bool(self.edge.hw_build_io(request.handed))
         except Exception as error:
             self._crashed_with(error, request)
         if self.unsettled:
@@ -397,8 +396,7 @@ class StorPort(PortBase[StorUnit]):
         entered = self._start_irql
         self.callback, self.irql = START_IO, entered
         try:
-            start_io: Callable[[Srb], object] = self.edge.hw_start_io
-            if not start_io(request.handed) and request.state == ISSUED:
+            if not self.edge.hw_start_io(request.handed) and request.state == ISSUED:
                 # ST-07: what Windows does then is not documented; here it stays the miniport's, until it times out.
                 self.finding("ST-07", "hw_start_io returned FALSE without completing the SRB", request)
         except Exception as error:
