@@ -30,6 +30,7 @@ SCSI_STOP_ADAPTER = 1
 SCSI_RESTART_ADAPTER = 2
 SCSI_SET_BOOT_CONFIG = 3
 SCSI_SET_RUNNING_CONFIG = 4
+SCSI_ADAPTER_PO_FX_POWER_ACTIVE = 8
 
 
 # HwUnitControl's control types (SCSI_UNIT_CONTROL_TYPE)
@@ -123,8 +124,9 @@ class Miniport:
     def hw_tracing_enabled(self, enabled: bool) -> None:
         """Storport: somebody switched tracing on or off. HwStorTracingEnabled."""
 
-    def hw_state_change(self, path_id: int, target_id: int, lun: int, state: int) -> None:
-        """Storport: a unit's state changed. HwStorStateChange."""
+    def hw_state_change(self, context: Any, address_type: int, address: Any, status: int) -> None:
+        """Storport: what was given to `state_change_detected` was processed; below 0x80000000 `status` is a success.
+        HwStorStateChange; give it to that routine, as its `hw_state_change`."""
 
     def hw_adapter_control(self, control_type: int, parameters: Any) -> int:
         """HwScsiAdapterControl / HwStorAdapterControl. Returns 0 for success, 1 for failure.

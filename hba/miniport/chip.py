@@ -48,6 +48,7 @@ class Chip:
         self.messages = 0
         self._by_message: list[deque[Task]] = [self.completed]
         self._raised = 0  # messages to be delivered, a bit for each
+        self._masked = 0  # those that wait until they are unmasked, likewise
         self._enabled = True
         self._plugged = False
         self._rows: list[tuple[int, int, list[Task]]] = []  # started while plugged: those in a row for a target and LUN
@@ -187,7 +188,7 @@ class Chip:
     @interrupts_enabled.setter
     def interrupts_enabled(self, enabled: bool) -> None:
         self._enabled = enabled
-        waiting = self._raised if self.messages else self.asserted
+        waiting = self._raised & ~self._masked if self.messages else self.asserted
         if enabled and waiting and self.on_interrupt is not None:
             self.on_interrupt()
 
@@ -197,7 +198,7 @@ class Chip:
         """For the port: so many messages are granted; 0: the line."""
         self.messages = count
         self._by_message = [self.completed, *(deque[Task]() for _ in range(1, count))]
-        self._raised = 0
+        self._raised = self._masked = 0
 
     def completions(self, message: int) -> deque[Task]:
         """Commands that have ended with this message, oldest first; its interrupt routine takes them out."""
@@ -205,16 +206,25 @@ class Chip:
 
     def next_message(self) -> int:
         """For the port: the lowest message that was raised and not delivered, which it is now; -1: none."""
-        raised = self._raised
+        raised = self._raised & ~self._masked
         if not raised or not self._enabled:
             return -1
         lowest = raised & -raised
-        self._raised = raised & ~lowest
+        self._raised &= ~lowest
         return lowest.bit_length() - 1
 
     def message_waits(self) -> bool:
         """For the port: whether `next_message` has one."""
-        return self._raised != 0 and self._enabled
+        return self._raised & ~self._masked != 0 and self._enabled
+
+    def mask_message(self, message: int, masked: bool) -> None:
+        """The mask bit of a message in the MSI-X table: one that is masked waits, and comes when it is unmasked."""
+        if masked:
+            self._masked |= 1 << message
+            return
+        self._masked &= ~(1 << message)
+        if self._raised >> message & 1 and self._enabled and self.on_interrupt is not None:
+            self.on_interrupt()
 
     def quiet(self) -> None:
         """For the port: what has ended is forgotten, and no interrupt waits."""
@@ -255,14 +265,21 @@ class Chip:
                 raise DmaFault(address, length, "no such memory of the host")
         return DmaBuffer(segments, views, sum(length for _, length in segments))
 
-    def add_host_memory(self, memory: memoryview) -> int:
-        """Make memory of the host (an uncached extension) reachable; returns its bus address."""
+    def add_host_memory(self, memory: memoryview, boundary: int = 0) -> int:
+        """Make memory of the host (an uncached extension) reachable; returns its bus address. It crosses no multiple of
+        `boundary` when that is given."""
         base = HOST_MEMORY_BASE
         if self._own_memory:
             last, view = self._own_memory[-1]
             base = last + ((len(view) + 0xFFF) & ~0xFFF)
+        if boundary and base // boundary != (base + len(memory) - 1) // boundary:
+            base = -(-base // boundary) * boundary
         self._own_memory.append((base, memory))
         return base
+
+    def remove_host_memory(self, memory: memoryview) -> None:
+        """It can be reached no more."""
+        self._own_memory = [own for own in self._own_memory if own[1] is not memory]
 
     def release_host_memory(self) -> None:
         self._own_memory.clear()

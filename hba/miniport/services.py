@@ -189,10 +189,6 @@ class StorPortServices(PortServices, StorPortRoutines, Protocol):
         """The request's (bus address, length) list; read-only, valid until its completion (MB-11). None: no data."""
         ...
 
-    def get_system_address(self, srb: Srb) -> tuple[int, Any]:
-        """(status, mapped buffer or None) for programmed access to a buffer that was not mapped (MB-10)."""
-        ...
-
     # queue control
     def pause(self, timeout: int) -> bool:
         """Hold all requests of the adapter for `timeout` seconds or until `resume` (QD-05)."""
@@ -234,6 +230,10 @@ class StorPortServices(PortServices, StorPortRoutines, Protocol):
         """False when the DPC is queued already (PF-04)."""
         ...
 
+    def cancel_dpc(self, dpc: Dpc | None) -> tuple[int, bool]:
+        """(STOR_STATUS_*, whether it was queued and is not any more)."""
+        ...
+
     def synchronize_access(self, routine: Callable[[Any], bool], context: Any = None) -> bool:
         """Run `routine(context)` synchronised with hw_interrupt; keep it short (LK-06)."""
         ...
@@ -260,9 +260,3 @@ class StorPortServices(PortServices, StorPortRoutines, Protocol):
     def enable_passive_initialization(self, routine: Callable[[], bool]) -> bool:
         """Have `routine` run at PASSIVE_LEVEL after hw_initialize."""
         ...
-
-    def allocate_pool(self, number_of_bytes: int) -> tuple[int, memoryview | None]:
-        """(STOR_STATUS_*, memory). Not in a half-duplex hw_start_io (ST-08)."""
-        ...
-
-    def free_pool(self, memory: memoryview) -> int: ...

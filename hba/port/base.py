@@ -463,6 +463,7 @@ class PortBase(Callbacks, Generic[U]):
             watcher.attached()
         self.units.clear()
         self.memory.clear()
+        self.library.begin()
         info = self.info = PortConfigurationInformation()
         self.preset(info)
         returned = self.call(FIND_ADAPTER, PASSIVE_LEVEL, -1, miniport.hw_find_adapter, info)

@@ -25,6 +25,9 @@ ADAPTER_CONTROL = 10
 UNIT_CONTROL = 11
 PASSIVE_INITIALIZE = 12
 SYNCHRONIZED = 13  # Storport: the routine given to StorPortSynchronizeAccess
+WORK_ITEM = 14  # Storport: the routine given to StorPortQueueWorkItem, and others at PASSIVE_LEVEL without locks
+STATE_CHANGE = 15  # Storport: HwStorStateChange
+SCATTER_GATHER = 16  # Storport: the ExecutionRoutine given to StorPortBuildScatterGatherList
 
 CALLBACK_NAMES = (
     "no callback",
@@ -41,6 +44,9 @@ CALLBACK_NAMES = (
     "hw_unit_control",
     "passive initialization routine",
     "synchronized routine",
+    "work item",
+    "hw_state_change",
+    "execution routine",
 )
 
 # -- IRQLs (x64 numbers; the device's is any above DISPATCH_LEVEL) ---------------------------------------------

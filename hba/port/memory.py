@@ -38,12 +38,28 @@ class PortMemory:
         self._sense: Pieces | None = None
         self._sense_of: dict[Request, SrbExtension] = {}  # requests whose sense buffer the miniport has the address of
 
-    def allocate(self, size: int) -> tuple[memoryview, int]:
-        """`size` zeroed bytes the chip can reach, and their bus address."""
+    def allocate(self, size: int, boundary: int = 0) -> tuple[memoryview, int]:
+        """`size` zeroed bytes the chip can reach, and their bus address; they cross no multiple of `boundary`."""
         view = memoryview(bytearray(size))
-        bus = self._chip.add_host_memory(view)
+        return view, self.add(view, boundary)
+
+    def add(self, view: memoryview, boundary: int = 0) -> int:
+        """Let the chip reach memory that is there already; its bus address."""
+        bus = self._chip.add_host_memory(view, boundary)
         self._areas.append((view, bus))
-        return view, bus
+        return bus
+
+    def release(self, memory: memoryview) -> None:
+        """The miniport has given an area back: the chip reaches it no more."""
+        self._areas = [area for area in self._areas if area[0] is not memory]
+        self._chip.remove_host_memory(memory)
+
+    def at(self, address: int) -> memoryview | None:
+        """The memory from a bus address to the end of its area; None: it is in none."""
+        for memory, bus in self._areas:
+            if bus <= address < bus + len(memory):
+                return memory[address - bus :]
+        return None
 
     def physical_address(self, view: memoryview) -> tuple[int, int] | None:
         """(bus address, bytes from there) of a view into memory given out here, however it was sliced; else None."""

@@ -22,6 +22,10 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         return self.routines.find(name)
 
+    def begin(self) -> None:
+        """hw_find_adapter is about to be called."""
+        self.routines.begin()
+
     def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
         """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""
         request: Request | None = srb._port if isinstance(srb, Srb) else None

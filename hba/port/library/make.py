@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
+from hba.miniport.base import Miniport
 from hba.miniport.board import board_of
 from hba.miniport.chip import Chip
 from hba.port.library.bus_data import BusData
 from hba.port.library.documented import SCSIPORT, STORPORT
+from hba.port.library.events import Debugger, Events
 from hba.port.library.host import Host
+from hba.port.library.later import Later, LaterHost
+from hba.port.library.memory import Copies, DmaMemory, PhysicalAddresses, Pool, ScsiPortAddresses, SecureCopies
+from hba.port.library.power import PoFx
 from hba.port.library.registers import DeviceBase, Registers, ScsiPortRanges, StorPortRanges, WideRegisters
+from hba.port.library.registry import Registry
+from hba.port.library.requests import BuiltLists, RequestOf, Requests
 from hba.port.library.routines import Routines
 from hba.port.library.spin_locks import Acquire, Lists, SpinLocks
+from hba.port.library.system import Platform, Processors, SystemTime, Time
+from hba.port.library.timers import Timers
+from hba.port.library.units import Address, Units
+from hba.port.library.workers import Workers
+from hba.port.memory import PortMemory
+from hba.port.watcher import Watcher
 
 
 class AnyHost(Host, Protocol):
@@ -19,9 +33,37 @@ class AnyHost(Host, Protocol):
 
     chip: Chip
     control_type: int
+    memory: PortMemory
 
 
-def scsiport_routines(port: AnyHost) -> Routines:
+class StorHost(AnyHost, LaterHost, Protocol):
+    """What Storport's is made from, too."""
+
+    @property
+    def miniport(self) -> Miniport: ...
+    @property
+    def watchers(self) -> Iterable[Watcher]: ...
+    @property
+    def units(self) -> Mapping[int, object]: ...
+
+    charged: int
+
+    def stall_execution(self, microseconds: int) -> None: ...
+
+
+class StorParts(Protocol):
+    """What the services class of Storport does for its library."""
+
+    def acquire_spin_lock(self, spin_lock: int, lock_context: Any = None) -> Any: ...
+    def system_address(self, request: Any) -> Any: ...
+    def rescan(self, path_id: int) -> None: ...
+    def remove_unit(self, address: Address) -> None: ...
+    def power_told(self, address: Address | None, component: int, active: bool) -> None: ...
+    def set_max_io(self, count: int) -> None: ...
+
+
+def scsiport_routines(port: AnyHost, resolution: int) -> Routines:
+    """`resolution`: milliseconds of the system's timer."""
     board = board_of(port.chip)
     return Routines(
         SCSIPORT,
@@ -31,13 +73,54 @@ def scsiport_routines(port: AnyHost) -> Routines:
             DeviceBase(port, board, "CF-10"),
             ScsiPortRanges(board),
             BusData(port, board.config_space, lambda: port.control_type),
+            ScsiPortAddresses(port.memory),
+            Copies(),
+            SystemTime(port.clock, resolution),
+            Debugger(),
         ),
     )
 
 
-def storport_routines(port: AnyHost, acquire: Acquire) -> Routines:
-    """`acquire`: how a spin lock is taken."""
+def storport_routines(
+    port: StorHost, parts: StorParts, request_of: RequestOf, resolution: int, processors: int
+) -> Routines:
+    """`request_of(srb, rule)`: the live request of an SRB; `resolution`: as for SCSI Port."""
     board = board_of(port.chip)
+    later = Later(port)
+    acquire: Acquire = parts.acquire_spin_lock
+
+    def tell(first: int, length: int) -> None:
+        for watcher in port.watchers:
+            watcher.device_memory(first, length)
+
+    def is_there(address: Address) -> bool:
+        path, target, lun = address
+        return path << 16 | target << 8 | lun in port.units
+
+    def reset() -> None:
+        port.chip.reset_bus()
+        board.reset()
+
+    def options() -> Mapping[str, Any]:
+        return getattr(port.miniport, "options", {})
+
+    def number_of(srb: Any) -> Any:
+        return request_of(srb, "OW-01") if srb is not None else None
+
+    pool = Pool(port, port.memory, tell)
+    dma = DmaMemory(port, port.memory, tell)
+    timers = Timers(port, port.clock, later, resolution)
+    workers = Workers(port, later)
+    registry = Registry(port, later, options)
+    power = PoFx(port, is_there, parts.power_told)
+    forget: tuple[Callable[[], None], ...] = (
+        pool.forget,
+        dma.forget,
+        timers.forget,
+        workers.forget,
+        registry.forget,
+        power.forget,
+    )
     return Routines(
         STORPORT,
         port,
@@ -48,5 +131,21 @@ def storport_routines(port: AnyHost, acquire: Acquire) -> Routines:
             BusData(port, board.config_space, lambda: port.control_type),
             SpinLocks(port, acquire),
             Lists(port),
+            pool,
+            dma,
+            PhysicalAddresses(port.memory),
+            SecureCopies(),
+            timers,
+            workers,
+            registry,
+            Requests(port, request_of, parts.system_address),
+            BuiltLists(port, later),
+            Units(port, later, is_there, parts.rescan),
+            Events(port, number_of, parts.remove_unit),
+            power,
+            Time(port, port.clock, resolution, port.stall_execution, lambda: port.charged),
+            Processors(processors, lambda: port.chip.messages, port.chip.mask_message),
+            Platform(port, reset, parts.set_max_io, is_there),
         ),
+        forget,
     )

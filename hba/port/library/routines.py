@@ -12,12 +12,14 @@ from functools import partial
 from typing import Any
 
 from hba.miniport.services import STOR_STATUS_INVALID_IRQL
-from hba.port.context import IRQL_NAMES
+from hba.port.context import IRQL_NAMES, START_IO
 from hba.port.library.documented import GOES_ON, PREFIXES, ROUTINES, SCSIPORT, STORPORT, Routine
 from hba.port.library.host import Caller
 
 MODEL_NAMES = {STORPORT: "Storport", SCSIPORT: "SCSI Port"}
-RULE_OF_IRQL = {"get_system_address": "MB-10"}  # the others: LB-01
+# Whose breach a call above its IRQL is, where it is not LB-01's. A half-duplex hw_start_io runs at DIRQL.
+RULE_OF_IRQL = {"get_system_address": "MB-10"}
+RULE_OF_IRQL_IN_START_IO = {"allocate_pool": "ST-08"}
 
 
 class NotHere(Exception):
@@ -25,12 +27,16 @@ class NotHere(Exception):
 
 
 class Routines:
-    """The routines of one port, beyond those its services class has itself."""
+    """The routines of one port, beyond those its services class has itself. `forget`: what a new hw_find_adapter begins
+    without."""
 
-    def __init__(self, model: str, caller: Caller, families: Sequence[object]) -> None:
+    def __init__(
+        self, model: str, caller: Caller, families: Sequence[object], forget: Sequence[Callable[[], None]] = ()
+    ) -> None:
         self.model = model
         self._caller = caller
         self._families = families
+        self._forget = forget
         self._found: dict[str, Callable[..., Any]] = {}
 
     def find(self, name: str) -> Callable[..., Any]:
@@ -40,15 +46,15 @@ class Routines:
             found = self._found[name] = self._make(name)
         return found
 
-    def has(self, name: str) -> bool:
-        return any(hasattr(family, name) for family in self._families)
+    def begin(self) -> None:
+        """hw_find_adapter is about to be called: what an earlier one was given is gone."""
+        for forget in self._forget:
+            forget()
 
     def _make(self, name: str) -> Callable[..., Any]:
         routine = ROUTINES[self.model].get(name)
         method = next((getattr(family, name) for family in self._families if hasattr(family, name)), None)
         if routine is None:
-            if method is not None and not name.startswith("_"):
-                return method  # type: ignore[no-any-return]
             raise AttributeError(self._unknown(name))
         if method is None:
             return partial(_refuse, routine)
@@ -71,8 +77,11 @@ class Routines:
         above = routine.most is not None and irql > routine.most
         if above or irql < routine.least:
             limit = routine.most if above else routine.least
+            name, rule = routine.name, ""
+            if self._caller.callback == START_IO:
+                rule = RULE_OF_IRQL_IN_START_IO.get(name, "")
             self._caller.offence(
-                RULE_OF_IRQL.get(routine.name, "LB-01"),
+                rule or RULE_OF_IRQL.get(name, "LB-01"),
                 f"{routine.documented} {'above' if above else 'below'} {IRQL_NAMES[limit or 0]}, "
                 f"at {IRQL_NAMES.get(irql, irql)}",
             )

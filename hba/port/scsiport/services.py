@@ -16,7 +16,7 @@ class ScsiPortLibrary(Library):
     model = "scsiport"
 
     def __init__(self, port: ScsiPort) -> None:
-        super().__init__(port, "CF-04", scsiport_routines(port))
+        super().__init__(port, "CF-04", scsiport_routines(port, port.slot.options.timer_resolution))
         self._port = port
         self.notification = port.notification
         self.stall_execution = port.stall_execution

@@ -20,10 +20,13 @@ from hba.port.context import (
     INTERRUPT,
     IRQL_NAMES,
     RESET_BUS,
+    SCATTER_GATHER,
     START_IO,
+    STATE_CHANGE,
     SYNCHRONIZED,
     TIMER,
     UNIT_CONTROL,
+    WORK_ITEM,
 )
 from hba.port.reports import Reports
 from hba.port.request import Request
@@ -73,6 +76,7 @@ class LockTable:
             INTERRUPT: NONE if self.per_message else frozenset({INTERRUPT_LOCK}),
             TIMER: with_interrupt,
             RESET_BUS: with_interrupt,
+            STATE_CHANGE: with_interrupt,
             SYNCHRONIZED: frozenset({INTERRUPT_LOCK}),
         }
         if self.half_duplex:
@@ -87,6 +91,9 @@ class LockTable:
             DPC: ALL_LOCKS,
             TIMER: not_half,
             RESET_BUS: not_half,
+            STATE_CHANGE: not_half,
+            WORK_ITEM: ALL_LOCKS,  # not in the table; HW_WORKITEM: no locks are held, synchronisation is the miniport's
+            SCATTER_GATHER: ALL_LOCKS,  # likewise
             ADAPTER_CONTROL: ALL_LOCKS,
             UNIT_CONTROL: ALL_LOCKS,
         }
@@ -102,7 +109,7 @@ class LockTable:
             return DIRQL
         if callback in (START_IO, TIMER) and self.half_duplex:
             return DIRQL
-        if callback in (START_IO, TIMER, BUILD_IO, DPC, RESET_BUS):
+        if callback in (START_IO, TIMER, BUILD_IO, DPC, RESET_BUS, STATE_CHANGE, SCATTER_GATHER):
             return DISPATCH_LEVEL
         return 0
 

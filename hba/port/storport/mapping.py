@@ -17,12 +17,10 @@ from hba.miniport.config import (
 )
 from hba.miniport.services import (
     STOR_STATUS_INSUFFICIENT_RESOURCES,
-    STOR_STATUS_INVALID_IRQL,
     STOR_STATUS_INVALID_PARAMETER,
     STOR_STATUS_SUCCESS,
 )
 from hba.port.buffers import BufferPolicy, MappedBuffer, OpaqueBuffer
-from hba.port.context import DISPATCH_LEVEL
 from hba.port.reports import Reports
 from hba.port.request import Request
 from hba.port.storport.config import StorPortConfig
@@ -130,13 +128,10 @@ class Mapper:
     # -- StorPortGetSystemAddress ------------------------------------------------------------------------------
 
     def system_address(self, request: Request | None) -> tuple[int, MappedBuffer | None]:
-        """MB-10: a mapping for programmed access."""
+        """MB-10: a mapping for programmed access. The IRQL was looked at (hba.port.library.routines)."""
         reports = self.reports
         if request is None or request.srb.mdl is None:
             return STOR_STATUS_INVALID_PARAMETER, None
-        if reports.irql > DISPATCH_LEVEL:
-            reports.offence("MB-10", "StorPortGetSystemAddress above DISPATCH_LEVEL", request)
-            return STOR_STATUS_INVALID_IRQL, None
         every = self.options.fail_system_address_every
         self._system_addresses += 1
         if every and self._system_addresses % every == 0:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from hba.dma import Segment
 from hba.miniport import services as n
+from hba.miniport.base import SCSI_ADAPTER_PO_FX_POWER_ACTIVE, SCSI_UNIT_PO_FX_POWER_ACTIVE, SCSI_UNIT_REMOVE
 from hba.miniport.config import (
     MessageInterruptInformation,
     PerfConfigurationData,
@@ -17,7 +18,6 @@ from hba.miniport.config import (
     StartIoPerformanceParameters,
 )
 from hba.miniport.services import (
-    STOR_STATUS_INSUFFICIENT_RESOURCES,
     STOR_STATUS_INVALID_PARAMETER,
     STOR_STATUS_SUCCESS,
     STOR_STATUS_UNSUCCESSFUL,
@@ -25,25 +25,25 @@ from hba.miniport.services import (
     DpcRoutine,
     LockHandle,
 )
-from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER, INITIALIZE, PASSIVE_INITIALIZE, START_IO, SYNCHRONIZED
+from hba.port.context import (
+    CALLBACK_NAMES,
+    DISPATCH_LEVEL,
+    FIND_ADAPTER,
+    INITIALIZE,
+    PASSIVE_INITIALIZE,
+    START_IO,
+    SYNCHRONIZED,
+)
 from hba.port.library.common import Library
+from hba.port.library.documented import STORPORT_ROUTINES
 from hba.port.library.make import storport_routines
+from hba.port.request import Request
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import StorUnit
 from hba.port.units import owned
 
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
-POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
-EXTENDED_FUNCTIONS = (
-    "AllocatePool",
-    "FreePool",
-    "GetSystemAddress",
-    "InitializePerfOpts",
-    "GetStartIoPerfParams",
-    "GetMSIInfo",
-    "AcquireMSISpinLock",
-    "ReleaseMSISpinLock",
-)
+UNCACHED_LIMIT = 64 << 20  # bytes of an uncached extension
 
 
 class StorPortLibrary(Library):
@@ -52,8 +52,10 @@ class StorPortLibrary(Library):
     model = "storport"
 
     def __init__(self, port: StorPort) -> None:
-        super().__init__(port, "MB-12", storport_routines(port, self.acquire_spin_lock))
         self._port = port
+        options = port.gates.options
+        routines = storport_routines(port, self, self.request_of, options.timer_resolution, options.processors)
+        super().__init__(port, "MB-12", routines)
 
     # -- StorPortNotification ----------------------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ class StorPortLibrary(Library):
     def _extended(self, notification_type: int, arguments: tuple[Any, ...]) -> Any:
         """The notification types behind StorPort* functions of their own."""
         if notification_type == n.GET_EXTENDED_FUNCTION_TABLE:
-            return EXTENDED_FUNCTIONS
+            return tuple(routine.documented for routine in STORPORT_ROUTINES if not routine.why_not)
         routine = {
             n.ENABLE_PASSIVE_INITIALIZATION: self.enable_passive_initialization,
             n.INITIALIZE_DPC: self.initialize_dpc,
@@ -133,7 +135,7 @@ class StorPortLibrary(Library):
         if not config.master:
             port.offence("MB-16", "StorPortGetUncachedExtension for an adapter that is no bus master")
             return None
-        if number_of_bytes <= 0 or number_of_bytes > POOL_LIMIT:
+        if number_of_bytes <= 0 or number_of_bytes > UNCACHED_LIMIT:
             return None
         port.srb_extension_size_was = config.srb_extension_size
         view, bus = port.memory.allocate(number_of_bytes)
@@ -170,32 +172,6 @@ class StorPortLibrary(Library):
         for watcher in port.watchers:
             segments = watcher.lend(request, segments)
         return segments
-
-    def get_system_address(self, srb: Any) -> tuple[int, Any]:
-        return self._port.mapper.system_address(self.request_of(srb, "MB-10"))
-
-    def allocate_pool(self, number_of_bytes: int) -> tuple[int, memoryview | None]:
-        port = self._port
-        if port.callback == START_IO:
-            half = port.locks.table.half_duplex
-            port.offence(
-                "ST-08",
-                f"StorPortAllocatePool in a {'half' if half else 'full'}-duplex hw_start_io",
-                severity=None if half else "warning",
-            )
-            if half:
-                return STOR_STATUS_UNSUCCESSFUL, None
-        if number_of_bytes <= 0:
-            return STOR_STATUS_INVALID_PARAMETER, None
-        if port.memory.pool + number_of_bytes > POOL_LIMIT:
-            return STOR_STATUS_INSUFFICIENT_RESOURCES, None
-        port.memory.pool += number_of_bytes
-        return STOR_STATUS_SUCCESS, memoryview(bytearray(number_of_bytes))
-
-    def free_pool(self, memory: memoryview) -> int:
-        taken = self._port.memory
-        taken.pool = max(0, taken.pool - len(memory))
-        return STOR_STATUS_SUCCESS
 
     # -- queue control -----------------------------------------------------------------------------------------
 
@@ -280,6 +256,19 @@ class StorPortLibrary(Library):
         port.gates.wake()
         return True
 
+    def cancel_dpc(self, dpc: Dpc | None) -> tuple[int, bool]:
+        """StorPortCancelDpc: (STOR_STATUS_*, whether it was queued and is not any more). INVALID_PARAMETER: None."""
+        if not isinstance(dpc, Dpc):
+            return STOR_STATUS_INVALID_PARAMETER, False
+        queued = dpc.queued
+        if queued:
+            dpcs = self._port.dpcs
+            waiting = [one for one in dpcs if one[0] is not dpc]
+            dpcs.clear()
+            dpcs.extend(waiting)
+            dpc.queued = False
+        return STOR_STATUS_SUCCESS, queued
+
     def synchronize_access(self, routine: Callable[[Any], bool], context: Any = None) -> bool:
         """LK-06: no interrupt is served while `routine` runs; its time counts like an interrupt's."""
         port = self._port
@@ -315,3 +304,35 @@ class StorPortLibrary(Library):
             return False
         port.passive_routine = routine
         return True
+
+    # -- for the library (hba.port.library.make) ---------------------------------------------------------------
+
+    def system_address(self, request: Request | None) -> tuple[int, Any]:
+        return self._port.mapper.system_address(request)
+
+    def rescan(self, path_id: int) -> None:
+        """As BusChangeDetected."""
+        self.notification(n.BUS_CHANGE_DETECTED, path_id)
+
+    def remove_unit(self, address: tuple[int, int, int]) -> None:
+        """A device that has failed is removed: the miniport hears of it if it has declared so."""
+        unit = self._unit(*address)
+        if unit is not None:
+            self._port.power.unit_control(unit, SCSI_UNIT_REMOVE)
+
+    def power_told(self, address: tuple[int, int, int] | None, component: int, active: bool) -> None:
+        """ScsiUnitPoFxPowerActive, ScsiAdapterPoFxPowerActive, as soon as no callback runs."""
+        self._port.loop.call_soon(lambda: self._tell_power(address, component, active))
+
+    def _tell_power(self, address: tuple[int, int, int] | None, component: int, active: bool) -> None:
+        port = self._port
+        unit = self._unit(*address) if address is not None else None
+        if not port.started:
+            return
+        if unit is not None:
+            port.power.unit_control(unit, SCSI_UNIT_PO_FX_POWER_ACTIVE, component, int(active))
+        elif address is None:
+            port.adapter_control(SCSI_ADAPTER_PO_FX_POWER_ACTIVE, DISPATCH_LEVEL)
+
+    def set_max_io(self, count: int) -> None:
+        self._port.info.max_number_of_io = self._port.gates.max_io = count
