@@ -33,3 +33,23 @@ def make_rig() -> Iterator[MakeRig]:
 @pytest.fixture
 def rig(make_rig: MakeRig) -> Rig:
     return make_rig()
+
+
+def in_build_io(rig: Rig, action: Callable[[Any], object]) -> Any:
+    """Run `action(srb)` in hw_build_io, at DISPATCH_LEVEL; the SRB as it was submitted."""
+
+    def build(srb: Any) -> bool:
+        action(srb)
+        return True
+
+    rig.scripted.build = build
+    submitted = rig.submit()
+    rig.scripted.build = None
+    return submitted
+
+
+def above_dispatch(rig: Rig, call: Callable[[], Any]) -> Any:
+    """What `call()` returns in hw_interrupt."""
+    got: list[Any] = []
+    rig.in_interrupt(lambda: got.append(call()))
+    return got[0]
