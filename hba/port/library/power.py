@@ -108,9 +108,11 @@ class PoFx:
         elsewhere (LB-02), or it is registered already. D3 cold is never enabled: the platform has none.
         """
         where = None if address is None else btl8(address)
-        if device is None or not self._known(address, where) or not _good(device, where is None):
-            return STOR_STATUS_INVALID_PARAMETER, False
         callback = self._caller.callback
+        # A unit that is started right now is not among the port's yet.
+        known = self._known(address, where) or (where is not None and callback == UNIT_CONTROL)
+        if device is None or not known or not _good(device, where is None):
+            return STOR_STATUS_INVALID_PARAMETER, False
         if callback != (PASSIVE_INITIALIZE if where is None else UNIT_CONTROL):
             what = "adapter" if where is None else "unit"
             self._caller.offence("LB-02", f"StorPortInitializePoFxPower of an {what} from {CALLBACK_NAMES[callback]}")

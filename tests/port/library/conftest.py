@@ -14,15 +14,19 @@ MakeRig = Callable[..., Rig]
 
 @pytest.fixture
 def make_rig() -> Iterator[MakeRig]:
-    """make_rig(find=None, level="report", **StorPortConfig fields); `find(config)` runs in hw_find_adapter."""
+    """make_rig(find=None, level="report", start=True, **StorPortConfig fields); `find(config)` runs in
+    hw_find_adapter."""
     rigs: list[Rig] = []
 
-    def make(find: Callable[[Any], object] | None = None, level: str | None = "report", **options: Any) -> Rig:
+    def make(
+        find: Callable[[Any], object] | None = None, level: str | None = "report", start: bool = True, **options: Any
+    ) -> Rig:
         miniport = Scripted()
         made = Rig(miniport, level, start=False, **options)
         rigs.append(made)
         miniport.find = find  # type: ignore[assignment]  # what it returns is nobody's
-        made.port.start()
+        if start:
+            made.port.start()
         return made
 
     yield make
