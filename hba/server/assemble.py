@@ -16,6 +16,7 @@ from hba.adapters.keeper import AdapterKeeper
 from hba.adapters.make import make_adapter
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry, Wiring
+from hba.clock import S
 from hba.config.lines import place
 from hba.config.model import AdapterConfig, Config
 from hba.control.events import EventHub
@@ -54,22 +55,47 @@ NOT_SHARED = (
     "which is slow; for QEMU: " + SHARE
 )
 
+FINISH_LIMIT = 20 * S  # for all that an adapter still has to do when it is told to end
 MAX_TOLD = 16  # different reasons why one client's memory cannot be reached
 
 
 class Assembled:
     """One adapter, from the wire to the storage. `hba.server.process` runs it."""
 
-    def __init__(self, parts: Parts, adapter: Adapter, engine: Engine, workers: WorkerPool) -> None:
+    def __init__(
+        self, parts: Parts, adapter: Adapter, keeper: AdapterKeeper, engine: Engine, workers: WorkerPool
+    ) -> None:
         self.parts = parts
         self._adapter = adapter
+        self._keeper = keeper
         self._engine = engine
         self._workers = workers
+        self._finishing = False
+        parts.stop = self.finish
 
     def start(self) -> None:
         """Power on, then listen."""
         self._adapter.start()
         self._engine.start()
+
+    def finish(self) -> None:
+        """Stop the loop once what is under way has been answered and what was acknowledged is stable; nothing new is
+        taken meanwhile. What does not end by itself is ended by force. Called again: now."""
+        loop, function = self.parts.loop, self._adapter.function
+        if self._finishing or not function.is_connected:
+            loop.stop()
+            return
+        self._finishing = True
+        # A client that leaves has nothing under way any more, and one that resets the device may begin anew.
+        function.on_client.append(lambda _connected: loop.stop())
+        loop.clock.call_later(FINISH_LIMIT, loop.stop)
+        self._keeper.rest(True, self._at_rest)
+
+    def _at_rest(self, why: str) -> None:
+        if why:
+            log.warning("at the end: %s", why)
+        # The announcement of the last answers is on its way: it goes before the end of the connection.
+        self.parts.loop.call_soon(self.parts.loop.stop)
 
     def close(self) -> None:
         """Nobody may connect any more; end all requests; flush and close the storage.
@@ -163,7 +189,7 @@ class Assembler:
                 verifier,
                 recorder,
             )
-            adapter.function.keeper = AdapterKeeper(loop, adapter, port, bus, config.options)
+            keeper = adapter.function.keeper = AdapterKeeper(loop, adapter, port, bus, config.options)
             engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()
@@ -188,7 +214,7 @@ class Assembler:
             stop=loop.stop,
         )
         _connect_events(parts, adapter, engine)
-        return Assembled(parts, adapter, engine, workers)
+        return Assembled(parts, adapter, keeper, engine, workers)
 
     @contextmanager
     def _placed(self, config: AdapterConfig, *path: str | int, what: str = "") -> Iterator[None]:

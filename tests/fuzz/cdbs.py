@@ -20,9 +20,7 @@ def run(data: bytes) -> None:
     unit = build(kind)
     commands = declared(kind)
     try:
-        for _ in range(MOST_COMMANDS):
-            if not reader.left:
-                break
+        for _ in reader.steps(MOST_COMMANDS):
             how = reader.u8()
             cdb = bytearray(reader.bytes(32 if how & 1 else 16))
             if how & 2:

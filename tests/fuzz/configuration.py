@@ -47,9 +47,7 @@ def run(data: bytes) -> None:
     text = bytearray() if kind == 0xFF else bytearray(EXAMPLES[kind % len(EXAMPLES)])
     if kind == 0xFF:
         text += reader.bytes(1 << 16)
-    for _ in range(MOST_EDITS):
-        if not reader.left:
-            break
+    for _ in reader.steps(MOST_EDITS):
         _edit(text, reader)
     _read(text.decode("utf-8", "replace"))
 

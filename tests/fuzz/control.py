@@ -48,9 +48,7 @@ KEYS = (
 def run(data: bytes) -> None:
     session = _Session(Reader(data))
     try:
-        for _ in range(MOST_STEPS):
-            if not session.reader.left:
-                break
+        for _ in session.reader.steps(MOST_STEPS):
             session.step()
         session.finish()
     finally:

@@ -10,6 +10,8 @@ import functools
 import gc
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -217,6 +219,17 @@ class Machine:
 
     def command_register(self, value: int) -> None:
         self.function.region_write(7, 4, value.to_bytes(2, "little"))
+
+
+@contextmanager
+def life(number: int) -> Iterator[Machine]:
+    """One, from power on to power off."""
+    one = machine(number)
+    one.power_on()
+    try:
+        yield one
+    finally:
+        one.power_off()
 
 
 def machine(number: int) -> Machine:

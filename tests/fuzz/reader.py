@@ -5,7 +5,7 @@ Total: any bytes are an input, and one that has ended goes on with zeros, so a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,6 +26,13 @@ class Reader:
         self._data = data
         self._at = 0
         self._edges = (*EDGES, *edges)
+
+    def steps(self, most: int) -> Iterator[None]:
+        """While there is something left, and so often at most."""
+        for _ in range(most):
+            if not self.left:
+                break
+            yield
 
     @property
     def left(self) -> int:

@@ -9,7 +9,7 @@ from hba.vfio_user import protocol as p
 from hba.vfio_user.device import RequestError
 from hba.vfio_user.protocol import ProtocolError
 from hba.vfio_user.requests import Requests
-from tests.fuzz.machine import EDGES, Machine, machine
+from tests.fuzz.machine import EDGES, Machine, life
 from tests.fuzz.reader import Reader
 from tests.fuzz.target import Target
 
@@ -23,16 +23,10 @@ MOST_CAPABILITIES = 48  # of four bytes each, as many as there is room for
 
 def run(data: bytes) -> None:
     reader = Reader(data, EDGES)
-    guest = machine(reader.u8())
-    guest.power_on()
-    try:
+    with life(reader.u8()) as guest:
         session = _Session(guest, reader)
-        for _ in range(MOST_STEPS):
-            if not reader.left:
-                break
+        for _ in reader.steps(MOST_STEPS):
             session.step()
-    finally:
-        guest.power_off()
 
 
 class _Session:
@@ -102,7 +96,8 @@ class _Session:
 
     def _line(self) -> None:
         """Something happens that the guest is to be interrupted for."""
-        self._guest.parts.adapter.raise_cause(1 << self._reader.u8() % 4)
+        adapter = self._guest.parts.adapter
+        self._reader.choose((adapter.announce_completions, adapter.announce_units))()
 
     # -- what must hold -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.clock import MS
 from hba.vfio_user.device import RequestError
-from tests.fuzz.machine import AREAS, EDGES, PAGE, RAM, UNITS, Machine, machine
+from tests.fuzz.machine import AREAS, EDGES, PAGE, RAM, UNITS, Machine, life
 from tests.fuzz.reader import Reader
 from tests.fuzz.target import Target
 from tests.hostile.guest import TEMPLATES
@@ -27,18 +27,12 @@ KICK = 0x4018
 
 def run(data: bytes) -> None:
     reader = Reader(data, EDGES)
-    guest = machine(reader.u8())
-    guest.power_on()
-    try:
+    with life(reader.u8()) as guest:
         guest.command_register(6)
         driver = _Driver(guest, reader)
         driver.set_up()
-        for _ in range(MOST_STEPS):
-            if not reader.left:
-                break
+        for _ in reader.steps(MOST_STEPS):
             driver.step()
-    finally:
-        guest.power_off()
 
 
 class _Driver:

@@ -27,9 +27,7 @@ def run(data: bytes) -> None:
     try:
         if not reader.u8() & 1:
             session.open()
-        for _ in range(MOST_STEPS):
-            if not reader.left:
-                break
+        for _ in reader.steps(MOST_STEPS):
             session.step()
     finally:
         session.close()

@@ -5,16 +5,12 @@ An access to such memory by our own code ends the process (SIGBUS); one by the k
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,6 +30,7 @@ from hba.adapters.pvscsi.structures import (
 )
 from hba.errors import HbaError
 from hba.vfio_user.client import Disconnected
+from tests.server.several import Several
 
 READ, WRITE, INQUIRY, UNKNOWN = "28000000000000000800", "2a000000000000000800", "120000006000", "ff0000000000"
 SENSE_FIELDS = 24  # bytes into a request descriptor: senseAddr, senseLen
@@ -42,48 +39,15 @@ COMPLETIONS = RINGS + REQUEST_PAGES * PAGE_SIZE
 DATA = COMPLETIONS + COMPLETION_PAGES * PAGE_SIZE
 
 
-class Server:
-    """`hba serve` of two adapters, `victim` and `other`, each with a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        config = folder / "hba.toml"
-        text = ""
-        for name in ("victim", "other"):
-            (folder / f"{name}.img").write_bytes(os.urandom(1 << 20))
-            text += f'[[adapter]]\ntype = "pvscsi"\nname = "{name}"\n[[adapter.lun]]\n'
-            text += f'storage = {{ kind = "file", path = "{name}.img" }}\n'
-        config.write_text(text)
-        self.log = folder / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hba", "serve", str(config), "--json"],
-                env={**os.environ, "HBA_RUNTIME_DIR": str(folder / "run")},
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        self.pids = {event["adapter"]: event["pid"] for event in (self.event(), self.event())}
-
-    def event(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log.read_text()
-        event: dict[str, Any] = json.loads(line)
-        return event
-
-    def driver(self, name: str) -> PvscsiBenchDriver:
-        return PvscsiBenchDriver(self.folder / "run" / f"{name}.sock", 1 << 20)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[Several]:
+    """Two adapters, `victim` and `other`, each with a file."""
+    text = ""
+    for name in ("victim", "other"):
+        (tmp_path / f"{name}.img").write_bytes(os.urandom(1 << 20))
+        text += f'[[adapter]]\ntype = "pvscsi"\nname = "{name}"\n[[adapter.lun]]\n'
+        text += f'storage = {{ kind = "file", path = "{name}.img" }}\n'
+    server = Several(tmp_path, text, 2)
     yield server
     server.close()
 
@@ -124,7 +88,7 @@ def cut_under_config(driver: PvscsiBenchDriver) -> None:
     ],
 )
 def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(
-    server: Server, touch: Callable[[PvscsiBenchDriver], None]
+    server: Several, touch: Callable[[PvscsiBenchDriver], None]
 ) -> None:
     failed: list[Exception] = []
     with server.driver("other") as other:
@@ -155,7 +119,7 @@ def test_an_adapter_that_dies_of_it_is_back_and_the_other_never_notices(
 
 
 @pytest.mark.parametrize("cdb", [READ, WRITE])
-def test_data_that_the_kernel_moves_is_an_error_of_that_command(server: Server, cdb: str) -> None:
+def test_data_that_the_kernel_moves_is_an_error_of_that_command(server: Several, cdb: str) -> None:
     with server.driver("victim") as victim:
         cut_under(victim, DATA, cdb, FLAG_DIR_TODEVICE if cdb == WRITE else FLAG_DIR_TOHOST)
         victim._wait(victim._produced)
