@@ -55,6 +55,8 @@ class Chip:
         self._target = self._lun = -1  # of the last row
         self._row: list[Task] = []
         self.on_interrupt: Callable[[], None] | None = None
+        # Who gets commands that have ended before they are in `completed`: takes its own, gives the others back.
+        self.on_report: Callable[[list[Task]], list[Task]] | None = None
         self._own_memory: list[tuple[int, memoryview]] = []
         self._done = self._task_done  # bound once: the hot path sets it on every task
 
@@ -108,6 +110,8 @@ class Chip:
 
     def _report(self, tasks: list[Task]) -> None:
         """Commands have ended later than `start`."""
+        if self.on_report is not None:
+            tasks = self.on_report(tasks)
         if not tasks:
             return
         if not self.messages:
@@ -249,6 +253,20 @@ class Chip:
         if not self._own_memory:
             return self.dma.buffer(segments, bool(write))
         return self._map_mixed(segments, bool(write))
+
+    def read_memory(self, address: int, length: int, what: str) -> bytes:
+        """Fetch bytes by DMA that belong to no command's data; `what` they are. Raises `DmaFault`."""
+        if self.windows is not None:
+            self.windows.access(address, length, what)
+        return self.map(None, [(address, length)], 0).read()
+
+    def write_memory(self, address: int, data: bytes, what: str) -> None:
+        """Store bytes by DMA, likewise."""
+        if self.windows is not None:
+            self.windows.access(address, len(data), what)
+        memory = self.map(None, [(address, len(data))], 1)
+        memory.write(data)
+        memory.commit(len(data))
 
     def _map_mixed(self, segments: Sequence[Segment], write: bool) -> DmaBuffer:
         """Segments of which some may lie in the host's own memory."""

@@ -38,7 +38,7 @@ class TraceProxy(MiniportProxy):
         return returned
 
     def hw_msi_interrupt(self, message_id: int) -> object:
-        self.trace.add("isr.enter", 0, None)
+        self.trace.add("isr.enter", 0, {"message": message_id})
         returned: object = False
         try:
             returned = self.inner.hw_msi_interrupt(message_id)

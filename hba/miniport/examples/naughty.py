@@ -16,18 +16,22 @@ The sins take turns, one every `every` commands, so a guest that sends a few hun
 | OW-02  | both     | completes an SRB twice                                             |            |
 | OW-06  | both     | changes TimeOutValue                                               |            |
 | OW-08  | both     | uses the SRB extension after the completion                        |            |
+| OW-09  | both     | takes the data from where the port keeps them (srb.mdl)            |            |
 | Q-13   | both     | sets SRB_STATUS_QUEUE_FROZEN                                       |            |
 | IN-03  | both     | stalls for 200 ms in hw_start_io                                   | ST-08 (Storport) |
 | MB-13  | both     | has the chip write to memory that belongs to no request            |            |
 | CF-02  | SCSI Port| reads a data buffer that is not mapped                             |            |
-| CF-04  | SCSI Port| asks for the physical address of a buffer without naming its SRB   |            |
+| CF-04  | SCSI Port| names no SRB for the address of its buffer, and one for that of its extension | |
 | MB-05  | Storport | reads the data buffer of a read or write                           |            |
 | MB-11  | Storport | uses a scatter/gather list after the completion                    |            |
-| MB-12  | Storport | asks for the physical address of a buffer without naming its SRB   |            |
+| MB-12  | Storport | likewise                                                           |            |
 | ST-02  | Storport | says NextRequest                                                   |            |
 | ST-04  | Storport | counts in hw_build_io without a lock                               |            |
 | ST-09  | Storport | leaves SynchronizationModel at half duplex (once, at the start)    |            |
 | LK-03  | Storport | returns from hw_build_io with a lock held                          |            |
+| LK-04  | Storport | takes the lock of a message although messages have none            |            |
+| PF-05  | Storport | asks for redirection to messages it does not have (once)           |            |
+| PF-06  | Storport | asks for the parameters of a start-I/O without room for them       |            |
 | QD-04  | Storport | asks for queue depth 0                                             |            |
 """
 
@@ -38,17 +42,27 @@ from typing import cast
 
 from hba.dma import DmaBuffer
 from hba.errors import ConfigError
-from hba.miniport.config import STOR_SYNCHRONIZE_HALF_DUPLEX, PortConfigurationInformation
+from hba.miniport.config import (
+    STOR_PERF_DPC_REDIRECTION,
+    STOR_PERF_INTERRUPT_MESSAGE_RANGES,
+    STOR_SYNCHRONIZE_HALF_DUPLEX,
+    PerfConfigurationData,
+    PortConfigurationInformation,
+)
 from hba.miniport.examples.good import GoodMiniport
 from hba.miniport.services import INTERRUPT_LOCK, NEXT_REQUEST, StorPortServices
 from hba.scsi.task import DATA_IN, Task
 from hba.srb import SRB_FUNCTION_EXECUTE_SCSI, SRB_STATUS_QUEUE_FROZEN, Srb
 
-BOTH = ("OW-01", "OW-02", "OW-06", "OW-08", "Q-13", "IN-03", "MB-13")
+BOTH = ("OW-01", "OW-02", "OW-06", "OW-08", "OW-09", "Q-13", "IN-03", "MB-13")
 SINS = {
     "scsiport": (*BOTH, "CF-02", "CF-04"),
-    "storport": (*BOTH, "MB-05", "MB-11", "MB-12", "ST-02", "ST-04", "ST-09", "LK-03", "QD-04"),
+    "storport": (
+        *(*BOTH, "MB-05", "MB-11", "MB-12", "ST-02", "ST-04", "ST-09"),
+        *("LK-03", "LK-04", "PF-05", "PF-06", "QD-04"),
+    ),
 }
+ONCE = ("ST-09", "PF-05")  # at the start
 SIDE_EFFECTS = {("storport", "IN-03"): "ST-08"}  # a stall in Storport's StartIo is wrong however short
 READ_WRITE = (0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA)
 NOWHERE = 0x0BAD_F00D_0000  # a bus address no request has
@@ -74,7 +88,7 @@ class NaughtyMiniport(GoodMiniport):
                 f"some of {', '.join(SINS[model])} and every a number from 1"
             )
         self.rules = [rule for rule in SINS[model] if rule in rules]
-        self.turns = [rule for rule in self.rules if rule != "ST-09"]
+        self.turns = [rule for rule in self.rules if rule not in ONCE]
         self.every = every
         self.commands = 0
         self.sin = ""
@@ -82,6 +96,13 @@ class NaughtyMiniport(GoodMiniport):
         if "ST-09" in self.rules:
             config.synchronization_model = STOR_SYNCHRONIZE_HALF_DUPLEX
         return found
+
+    def hw_initialize(self) -> bool:
+        if "PF-05" in self.rules:
+            flags = STOR_PERF_DPC_REDIRECTION | STOR_PERF_INTERRUPT_MESSAGE_RANGES
+            perf = PerfConfigurationData(flags=flags, last_redirection_message_number=3)
+            self.try_to(lambda: cast(StorPortServices, self.port).initialize_perf_opts(False, perf))
+        return super().hw_initialize()
 
     def hw_build_io(self, srb: Srb) -> bool:
         if self.storport and self.sin == "ST-04":
@@ -114,6 +135,13 @@ class NaughtyMiniport(GoodMiniport):
             self.try_to(lambda: srb.data_buffer.read(0, 4))
         elif sin in ("CF-04", "MB-12"):
             self.try_to(lambda: port.get_physical_address(None, srb.data_buffer))
+            self.try_to(lambda: port.get_physical_address(srb, srb.srb_extension))
+        elif sin == "OW-09":
+            self.try_to(lambda: srb.mdl)
+        elif sin == "LK-04":
+            self.try_to(lambda: cast(StorPortServices, port).acquire_msi_spin_lock(0))
+        elif sin == "PF-06":
+            self.try_to(lambda: cast(StorPortServices, port).get_start_io_perf_params(srb, None))
         elif sin == "ST-02":
             self.try_to(lambda: port.notification(NEXT_REQUEST))
         elif sin == "QD-04":

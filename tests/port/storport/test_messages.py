@@ -404,3 +404,10 @@ def test_PF_06_bad_arguments(make_rig: MakeRig) -> None:
     statuses.append(rig.scripted.port.get_start_io_perf_params(nobodys, StartIoPerformanceParameters()))
     assert statuses == [STOR_STATUS_INVALID_PARAMETER] * 3 and rig.found == {"PF-06"}
     assert len(rig.messages("PF-06")) == 3
+
+
+def test_the_trace_says_which_message(make_rig: MakeRig) -> None:
+    rig = make_rig(Messenger(), trace=True)
+    rig.chip.raise_interrupt(3)
+    assert rig.recorder is not None
+    assert {"message": 3} in [event.detail for event in rig.recorder.events if event.kind == "isr.enter"]
