@@ -6,7 +6,7 @@ from importlib import import_module
 
 from tests.fuzz.target import Target
 
-NAMES = ("wire", "registers", "rings", "scatter", "cdbs", "control", "configuration")
+NAMES = ("wire", "registers", "rings", "scatter", "cdbs", "control", "configuration", "state")
 
 
 def target(name: str) -> Target:
