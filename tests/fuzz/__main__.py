@@ -42,16 +42,18 @@ def have_atheris() -> bool:
     return importlib.util.find_spec("atheris") is not None
 
 
-def breed(attacked: Target, seconds: int, grown: Path, found: Path, most: int = MOST) -> Outcome:
-    """Fuzz for so long. `grown` gets inputs that reach something new, `found` those that break something."""
+def breed(attacked: Target, seconds: int, grown: Path, found: Path, seed: int = 0) -> Outcome:
+    """Fuzz for so long. `grown` gets inputs that reach something new, `found` those that break something. `seed`: of
+    what is random about it; 0: another each time."""
     grown.mkdir(parents=True, exist_ok=True)
     found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="hba-fuzz-") as folder:
         seeds = _seeds(attacked, Path(folder))
         arguments = [
-            f"-max_total_time={seconds}", f"-max_len={most}", f"-timeout={TOO_SLOW}", f"-rss_limit_mb={MEMORY}",
-            f"-artifact_prefix={found}/", "-print_final_stats=1", *_dictionary(attacked, Path(folder)),
-            str(grown), *([str(attacked.corpus)] if attacked.corpus.is_dir() else []), str(seeds),
+            f"-max_total_time={seconds}", f"-max_len={MOST}", f"-seed={seed}", f"-timeout={TOO_SLOW}",
+            f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={found}/", "-print_final_stats=1",
+            *_dictionary(attacked, Path(folder)), str(grown),
+            *([str(attacked.corpus)] if attacked.corpus.is_dir() else []), str(seeds),
         ]  # fmt: skip
         begin = time.monotonic()
         said = _run(attacked, arguments, seconds + GRACE)
