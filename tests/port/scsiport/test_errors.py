@@ -395,6 +395,22 @@ def test_ER_12_a_guests_adapter_reset_has_no_hold(rig: Make) -> None:
     assert r.started(r.command())
 
 
+def test_ER_12_an_adapter_reset_ends_a_bus_reset_that_has_not_begun(rig: Make) -> None:
+    r = rig()
+    reset = r.srb(SRB_FUNCTION_RESET_LOGICAL_UNIT)
+
+    def ended(srb: Srb) -> None:
+        r.done.append(srb)
+        r.port.submit(reset)
+        r.port.reset_adapter()
+
+    first = r.command(completion=ended)
+    r.finish(first)
+    assert r.done == [first, reset] and reset.srb_status == SRB_STATUS_BUS_RESET
+    r.seconds(5)
+    assert "reset_bus" not in r.miniport.log and r.started(r.command())
+
+
 @pytest.mark.parametrize("reclaim", [True, False])
 def test_ER_13_leftovers_at_the_end_of_the_hold(rig: Make, reclaim: bool) -> None:
     r = rig(options={"abort_first": False, "reclaim_lost": reclaim})
