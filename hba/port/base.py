@@ -63,10 +63,9 @@ from hba.port.context import (
 )
 from hba.port.ledger import Ledger
 from hba.port.memory import MOST_EXTENSION, PortMemory
-from hba.port.request import ISSUED, STATE_NAMES, RequestOf, SrbState, in_words, snapshot
+from hba.port.request import ALL, ISSUED, STATE_NAMES, PortUnit, RequestOf, SrbState, in_words, snapshot
 from hba.port.timer import MiniportTimer
 from hba.port.transfers import Train, TransferLimits, shape
-from hba.port.units import ALL, PortUnit
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_FUNCTION_RESET_BUS,
@@ -100,7 +99,7 @@ class PortBase(Callbacks, Generic[U]):
         super().__init__(loop, miniport, chip, config)
         self.info = PortConfigurationInformation()
         self.memory = PortMemory(chip)
-        self.units: dict[int, U] = {}  # by hba.port.units.unit_key
+        self.units: dict[int, U] = {}  # by path << 16 | target << 8 | lun
         self.ledger: Ledger[U] = Ledger(self.clock, config.default_timeout, self, self._begin_tick)
         self.limits = TransferLimits()
         self.started = False

@@ -12,8 +12,7 @@ from typing import Generic, TypeVar
 
 from hba.clock import Clock
 from hba.port.reports import Reports
-from hba.port.request import COMPLETED, ISSUED, NOTIFIED, RequestOf
-from hba.port.units import PortUnit
+from hba.port.request import COMPLETED, ISSUED, NOTIFIED, PortUnit, RequestOf
 from hba.srb import SRB_STATUS_PENDING, SRB_STATUS_QUEUE_FROZEN, Srb
 
 U = TypeVar("U", bound=PortUnit)

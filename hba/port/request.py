@@ -1,8 +1,12 @@
-"""What the port knows of one SRB: who owns it, since when, and what happened to it (OW-01, OW-02)."""
+"""What the port knows of one SRB and of the logical unit it is for; each names the other.
+
+Of an SRB: who owns it, since when, and what happened to it (OW-01, OW-02).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, Self, TypeVar
 
 from hba.clock import MS, S
 from hba.miniport.memory import SrbExtension
@@ -15,8 +19,10 @@ NOTIFIED = 2  # the miniport said RequestComplete: the port owns it again
 COMPLETED = 3  # it went up: `srb.completion` was called, or is being called
 STATE_NAMES = ("QUEUED", "ISSUED", "NOTIFIED", "COMPLETED")
 
+ALL = 0xFF  # LUN (and target, path) value that means "all" (OW-10, ER-15)
 
-U = TypeVar("U", covariant=True)
+
+U = TypeVar("U", bound="PortUnit", covariant=True)
 
 
 class RequestOf(Generic[U]):
@@ -58,7 +64,52 @@ class RequestOf(Generic[U]):
         )
 
 
-Request = RequestOf[object]  # of whatever model
+class PortUnit:
+    """State of one logical unit at the port. Times are ns on the port's clock; None: not so."""
+
+    __slots__ = (
+        "active",
+        "completed",
+        "extension",
+        "lock_owner",
+        "locked_at",
+        "lun",
+        "path",
+        "started",
+        "target",
+        "timeout_left",
+    )
+
+    def __init__(self, path: int, target: int, lun: int) -> None:
+        self.path = path
+        self.target = target
+        self.lun = lun
+        self.active: dict[RequestOf[Self], None] = {}  # what the miniport owns, oldest first
+        self.timeout_left = -1  # ticks until the oldest active request is overdue (ER-09); -1: nothing outstanding
+        self.locked_at: int | None = None  # Q-04, Q-11
+        self.lock_owner: Any = None
+        self.extension: Any = None  # the miniport's logical unit extension
+        self.started = 0
+        self.completed = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.target}:{self.lun}"
+
+
+Request = RequestOf[PortUnit]  # of whatever model
+K = TypeVar("K", bound=PortUnit)
+
+
+def owned(units: Iterable[K], path: int, target: int = ALL, lun: int = ALL) -> list[RequestOf[K]]:
+    """What the miniport owns at an address; ALL is the wildcard (ER-15)."""
+    return [
+        request
+        for unit in units
+        if path in (ALL, unit.path) and target in (ALL, unit.target) and lun in (ALL, unit.lun)
+        for request in unit.active
+        if request.state == ISSUED
+    ]
 
 
 def live_request(srb: Srb | None) -> RequestOf[Any] | None:

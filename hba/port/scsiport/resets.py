@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hba.clock import S, Timer
-from hba.port.request import ISSUED
+from hba.port.request import ISSUED, owned
 from hba.port.scsiport.slot import HOLD, Slot
 from hba.port.scsiport.unit import ScsiPortRequest, ScsiPortUnit
-from hba.port.units import owned
 from hba.srb import SRB_STATUS_BUS_RESET
 
 

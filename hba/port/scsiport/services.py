@@ -6,9 +6,8 @@ from hba.miniport.config import PortConfigurationInformation
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
 from hba.port.library.common import Library
 from hba.port.library.make import scsiport_routines
-from hba.port.request import ISSUED
+from hba.port.request import ISSUED, owned
 from hba.port.scsiport.driver import ScsiPort
-from hba.port.units import owned
 from hba.srb import SP_UNTAGGED, Srb
 
 

@@ -52,7 +52,7 @@ def _expired(slot: Slot) -> list[ScsiPortUnit]:
     expired = []
     for unit in slot.units.values():
         oldest = next(iter(unit.active), None)
-        number = oldest.number if oldest is not None else 0  # the object may have become another request meanwhile
+        number = oldest.number if oldest is not None else 0
         unit.age = unit.age + 1 if number == unit.oldest else 1
         unit.oldest = number
         if oldest is not None and unit.age == _timeout(slot, oldest):
@@ -91,21 +91,19 @@ def _no_completion(slot: Slot, unit: ScsiPortUnit) -> None:
     srb = Srb(SRB_FUNCTION_ABORT_COMMAND, unit.path, unit.target, unit.lun)
     srb.next_srb = request.handed
     srb.time_out_value = slot.options.abort_timeout
-    number = request.number
-    srb.completion = lambda done: _abort_done(slot, unit, request, number, done)
+    srb.completion = lambda done: _abort_done(slot, unit, request, done)
     unit.abort = slot.ledger.own(srb, unit, f"abort of #{request.number}")
     unit.abort_left = slot.options.abort_timeout
     slot.ahead(unit.abort)
 
 
-def _abort_done(slot: Slot, unit: ScsiPortUnit, victim: ScsiPortRequest, number: int, srb: Srb) -> None:
+def _abort_done(slot: Slot, unit: ScsiPortUnit, victim: ScsiPortRequest, srb: Srb) -> None:
     if unit.abort is None or unit.abort.srb is not srb:
         return  # given up already
     unit.abort = None
     unit.abort_left = -1
-    alive = victim.number == number and victim.state == ISSUED  # and not another request in the same object
-    if srb.srb_status != SRB_STATUS_SUCCESS or alive:
-        slot.want_reset(unit.path, f"the abort of #{number} failed")
+    if srb.srb_status != SRB_STATUS_SUCCESS or victim.state == ISSUED:
+        slot.want_reset(unit.path, f"the abort of #{victim.number} failed")
 
 
 def _abort_failed(slot: Slot, unit: ScsiPortUnit, why: str) -> None:

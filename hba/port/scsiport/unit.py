@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hba.port.request import RequestOf
+from hba.port.request import PortUnit, RequestOf
 from hba.port.scsiport.queue import SortedQueue
-from hba.port.units import PortUnit
 
 # what inhibits dispatch, apart from the depth. Frozen (an error) and locked (asked for) are two things.
 FROZEN = 1

@@ -15,10 +15,9 @@ from functools import partial
 
 from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
-from hba.port.request import COMPLETED, ISSUED, QUEUED, live_request
+from hba.port.request import COMPLETED, ISSUED, QUEUED, live_request, owned
 from hba.port.storport.gates import Gates
 from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorRequest, StorUnit
-from hba.port.units import owned
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_RESET_DEVICE,

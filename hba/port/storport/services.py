@@ -37,10 +37,9 @@ from hba.port.context import (
 from hba.port.library.common import Library
 from hba.port.library.documented import STORPORT_ROUTINES
 from hba.port.library.make import storport_routines
-from hba.port.request import Request
+from hba.port.request import Request, owned
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import StorUnit
-from hba.port.units import owned
 
 WMI_EVENT_LIMIT = 128  # bytes (RS-10)
 UNCACHED_LIMIT = 64 << 20  # bytes of an uncached extension

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hba.port.request import RequestOf
-from hba.port.units import PortUnit
+from hba.port.request import PortUnit, RequestOf
 
 # Gates, of a unit and of the adapter. Any in HOLDING holds requests back.
 PAUSED = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
