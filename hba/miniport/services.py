@@ -37,7 +37,7 @@ WMI_REREGISTER = 9  # (path = 0xFF, target = 0xFF, lun = 0xFF)
 # Storport only
 LINK_UP = 10  # ()
 LINK_DOWN = 11  # ()
-QUERY_TICK_COUNT = 12  # () -> nanoseconds
+QUERY_TICK_COUNT = 12  # () -> interrupts of the interval timer, one every `timer_resolution` milliseconds
 BUFFER_OVERRUN_DETECTED = 13  # (srb)
 TRACE_NOTIFICATION = 14  # (detail)
 GET_EXTENDED_FUNCTION_TABLE = 15  # () -> names of the extended functions

@@ -146,7 +146,7 @@ class PortBase(Callbacks, Generic[U]):
                     self.control(request)
                 elif (
                     (data := srb.mdl) is None
-                    or (data.length <= limits.sure_length and len(data.segments) <= limits.max_segments)
+                    or (data.length <= limits.sure_length and len(data.segments) <= limits.sure_segments)
                     or not self._in_parts(request)
                 ):
                     self.enqueue(request)
@@ -473,7 +473,7 @@ class PortBase(Callbacks, Generic[U]):
             )
         self.configured(info)
         self.memory.make_extensions(self._checked_size(info))
-        self.limits = TransferLimits.of(info, self.model, self.options)
+        self.limits = TransferLimits.of(info, self.options)
         for watcher in self.watchers:
             watcher.configured(info)
         self._query_control_types()

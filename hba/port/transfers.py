@@ -1,9 +1,9 @@
 """Transfers the adapter cannot do in one piece: split above the miniport, as the class driver does.
 
-CF-05 (MaximumTransferLength), CF-06 and MB-14 (NumberOfPhysicalBreaks: breaks under SCSI Port, elements under
-Storport) and CF-07 (AlignmentMask). Reads and writes are cut into several, one after the other; a buffer that misses
-the alignment goes through an aligned copy. What can be neither (a parameter list above the limit) is refused with
-INVALID_REQUEST, so no SRB above the limits ever reaches a miniport.
+CF-05 (MaximumTransferLength), CF-06 and MB-14 (NumberOfPhysicalBreaks: breaks between elements under SCSI Port,
+physical pages under Storport) and CF-07 (AlignmentMask). Reads and writes are cut into several, one after the other;
+a buffer that misses the alignment goes through an aligned copy. What can be neither (a parameter list above the
+limit) is refused with INVALID_REQUEST, so no SRB above the limits ever reaches a miniport.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hba.srb import (
 )
 
 NO_LIMIT = SP_UNINITIALIZED
+PAGE_SIZE = 4096
 
 # opcode: (offset and bytes of the LBA, offset and bytes of the transfer length), SBC
 _READ_WRITE = {
@@ -39,29 +40,58 @@ _READ_WRITE = {
 }
 
 
+def _pages(segment: Segment) -> int:
+    """Physical pages an element has bytes in."""
+    address, length = segment
+    return (address % PAGE_SIZE + length + PAGE_SIZE - 1) // PAGE_SIZE
+
+
 class TransferLimits:
-    """What one SRB may carry. Defaults: anything."""
+    """What one SRB may carry. Defaults: anything.
+
+    `max_pages`  physical pages, those of each element for itself: never fewer than there are elements
+    """
 
     def __init__(
-        self, max_length: int = NO_LIMIT, max_segments: int = NO_LIMIT, alignment_mask: int = 0, bounce: bool = True
+        self,
+        max_length: int = NO_LIMIT,
+        max_segments: int = NO_LIMIT,
+        alignment_mask: int = 0,
+        bounce: bool = True,
+        max_pages: int = NO_LIMIT,
     ) -> None:
         self.max_length = max_length
         self.max_segments = max_segments
+        self.max_pages = max_pages
         self.alignment_mask = alignment_mask
-        self.sure_length = -1 if alignment_mask else max_length  # up to here nothing has to be looked at
+        # Up to here nothing has to be looked at: half of the pages for the bytes, and each element can have two more.
+        self.sure_length = -1 if alignment_mask else min(max_length, max_pages // 2 * PAGE_SIZE)
+        self.sure_segments = min(max_segments, max_pages // 4)
         self.bounce = bounce
 
     @classmethod
-    def of(cls, info: PortConfigurationInformation, model: str, options: PortConfig) -> TransferLimits:
+    def of(cls, info: PortConfigurationInformation, options: PortConfig) -> TransferLimits:
         breaks = info.number_of_physical_breaks
-        segments = NO_LIMIT
+        segments = pages = NO_LIMIT
         if breaks != SP_UNINITIALIZED:
-            # CF-06: SCSI Port counts the breaks between elements. MB-14: Storport counts the elements.
-            segments = breaks + 1 if model == "scsiport" else max(1, breaks)
-        return cls(info.maximum_transfer_length, segments, info.alignment_mask, options.misaligned == "bounce")
+            counted = getattr(options, "physical_breaks", "breaks")  # MB-14; SCSI Port has no choice (CF-06)
+            if counted == "pages":
+                pages = max(1, breaks)
+            else:
+                segments = breaks + 1 if counted == "breaks" else max(1, breaks)
+        bounce = options.misaligned == "bounce"
+        return cls(info.maximum_transfer_length, segments, info.alignment_mask, bounce, pages)
 
     def fits(self, data: DmaBuffer) -> bool:
-        return data.length <= self.max_length and len(data.segments) <= self.max_segments
+        if data.length > self.max_length or len(data.segments) > self.max_segments:
+            return False
+        return self.max_pages == NO_LIMIT or sum(map(_pages, data.segments)) <= self.max_pages
+
+    def room(self, segments: list[Segment], pages: int, address: int) -> int:
+        """Bytes an element at `address` may have behind `segments`, which have `pages` pages."""
+        if len(segments) >= self.max_segments or pages >= self.max_pages:
+            return 0
+        return (self.max_pages - pages) * PAGE_SIZE - address % PAGE_SIZE
 
     def aligned(self, data: DmaBuffer) -> bool:
         mask = self.alignment_mask
@@ -119,14 +149,15 @@ def pieces(data: DmaBuffer, unit: int, limits: TransferLimits) -> Iterator[DmaBu
     """Cut `data` into parts within the limits, each a multiple of `unit` bytes; None when that cannot be done."""
     cuts: list[tuple[list[Segment], int]] = []
     current: list[Segment] = []
-    size = 0
+    size = pages = 0
     todo = list(reversed(data.segments))
     while todo:
         address, length = todo.pop()
-        take = min(length, limits.max_length - size)
-        if take and len(current) < limits.max_segments:
+        take = min(length, limits.max_length - size, limits.room(current, pages, address))
+        if take:
             current.append((address, take))
             size += take
+            pages += _pages((address, take))
             if take < length:
                 todo.append((address + take, length - take))
             continue
@@ -144,7 +175,7 @@ def pieces(data: DmaBuffer, unit: int, limits: TransferLimits) -> Iterator[DmaBu
             todo.append((last + last_length - back, back))
             surplus -= back
         cuts.append((current, size))
-        current, size = [], 0
+        current, size, pages = [], 0, 0
     if size:
         cuts.append((current, size))
     if size % unit:

@@ -358,10 +358,11 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "MB-14",
         "limits must be set",
-        "NumberOfPhysicalBreaks is the largest number of scatter/gather elements, 0x11 unless set; it and "
-        "MaximumTransferLength must be set in HwStorFindAdapter.",
-        "PORT_CONFIGURATION_INFORMATION (storport.h); SrbProcessing rule set",
-        "Transfers above the limits are split; a limit that was not set is reported.",
+        "NumberOfPhysicalBreaks is the largest number of physical pages of a transfer, 0x11 unless set (elements, or "
+        "breaks between them, in other places); it and MaximumTransferLength must be set in HwStorFindAdapter.",
+        "PORT_CONFIGURATION_INFORMATION, MINIPORT_DUMP_POINTERS (storport.h); SrbProcessing rule set",
+        "Transfers above the limits are split; option physical_breaks says what is counted. A limit that was not set "
+        "is reported.",
         _BOTH,
         WARNING,
         "static rule StorPortFindAdapter",
@@ -369,9 +370,10 @@ STORPORT_RULES: tuple[Rule, ...] = (
     _rule(
         "MB-15",
         "many requests need wide addresses",
-        "More than 1000 adapter I/Os need one of the full 64-bit values of Dma64BitAddresses.",
+        "Dma64BitAddresses is preset to SCSI_DMA64_SYSTEM_SUPPORTED; a miniport answers with a value of its own, or 0 "
+        "for 32 bits. More than 1000 adapter I/Os need one of the full 64-bit values.",
         "PORT_CONFIGURATION_INFORMATION (storport.h)",
-        "Checked after hw_find_adapter; MaxNumberOfIO is set back to 1000.",
+        "Checked after hw_find_adapter; MaxNumberOfIO is set back to 1000. That nothing was answered is logged.",
         _BOTH,
     ),
     _rule(

@@ -19,6 +19,8 @@ from hba.miniport.base import (
     Miniport,
 )
 from hba.miniport.config import (
+    SCSI_DMA64_MINIPORT_SUPPORTED,
+    SCSI_DMA64_SYSTEM_SUPPORTED,
     STOR_ADAPTER_FEATURE_ABORT_COMMAND,
     STOR_MAP_NON_READ_WRITE_BUFFERS,
     STOR_SYNCHRONIZE_FULL_DUPLEX,
@@ -94,11 +96,13 @@ class GoodMiniport(Miniport):
         config.tagged_queuing = True
         config.multiple_request_per_lu = True
         config.maximum_transfer_length = 1 << 20
+        if config.dma64_bit_addresses == SCSI_DMA64_SYSTEM_SUPPORTED:
+            config.dma64_bit_addresses = SCSI_DMA64_MINIPORT_SUPPORTED
         config.srb_extension_size = 8  # a pointer to the chip's command for the request (OW-06)
         if self.storport:
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
             config.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX  # ST-09
-            config.number_of_physical_breaks = 256  # elements (MB-14)
+            config.number_of_physical_breaks = 257  # pages (MB-14)
             config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND  # ABORT_COMMAND is welcome (ST-14)
         else:
             config.map_buffers = False  # data are moved by DMA only (CF-02)

@@ -6,7 +6,7 @@ from hba.errors import ConfigError
 from hba.miniport.base import Miniport
 from hba.miniport.board import board_of
 from hba.miniport.chip import Chip
-from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
+from hba.miniport.config import SCSI_DMA64_SYSTEM_SUPPORTED, SP_UNINITIALIZED, PortConfigurationInformation
 from hba.miniport.extension import Extension
 from hba.port.buffers import BufferPolicy
 from hba.port.scsiport.slot import Slot
@@ -32,6 +32,7 @@ def preset(slot: Slot, miniport: Miniport, chip: Chip, info: PortConfigurationIn
     info.map_buffers = int(bool(options.map_buffers))
     if options.maximum_sg_list is not None:
         info.number_of_physical_breaks = options.maximum_sg_list
+    info.dma64_bit_addresses = SCSI_DMA64_SYSTEM_SUPPORTED
     info.access_ranges = board_of(chip).access_ranges
 
 
@@ -75,7 +76,8 @@ def configured(slot: Slot, miniport: Miniport, info: PortConfigurationInformatio
 
 def _check_fixed(slot: Slot, info: PortConfigurationInformation) -> None:
     """CF-09."""
-    if info.dma32_bit_addresses and info.dma64_bit_addresses:
+    set_by_miniport = info.dma64_bit_addresses & ~SCSI_DMA64_SYSTEM_SUPPORTED
+    if info.dma32_bit_addresses and set_by_miniport:
         slot.reports.finding("CF-09", "Dma32BitAddresses is TRUE although Dma64BitAddresses is set")
     now = (info.auto_request_sense, info.dma64_bit_addresses, info.srb_extension_size)
     if slot.fixed_by_extension is not None and slot.fixed_by_extension != now:

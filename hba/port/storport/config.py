@@ -53,6 +53,9 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     strict_seed: bool = False
     # Operation codes that count as a read or write for MapBuffers (MB-08).
     rw_opcodes: tuple[Opcode, ...] = READ_WRITE_OPCODES
+    # What NumberOfPhysicalBreaks counts (MB-14): physical pages (PORT_CONFIGURATION_INFORMATION), elements of the list
+    # (the rule set SrbProcessing), or breaks between them (MINIPORT_DUMP_POINTERS).
+    physical_breaks: Literal["pages", "elements", "breaks"] = "pages"
     # Let every n-th mapping fail, as under memory pressure: DataBuffer is NULL (MB-06). 0: never.
     fail_mapping_every: Count = 0
     # Let every n-th StorPortGetSystemAddress fail with INSUFFICIENT_RESOURCES (MB-10). 0: never.

@@ -6,14 +6,16 @@ HW_INITIALIZATION_DATA (Storport); Full-Duplex Mode.
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 from hba.miniport.base import Miniport
 from hba.miniport.board import board_of
 from hba.miniport.config import (
+    SCSI_DMA64_MINIPORT_64BIT_ONE_4GB_SUPPORTED,
     SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,
     SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
-    SCSI_DMA64_MINIPORT_ONE_4GB_BOUNDARY,
+    SCSI_DMA64_SYSTEM_SUPPORTED,
     SP_UNINITIALIZED,
     SRB_TYPE_STORAGE_REQUEST_BLOCK,
     STOR_SYNCHRONIZE_FULL_DUPLEX,
@@ -23,6 +25,8 @@ from hba.miniport.config import (
 from hba.port.reports import Reports
 from hba.port.storport.config import MAP_BUFFERS, StorPortConfig
 
+log = logging.getLogger("hba.port")
+
 PRESET_TRUE = (
     "scatter_gather",
     "master",
@@ -30,14 +34,15 @@ PRESET_TRUE = (
     "tagged_queuing",
     "auto_request_sense",
     "multiple_request_per_lu",
+    "dma32_bit_addresses",
 )
 PHYSICAL_BREAKS = 0x11  # MB-14
 INITIAL_DEPTH_VIRTUAL = 250  # QD-02
 MAX_IOS_PER_LUN = 255  # QD-01: without extended SRBs
 WIDE_ADDRESSING = (
-    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED
-    | SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED
-    | SCSI_DMA64_MINIPORT_ONE_4GB_BOUNDARY
+    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,
+    SCSI_DMA64_MINIPORT_64BIT_ONE_4GB_SUPPORTED,
 )
 
 
@@ -48,6 +53,7 @@ def preset(miniport: Miniport, info: PortConfigurationInformation) -> None:
     info.maximum_number_of_targets = 255
     info.maximum_number_of_logical_units = 255  # OW-10: FF means all
     info.number_of_physical_breaks = PHYSICAL_BREAKS
+    info.dma64_bit_addresses = SCSI_DMA64_SYSTEM_SUPPORTED
     info.access_ranges = board_of(miniport.chip).access_ranges
     # MB-17: zeroed when it is first allocated, kept over stop and restart.
     if not hasattr(miniport, "extension"):
@@ -107,7 +113,9 @@ def check_configuration(
     if info.alignment_mask & (info.alignment_mask + 1) or not 0 <= info.alignment_mask <= 0x1FF:
         reports.finding("CF-07", f"AlignmentMask {info.alignment_mask:#x} is not 2^n - 1 up to 0x1FF; taken as 0")
         info.alignment_mask = 0
-    if info.max_number_of_io > 1000 and not info.dma64_bit_addresses & WIDE_ADDRESSING:
+    if info.dma64_bit_addresses == SCSI_DMA64_SYSTEM_SUPPORTED and not info.virtual_device:
+        log.warning("hw_find_adapter did not say in dma64_bit_addresses whether the adapter has 64-bit addresses")
+    if info.max_number_of_io > 1000 and info.dma64_bit_addresses not in WIDE_ADDRESSING:
         reports.finding("MB-15", f"MaxNumberOfIO {info.max_number_of_io} needs 64-bit addressing (Dma64BitAddresses)")
         info.max_number_of_io = 1000
     if info.max_ios_per_lun > MAX_IOS_PER_LUN and info.srb_type != SRB_TYPE_STORAGE_REQUEST_BLOCK:

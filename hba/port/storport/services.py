@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from hba.clock import MS
 from hba.dma import Segment
 from hba.miniport import services as n
 from hba.miniport.base import SCSI_ADAPTER_PO_FX_POWER_ACTIVE, SCSI_UNIT_PO_FX_POWER_ACTIVE, SCSI_UNIT_REMOVE
@@ -88,7 +89,7 @@ class StorPortLibrary(Library):
         elif notification_type == n.LINK_DOWN:
             port.flow.link_down()
         elif notification_type == n.QUERY_TICK_COUNT:
-            return port.clock.now()
+            return port.clock.now() // (port.gates.options.timer_resolution * MS)
         elif notification_type == n.BUFFER_OVERRUN_DETECTED:
             port.count("buffer overruns")
         elif notification_type == n.TRACE_NOTIFICATION:

@@ -11,6 +11,7 @@ import pytest
 from hba.clock import MS, US
 from hba.miniport.config import GroupAffinity
 from hba.miniport.services import (
+    QUERY_TICK_COUNT,
     STOR_STATUS_BUFFER_TOO_SMALL,
     STOR_STATUS_INVALID_DEVICE_REQUEST,
     STOR_STATUS_INVALID_IRQL,
@@ -186,3 +187,10 @@ def test_LB_01_some_are_passive_only(make_rig: MakeRig, level: str | None) -> No
     assert [answer[0] for answer in got] == [STOR_STATUS_INVALID_IRQL] * 2
     if level:
         assert len(rig.messages("LB-01")) == 2
+
+
+def test_ticks_are_those_of_the_interval_timer(make_rig: MakeRig) -> None:
+    rig = make_rig(timer_resolution=10)
+    before = rig.scripted.port.notification(QUERY_TICK_COUNT)
+    rig.advance(1000 * MS)
+    assert rig.scripted.port.notification(QUERY_TICK_COUNT) - before == 100

@@ -299,6 +299,8 @@ def test_CF_09_what_is_final_before_the_uncached_extension(rig: Make) -> None:
 
 def test_CF_09_dma32_and_dma64(rig: Make) -> None:
     assert rig(dma32_bit_addresses=True, dma64_bit_addresses=1).rules == ["CF-09"]
+    only_the_presets = rig(dma32_bit_addresses=True)
+    assert only_the_presets.rules == [] and only_the_presets.port.info.dma64_bit_addresses == 0x80
 
 
 def test_CF_10_only_assigned_ranges(rig: Make) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from hba.dma import DmaBuffer
 from hba.miniport.config import (
-    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    SCSI_DMA64_MINIPORT_SUPPORTED,
+    SCSI_DMA64_SYSTEM_SUPPORTED,
     SP_UNINITIALIZED,
     STOR_PERF_NO_SGL,
     PerfConfigurationData,
@@ -22,6 +23,7 @@ from hba.miniport.services import (
     STOR_STATUS_SUCCESS,
 )
 from hba.port.buffers import ForbiddenAccess, MappedBuffer, OpaqueBuffer
+from hba.port.storport.preset import WIDE_ADDRESSING
 from hba.scsi.task import DATA_IN, DATA_OUT, Task
 from hba.srb import (
     SRB_FUNCTION_IO_CONTROL,
@@ -448,7 +450,8 @@ def test_MB_14_limits_must_be_set(make_rig: MakeRig, name: str) -> None:
     assert rig.found == {"MB-14"}
 
 
-def test_MB_14_elements_not_breaks_and_0x11_by_default(make_rig: MakeRig) -> None:
+@pytest.mark.parametrize("counted, most", [("pages", 4), ("elements", 4), ("breaks", 5)])
+def test_MB_14_what_is_counted_and_0x11_by_default(make_rig: MakeRig, counted: str, most: int) -> None:
     seen: list[int] = []
 
     class Looking(Scripted):
@@ -458,7 +461,7 @@ def test_MB_14_elements_not_breaks_and_0x11_by_default(make_rig: MakeRig) -> Non
 
     make_rig(Looking())
     assert seen == [0x11]
-    rig = make_rig(Scripted(number_of_physical_breaks=4))
+    rig = make_rig(Scripted(number_of_physical_breaks=4), physical_breaks=counted)
     lists: list[int] = []
 
     def start(srb: Srb) -> bool:
@@ -473,14 +476,64 @@ def test_MB_14_elements_not_breaks_and_0x11_by_default(make_rig: MakeRig) -> Non
     srb.srb_flags |= 0x40
     srb.cdb = b"\x28" + bytes(6) + (8).to_bytes(2, "big") + bytes(7)
     rig.port.submit(srb)
-    assert lists == [4, 4]
+    assert lists == [most, 8 - most]
     assert rig.done == [srb]
+
+
+@pytest.mark.parametrize(
+    "first, length, counted, parts",
+    [
+        (0x10000, 0x4000, "pages", [(0x10000, 0x4000)]),
+        (0x10200, 0x4000, "pages", [(0x10200, 0x3E00), (0x14000, 0x200)]),  # five pages
+        (0x10200, 0x4000, "elements", [(0x10200, 0x4000)]),
+        (0x10000, 0x9000, "pages", [(0x10000, 0x4000), (0x14000, 0x4000), (0x18000, 0x1000)]),
+    ],
+)
+def test_MB_14_an_element_has_as_many_pages_as_it_touches(
+    make_rig: MakeRig, first: int, length: int, counted: str, parts: list[tuple[int, int]]
+) -> None:
+    rig = make_rig(Scripted(number_of_physical_breaks=4), physical_breaks=counted)
+    lists: list[tuple[int, int]] = []
+
+    def start(srb: Srb) -> bool:
+        lists.extend(rig.scripted.port.get_scatter_gather_list(srb) or ())
+        rig.scripted.complete(srb)
+        return True
+
+    rig.scripted.start = start
+    srb = rig.srb(length=0)
+    srb.mdl = DmaBuffer.of(bytearray(length), base=first)
+    srb.data_transfer_length = length
+    srb.srb_flags |= 0x40
+    srb.cdb = b"\x28" + bytes(6) + (length // 512).to_bytes(2, "big") + bytes(7)
+    rig.port.submit(srb)
+    assert lists == parts
+    assert rig.done == [srb]
+
+
+def test_the_presets_of_addressing(make_rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Any] = []
+
+    class Looking(Scripted):
+        def hw_find_adapter(self, config: PortConfigurationInformation) -> int:
+            seen.append((config.dma32_bit_addresses, config.dma64_bit_addresses))
+            return super().hw_find_adapter(config)
+
+    make_rig(Looking())
+    assert seen == [(True, SCSI_DMA64_SYSTEM_SUPPORTED)]
+    assert "did not say in dma64_bit_addresses" in caplog.text
+    caplog.clear()
+    assert make_rig(Scripted(dma64_bit_addresses=0)).found == set()
+    assert "dma64_bit_addresses" not in caplog.text
+    assert make_rig(Scripted(dma32_bit_addresses=False)).found == {"MB-01"}
 
 
 def test_MB_15_more_than_1000_requests_need_wide_addresses(make_rig: MakeRig) -> None:
     assert make_rig(Scripted(max_number_of_io=2000)).found == {"MB-15"}
-    wide = Scripted(max_number_of_io=2000, dma64_bit_addresses=SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED)
-    assert make_rig(wide).found == set()
+    for addresses in (0, SCSI_DMA64_MINIPORT_SUPPORTED):
+        assert make_rig(Scripted(max_number_of_io=2000, dma64_bit_addresses=addresses)).found == {"MB-15"}
+    for addresses in WIDE_ADDRESSING:
+        assert make_rig(Scripted(max_number_of_io=2000, dma64_bit_addresses=addresses)).found == set()
 
 
 def test_MB_16_uncached_extension_only_in_find_adapter(rig: Rig) -> None:
