@@ -290,6 +290,6 @@ CALLBACKS: tuple[Callback, ...] = (
     Callback("HW_TRACING_ENABLED", "`hw_tracing_enabled`"),
     Callback("HW_UNIT_CONTROL", "`hw_unit_control`"),
     Callback("HW_WORKITEM", "the routine given to `queue_work_item`"),
-    Callback("STOR_THREAD_START_ROUTINE", why_not="nobody has built it yet"),
+    Callback("STOR_THREAD_START_ROUTINE", "the routine given to `create_system_thread`"),
     Callback("VIRTUAL_HW_FIND_ADAPTER", "`hw_find_adapter`, with `config.virtual_device`"),
 )

@@ -21,6 +21,7 @@ from hba.port.library.requests import BuiltLists, RequestOf, Requests
 from hba.port.library.routines import Routines
 from hba.port.library.spin_locks import Acquire, Lists, SpinLocks
 from hba.port.library.system import Platform, Processors, SystemTime, Time
+from hba.port.library.threads import Threads, calling_processor
 from hba.port.library.timers import Timers
 from hba.port.library.units import Address, Units
 from hba.port.library.workers import Workers
@@ -113,6 +114,8 @@ def storport_routines(
     workers = Workers(port, later)
     registry = Registry(port, later, options)
     power = PoFx(port, is_there, parts.power_told)
+    system_time = Time(port, port.clock, resolution, port.stall_execution, lambda: port.charged)
+    threads = Threads(port, port.clock, later, processors, system_time.query_system_time)
     forget: tuple[Callable[[], None], ...] = (
         pool.forget,
         dma.forget,
@@ -120,6 +123,7 @@ def storport_routines(
         workers.forget,
         registry.forget,
         power.forget,
+        threads.forget,
     )
     return Routines(
         STORPORT,
@@ -143,8 +147,11 @@ def storport_routines(
             Units(port, later, is_there, parts.rescan),
             Events(port, number_of, parts.remove_unit),
             power,
-            Time(port, port.clock, resolution, port.stall_execution, lambda: port.charged),
-            Processors(processors, lambda: port.chip.messages, port.chip.mask_message),
+            system_time,
+            threads,
+            Processors(
+                processors, lambda: calling_processor(threads), lambda: port.chip.messages, port.chip.mask_message
+            ),
             Platform(port, reset, parts.set_max_io, is_there),
         ),
         forget,

@@ -128,11 +128,14 @@ class Time(SystemTime):
 
 
 class Processors:
-    """`count`: how many there are; `messages()`: message signalled interrupts that were granted; `mask(message,
-    on)`."""
+    """`count`: how many there are; `current()`: the one of the calling thread; `messages()`: message signalled
+    interrupts that were granted; `mask(message, on)`."""
 
-    def __init__(self, count: int, messages: Callable[[], int], mask: Callable[[int, bool], None]) -> None:
+    def __init__(
+        self, count: int, current: Callable[[], int], messages: Callable[[], int], mask: Callable[[int, bool], None]
+    ) -> None:
         self._count = count
+        self._current = current
         self._all = GroupAffinity((1 << count) - 1)
         self._messages = messages
         self._mask = mask
@@ -170,9 +173,9 @@ class Processors:
         return STOR_STATUS_SUCCESS, [self._all], 1
 
     def get_current_processor_number(self) -> tuple[int, ProcessorNumber]:
-        """StorPortGetCurrentProcessorNumber: (STOR_STATUS_SUCCESS, processor). Everything runs in one thread, which is
-        processor 0."""
-        return STOR_STATUS_SUCCESS, ProcessorNumber(0, 0)
+        """StorPortGetCurrentProcessorNumber: (STOR_STATUS_SUCCESS, processor): the first the calling thread may run
+        on."""
+        return STOR_STATUS_SUCCESS, ProcessorNumber(0, self._current())
 
     def get_logical_processor_relationship(
         self, processor_number: ProcessorNumber | None, relationship_type: int
