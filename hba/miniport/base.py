@@ -140,6 +140,7 @@ class Miniport:
         """HwStorUnitControl. Returns 0 for success, 1 for failure.
 
         `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES, else the address
-        (path, target, lun), with the power state behind it for SCSI_UNIT_POWER.
+        (path, target, lun), with the power state behind it for SCSI_UNIT_POWER, whether idle power management is
+        enabled for SCSI_UNIT_PO_FX_POWER_INFO, component and whether it is active for SCSI_UNIT_PO_FX_POWER_ACTIVE.
         """
         return 1

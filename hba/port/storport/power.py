@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from hba.miniport.base import (
     SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES,
+    SCSI_UNIT_PO_FX_POWER_ACTIVE,
+    SCSI_UNIT_PO_FX_POWER_CONTROL,
+    SCSI_UNIT_PO_FX_POWER_INFO,
+    SCSI_UNIT_PO_FX_POWER_REQUIRED,
+    SCSI_UNIT_PO_FX_POWER_SET_F_STATE,
     SCSI_UNIT_POWER,
     SCSI_UNIT_START,
     STOR_POWER_DEVICE_D0,
@@ -25,6 +30,14 @@ from hba.srb import (
 )
 
 UNIT_CONTROL_TYPES = 11  # HwUnitControl: MaxControlType
+
+AT_DISPATCH_LEVEL = (  # HW_UNIT_CONTROL; the others come at PASSIVE_LEVEL
+    SCSI_UNIT_POWER,
+    SCSI_UNIT_PO_FX_POWER_REQUIRED,
+    SCSI_UNIT_PO_FX_POWER_ACTIVE,
+    SCSI_UNIT_PO_FX_POWER_SET_F_STATE,
+    SCSI_UNIT_PO_FX_POWER_CONTROL,
+)
 
 
 class Power:
@@ -58,7 +71,7 @@ class Power:
         if not self.unit_types[control_type]:
             return False
         port = self.port
-        irql = DISPATCH_LEVEL if control_type == SCSI_UNIT_POWER else PASSIVE_LEVEL
+        irql = DISPATCH_LEVEL if control_type in AT_DISPATCH_LEVEL else PASSIVE_LEVEL
         address = (unit.path, unit.target, unit.lun, *more)
         return port.call(UNIT_CONTROL, irql, 1, port.miniport.hw_unit_control, control_type, address) == 0
 
@@ -87,3 +100,4 @@ class Power:
 
     def unit_started(self, unit: StorUnit) -> None:
         self.unit_control(unit, SCSI_UNIT_START)
+        self.unit_control(unit, SCSI_UNIT_PO_FX_POWER_INFO, 1)  # idle power management is enabled

@@ -11,7 +11,7 @@ import pytest
 from hba.miniport.base import (
     SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES,
     SCSI_UNIT_PO_FX_POWER_ACTIVE,
-    SCSI_UNIT_START,
+    SCSI_UNIT_PO_FX_POWER_INFO,
 )
 from hba.miniport.services import (
     STOR_STATUS_BUSY,
@@ -21,6 +21,7 @@ from hba.miniport.services import (
     STOR_STATUS_SUCCESS,
     STOR_STATUS_UNSUCCESSFUL,
 )
+from hba.port.context import DISPATCH_LEVEL, PASSIVE_LEVEL
 from hba.port.library.power import ComponentIdleState, PoFxComponent, PoFxDevice
 from tests.port.library.conftest import MakeRig, above_dispatch
 from tests.port.storport.rig import Rig
@@ -70,11 +71,12 @@ def test_a_unit_is_registered_from_unit_control(make_rig: MakeRig) -> None:
 
     def control(control_type: int, parameters: Any) -> int:
         if control_type == SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES:
-            parameters[SCSI_UNIT_START] = parameters[SCSI_UNIT_PO_FX_POWER_ACTIVE] = True
-        elif control_type == SCSI_UNIT_START:
+            parameters[SCSI_UNIT_PO_FX_POWER_INFO] = parameters[SCSI_UNIT_PO_FX_POWER_ACTIVE] = True
+        elif control_type == SCSI_UNIT_PO_FX_POWER_INFO:
+            assert parameters == (*HERE, 1) and rig.port.irql == PASSIVE_LEVEL
             got.append(rig.scripted.port.initialize_po_fx_power(HERE, PoFxDevice()))
         else:
-            got.append(parameters)
+            got.append((*parameters, rig.port.irql))
         return 0
 
     rig.scripted.unit_control = control
@@ -84,7 +86,7 @@ def test_a_unit_is_registered_from_unit_control(make_rig: MakeRig) -> None:
     assert got == [(STOR_STATUS_SUCCESS, False)]
     assert port.po_fx_activate_component(HERE, None, 0) == STOR_STATUS_BUSY
     rig.turn()
-    assert got[1:] == [(*HERE, 0, 1)]
+    assert got[1:] == [(*HERE, 0, 1, DISPATCH_LEVEL)]
 
 
 @pytest.mark.parametrize(
