@@ -121,6 +121,9 @@ class Miniport:
         """Reset the bus and complete everything outstanding on it (ER-11, RS-03). HwScsiResetBus / HwStorResetBus."""
         raise NotImplementedError(f"{type(self).__name__} has no hw_reset_bus")
 
+    def hw_free_adapter_resources(self) -> None:
+        """Storport, virtual miniports: the adapter is removed; the last callback. HwStorFreeAdapterResources."""
+
     def hw_tracing_enabled(self, enabled: bool) -> None:
         """Storport: somebody switched tracing on or off. HwStorTracingEnabled."""
 

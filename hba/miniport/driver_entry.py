@@ -155,8 +155,14 @@ def initialize(
     status, argument1.refused = _check(argument1.model, hw_initialization_data)
     if status == STATUS_SUCCESS:
         context = hw_context if argument1.model == "scsiport" else None
-        argument1.accepted.append(RoutineMiniport(hw_initialization_data, context, argument2))
+        argument1.accepted.append(RoutineMiniport(hw_initialization_data, context, argument1, argument2))
+        if _virtual(hw_initialization_data) and hw_initialization_data.hw_initialize_tracing is not None:
+            hw_initialization_data.hw_initialize_tracing(argument1, argument2)
     return status
+
+
+def _virtual(data: HwInitializationData) -> bool:
+    return bool(data.feature_support & STOR_FEATURE_VIRTUAL_MINIPORT)
 
 
 def _check(model: str, data: HwInitializationData) -> tuple[int, str]:
@@ -164,7 +170,7 @@ def _check(model: str, data: HwInitializationData) -> tuple[int, str]:
     if size not in SIZES[model]:
         sizes = ", ".join(map(str, SIZES[model]))
         return STATUS_REVISION_MISMATCH, f"HwInitializationDataSize is {size}; there are {sizes}"
-    virtual = bool(data.feature_support & STOR_FEATURE_VIRTUAL_MINIPORT)
+    virtual = _virtual(data)
     required = list(REQUIRED[model])
     if model == "storport":
         required.append("hw_free_adapter_resources" if virtual else "hw_interrupt")
@@ -187,8 +193,11 @@ def _check(model: str, data: HwInitializationData) -> tuple[int, str]:
 class RoutineMiniport(Miniport):
     """The routines of a table, called as a port calls a miniport."""
 
-    def __init__(self, data: HwInitializationData, hw_context: object, registry_path: str) -> None:
+    def __init__(
+        self, data: HwInitializationData, hw_context: object, driver_object: DriverObject, registry_path: str
+    ) -> None:
         self.data = data
+        self.driver_object = driver_object
         self.hw_context = hw_context
         self.registry_path = registry_path
 
@@ -208,7 +217,7 @@ class RoutineMiniport(Miniport):
         for name in both:
             setattr(config, name, getattr(data, name))
         if self.port.model == "storport":
-            config.virtual_device = bool(data.feature_support & STOR_FEATURE_VIRTUAL_MINIPORT)
+            config.virtual_device = _virtual(data)
             extended = data.srb_type_flags & SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK
             config.srb_type = SRB_TYPE_STORAGE_REQUEST_BLOCK if extended else SRB_TYPE_SCSI_REQUEST_BLOCK
 
@@ -232,6 +241,11 @@ class RoutineMiniport(Miniport):
 
     def hw_unit_control(self, control_type: int, parameters: Any) -> int:
         return int(self._call("hw_unit_control", control_type, parameters, default=1))
+
+    def hw_free_adapter_resources(self) -> None:
+        self._call("hw_free_adapter_resources", default=None)
+        if self.data.hw_cleanup_tracing is not None:
+            self.data.hw_cleanup_tracing(self.driver_object)  # the driver is unloaded with its only adapter
 
     def hw_tracing_enabled(self, enabled: bool) -> None:
         self._call("hw_tracing_enabled", enabled, default=None)

@@ -28,6 +28,7 @@ SYNCHRONIZED = 13  # Storport: the routine given to StorPortSynchronizeAccess
 WORK_ITEM = 14  # Storport: the routine given to StorPortQueueWorkItem, and others at PASSIVE_LEVEL without locks
 STATE_CHANGE = 15  # Storport: HwStorStateChange
 SCATTER_GATHER = 16  # Storport: the ExecutionRoutine given to StorPortBuildScatterGatherList
+FREE_RESOURCES = 17  # Storport: HwStorFreeAdapterResources of a virtual miniport
 
 CALLBACK_NAMES = (
     "no callback",
@@ -47,6 +48,7 @@ CALLBACK_NAMES = (
     "work item",
     "hw_state_change",
     "execution routine",
+    "hw_free_adapter_resources",
 )
 
 # -- IRQLs (x64 numbers; the device's is any above DISPATCH_LEVEL) ---------------------------------------------

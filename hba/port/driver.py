@@ -57,6 +57,9 @@ class PortDriver(ABC):
     def stop(self) -> None:
         """Shut down: everything outstanding completes (ABORTED), the miniport's adapter is stopped."""
 
+    def unload(self) -> None:  # noqa: B027 - most miniports are told nothing
+        """After `stop`: that was for good, the adapter is removed."""
+
     @abstractmethod
     def snapshot(self) -> dict[str, object]:
         """For `hba show queues`: adapter state, per-LU queues with their blocking reason, outstanding SRBs (age, CDB,

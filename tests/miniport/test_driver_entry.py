@@ -22,9 +22,11 @@ from hba.miniport.driver_entry import (
     sizeof,
 )
 from hba.miniport.load import load_miniport
+from hba.port.context import PASSIVE_LEVEL
 from hba.srb import SRB_STATUS_SUCCESS
 from tests.miniport import driver
 from tests.miniport.rig import MODELS, AnsweringBus, Memory, Rig
+from tests.port.storport.rig import Rig as PortRig
 
 NAME = "tests.miniport.driver:driver_entry"
 
@@ -158,3 +160,36 @@ def crashes(driver_object: DriverObject, registry_path: str) -> int:
 def test_a_driver_entry_that_fails(name: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         load_miniport(f"{__name__}:{name}", Chip(AnsweringBus(), Memory()))
+
+
+def test_a_virtual_miniport_hears_of_its_beginning_and_end() -> None:
+    calls: list[Any] = []
+    data = good("storport")
+    data.feature_support = STOR_FEATURE_VIRTUAL_MINIPORT
+    data.hw_initialize_tracing = lambda *arguments: calls.append(("tracing", *arguments))
+    data.hw_cleanup_tracing = lambda *arguments: calls.append(("no tracing", *arguments))
+    data.hw_free_adapter_resources = lambda extension: calls.append(("free", port.irql))
+    driver_object = DriverObject("storport")
+    assert initialize(driver_object, "key", data) == STATUS_SUCCESS
+    assert calls == [("tracing", driver_object, "key")]
+    (miniport,) = driver_object.accepted
+    miniport.options = {}
+    rig = PortRig(miniport, start=False)
+    port = rig.port
+    port.info.virtual_device = True
+    port.stop()
+    assert len(calls) == 1
+    port.unload()
+    assert calls[1:] == [("free", PASSIVE_LEVEL), ("no tracing", driver_object)]
+    port.info.virtual_device = False
+    port.unload()
+    assert len(calls) == 3
+    rig.loop.close()
+
+
+def test_no_tracing_for_a_miniport_that_is_not_virtual() -> None:
+    calls: list[Any] = []
+    data = good("storport")
+    data.hw_initialize_tracing = lambda *arguments: calls.append(arguments)
+    assert initialize(DriverObject("storport"), "key", data) == STATUS_SUCCESS
+    assert calls == []

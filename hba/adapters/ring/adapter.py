@@ -123,6 +123,7 @@ class RingAdapter(Adapter, Generic[R]):
 
     def stop(self) -> None:
         self.port.stop()
+        self.port.unload()
         self.forget_rings()
         self.function.close()
 

@@ -33,6 +33,7 @@ from hba.port.context import (
     BUILD_IO,
     DISPATCH_LEVEL,
     DPC,
+    FREE_RESOURCES,
     NO_CALLBACK,
     PASSIVE_INITIALIZE,
     PASSIVE_LEVEL,
@@ -650,6 +651,11 @@ class StorPort(PortBase[StorUnit]):
             if unit.completed:
                 self.submit_internal(Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun))
         self.run()
+
+    def unload(self) -> None:
+        """Virtual miniports hear of the end (HW_FREE_ADAPTER_RESOURCES)."""
+        if self.info.virtual_device:
+            self.call(FREE_RESOURCES, PASSIVE_LEVEL, None, self.miniport.hw_free_adapter_resources)
 
     def restart(self) -> None:
         """After `stop` (RS-06, RS-07)."""
