@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from hba.dma import HOST_MEMORY_BASE, DmaBuffer, DmaSpace, Segment
+from hba.dma import HOST_MEMORY_BASE, LOW_MEMORY_BASE, LOW_MEMORY_END, DmaBuffer, DmaSpace, Segment
 from hba.errors import DmaFault
 from hba.miniport.windows import DmaWindows
 from hba.scsi.bus import ScsiBus
@@ -58,6 +58,7 @@ class Chip:
         # Who gets commands that have ended before they are in `completed`: takes its own, gives the others back.
         self.on_report: Callable[[list[Task]], list[Task]] | None = None
         self._own_memory: list[tuple[int, memoryview]] = []
+        self._low_memory: list[tuple[int, memoryview]] = []  # in order
         self._done = self._task_done  # bound once: the hot path sets it on every task
 
     # -- commands ---------------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ class Chip:
             mdl: DmaBuffer | None = srb.mdl if type(srb) is Srb else srb._port.srb.mdl
             if mdl is not None and (segments is mdl.segments or segments == mdl.segments):
                 return mdl
-        if not self._own_memory:
+        if not self._own_memory and not self._low_memory:
             return self.dma.buffer(segments, bool(write))
         return self._map_mixed(segments, bool(write))
 
@@ -272,10 +273,13 @@ class Chip:
         """Segments of which some may lie in the host's own memory."""
         views: list[memoryview] = []
         for address, length in segments:
+            own = self._own_memory
             if address < HOST_MEMORY_BASE:
-                views += self.dma.buffer([(address, length)], write).views
-                continue
-            for base, memory in self._own_memory:
+                own = self._low_memory
+                if not own or not LOW_MEMORY_BASE <= address < LOW_MEMORY_END:
+                    views += self.dma.buffer([(address, length)], write).views
+                    continue
+            for base, memory in own:
                 if base <= address and address + length <= base + len(memory):
                     views.append(memory[address - base : address - base + length])
                     break
@@ -295,9 +299,29 @@ class Chip:
         self._own_memory.append((base, memory))
         return base
 
+    def add_low_memory(self, memory: memoryview, boundary: int, first: int, last: int) -> int:
+        """The same with a bus address of 32 bits, all of it from `first` to `last`. 0: there is no room."""
+        size = len(memory)
+        base = max(first, LOW_MEMORY_BASE)
+        end = min(last + 1, LOW_MEMORY_END)
+        for at in range(len(self._low_memory) + 1):
+            base = (base + 0xFFF) & ~0xFFF
+            if boundary and base // boundary != (base + size - 1) // boundary:
+                base = -(-base // boundary) * boundary
+            limit = self._low_memory[at][0] if at < len(self._low_memory) else end
+            if base + size <= min(limit, end):
+                self._low_memory.insert(at, (base, memory))
+                return base
+            if at < len(self._low_memory):
+                taken, view = self._low_memory[at]
+                base = max(base, taken + len(view))
+        return 0
+
     def remove_host_memory(self, memory: memoryview) -> None:
         """It can be reached no more."""
+        self._low_memory = [own for own in self._low_memory if own[1] is not memory]
         self._own_memory = [own for own in self._own_memory if own[1] is not memory]
 
     def release_host_memory(self) -> None:
         self._own_memory.clear()
+        self._low_memory.clear()

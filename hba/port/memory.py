@@ -49,6 +49,19 @@ class PortMemory:
         self._areas.append((view, bus))
         return bus
 
+    def allocate_low(self, size: int, boundary: int, first: int, last: int) -> tuple[memoryview, int] | None:
+        """As `allocate`, with bus addresses from `first` to `last`, of 32 bits; None: there is no room."""
+        view = memoryview(bytearray(size))
+        bus = self._chip.add_low_memory(view, boundary, first, last)
+        if not bus:
+            return None
+        self._areas.append((view, bus))
+        return view, bus
+
+    def uncached(self, size: int, wide: bool) -> tuple[memoryview, int] | None:
+        """An uncached extension; an adapter that is not `wide` has addresses of 32 bits. None: there is no room."""
+        return self.allocate(size) if wide else self.allocate_low(size, 0, 0, 0xFFFF_FFFF)
+
     def release(self, memory: memoryview) -> None:
         """The miniport has given an area back: the chip reaches it no more."""
         self._areas = [area for area in self._areas if area[0] is not memory]

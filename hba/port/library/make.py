@@ -142,7 +142,7 @@ def storport_routines(
             timers,
             workers,
             registry,
-            Requests(port, request_of, parts.system_address),
+            Requests(request_of, parts.system_address),
             BuiltLists(port, later),
             Units(port, later, is_there, parts.rescan),
             Events(port, number_of, parts.remove_unit),

@@ -1,7 +1,7 @@
 """Memory: pool, contiguous and DMA memory, host memory buffers, descriptor lists of pool, copies (LB-04, ST-08).
 
-What a device can reach has bus addresses of the port's own (hba.port.memory), all above 2^62. So a wish for addresses
-below is one that cannot be met, as on a machine without memory there: STOR_STATUS_INSUFFICIENT_RESOURCES.
+What a device can reach has bus addresses of the port's own (hba.port.memory): from 2^62 on, or 256 MiB below 2^32 for
+who asks for addresses of 32 bits. Other wishes cannot be met: STOR_STATUS_INSUFFICIENT_RESOURCES.
 
 Sources: StorPortAllocatePool, StorPortFreePool, StorPortAllocateContiguousMemorySpecifyCacheNode,
 StorPortFreeContiguousMemorySpecifyCache, StorPortAllocateDmaMemory, StorPortFreeDmaMemory,
@@ -207,12 +207,19 @@ class DmaMemory:
         """
         if number_of_bytes <= 0:
             return STOR_STATUS_INVALID_PARAMETER, None, 0
-        within = lowest_acceptable_address <= HOST_MEMORY_BASE <= highest_acceptable_address
         taken = sum(len(block.memory) for block in self._blocks.values())
         crosses = boundary_address_multiple and number_of_bytes > boundary_address_multiple
-        if not within or crosses or taken + number_of_bytes > DMA_LIMIT:
+        if crosses or taken + number_of_bytes > DMA_LIMIT:
             return STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0
-        memory, bus = self._memory.allocate(number_of_bytes, boundary_address_multiple)
+        if lowest_acceptable_address <= HOST_MEMORY_BASE <= highest_acceptable_address:
+            memory, bus = self._memory.allocate(number_of_bytes, boundary_address_multiple)
+        else:
+            low = self._memory.allocate_low(
+                number_of_bytes, boundary_address_multiple, lowest_acceptable_address, highest_acceptable_address
+            )
+            if low is None:
+                return STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0
+            memory, bus = low
         self._blocks[bus] = _Block(memory, bus, cache_type)
         self._tell(bus, number_of_bytes)
         return STOR_STATUS_SUCCESS, memory, bus

@@ -94,8 +94,7 @@ class BuiltList(Sequence[Segment]):
 class Requests:
     """`request_of(srb, rule)`: the live request behind an SRB of the miniport's, or None with a finding by `rule`."""
 
-    def __init__(self, caller: Caller, request_of: RequestOf, system_address: Callable[[Request | None], Any]) -> None:
-        self._caller = caller
+    def __init__(self, request_of: RequestOf, system_address: Callable[[Request | None], Any]) -> None:
         self._request_of = request_of
         self._system_address = system_address
 

@@ -52,7 +52,10 @@ class ScsiPortLibrary(Library):
             config.dma64_bit_addresses,
             config.srb_extension_size,
         )
-        memory, bus = port.memory.allocate(number_of_bytes)
+        made = port.memory.uncached(number_of_bytes, bool(config.dma64_bit_addresses))
+        if made is None:
+            return None
+        memory, bus = made
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)
         return memory

@@ -138,7 +138,10 @@ class StorPortLibrary(Library):
         if number_of_bytes <= 0 or number_of_bytes > UNCACHED_LIMIT:
             return None
         port.srb_extension_size_was = config.srb_extension_size
-        view, bus = port.memory.allocate(number_of_bytes)
+        made = port.memory.uncached(number_of_bytes, bool(config.dma64_bit_addresses))
+        if made is None:
+            return None
+        view, bus = made
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)
         return view

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hba.dma import HOST_MEMORY_BASE
+from hba.dma import HOST_MEMORY_BASE, LOW_MEMORY_BASE, LOW_MEMORY_END
 from hba.miniport.services import (
     STOR_STATUS_BUFFER_TOO_SMALL,
     STOR_STATUS_INSUFFICIENT_RESOURCES,
@@ -93,8 +93,6 @@ def test_contiguous_memory_within_limits(rig: Rig) -> None:
     assert status == STOR_STATUS_SUCCESS and memory is not None
     bus, length = port.get_physical_address(None, memory)  # type: ignore[misc]
     assert length == 8192 and bus // (1 << 16) == (bus + 8191) // (1 << 16)
-    below = port.allocate_contiguous_memory_specify_cache_node(64, 0, 0xFFFF_FFFF)
-    assert below == (STOR_STATUS_INSUFFICIENT_RESOURCES, None)
     assert port.allocate_contiguous_memory_specify_cache_node(128, 0, (1 << 64) - 1, 64)[0] == (
         STOR_STATUS_INSUFFICIENT_RESOURCES
     )
@@ -103,6 +101,29 @@ def test_contiguous_memory_within_limits(rig: Rig) -> None:
     first = port.allocate_dma_memory(60 << 10)[2]
     second = port.allocate_dma_memory(8 << 10, boundary_address_multiple=1 << 16)[2]
     assert first == HOST_MEMORY_BASE and second == HOST_MEMORY_BASE + (1 << 16)
+
+
+def test_memory_below_4_gib_for_adapters_of_32_bits(rig: Rig) -> None:
+    port = rig.scripted.port
+    most = 0xFFFF_FFFF
+    status, memory, bus = port.allocate_dma_memory(8192, 0, most)
+    assert (status, bus) == (STOR_STATUS_SUCCESS, LOW_MEMORY_BASE) and memory is not None
+    reach(rig, bus + 4096, 4)[:] = b"abcd"
+    assert bytes(memory[4096:4100]) == b"abcd"
+    assert port.get_physical_address(None, memory[16:]) == (bus + 16, 8176)
+    third = port.allocate_dma_memory(4096, 0, most)
+    assert third[2] == LOW_MEMORY_BASE + 8192
+    assert port.free_dma_memory(memory, 8192) == STOR_STATUS_SUCCESS
+    assert port.allocate_dma_memory(4096, 0, most)[2] == LOW_MEMORY_BASE  # where there is room again
+    assert port.allocate_dma_memory(8192, 0, most)[2] == LOW_MEMORY_BASE + 12288
+    aside = port.allocate_dma_memory(0x3000, LOW_MEMORY_BASE + 0x10_0000, most, 0x4000)
+    assert aside[2] == LOW_MEMORY_BASE + 0x10_0000
+    for limits in ((0, 1 << 24), (0, LOW_MEMORY_BASE + 4095), (LOW_MEMORY_END - 4096, most)):
+        assert port.allocate_dma_memory(8192, *limits) == (STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0)
+    assert rig.found == set()
+    rig.port.stop()
+    rig.port.start()
+    assert port.allocate_dma_memory(4096, 0, most)[2] == LOW_MEMORY_BASE
 
 
 def test_LB_04_dma_memory_is_freed_as_it_was_allocated(rig: Rig) -> None:

@@ -528,6 +528,26 @@ def test_the_presets_of_addressing(make_rig: MakeRig, caplog: pytest.LogCaptureF
     assert make_rig(Scripted(dma32_bit_addresses=False)).found == {"MB-01"}
 
 
+@pytest.mark.parametrize("addresses, wide", [(0, False), (SCSI_DMA64_MINIPORT_SUPPORTED, True)])
+def test_an_adapter_of_32_bits_has_its_uncached_extension_below_4_gib(
+    make_rig: MakeRig, addresses: int, wide: bool
+) -> None:
+    miniport = Scripted(dma64_bit_addresses=addresses)
+    found: list[tuple[int, int] | None] = []
+
+    def find(config: PortConfigurationInformation) -> None:
+        memory = miniport.port.get_uncached_extension(config, 4096)
+        found.append(miniport.port.get_physical_address(None, memory))
+
+    miniport.find = find
+    rig = make_rig(miniport)
+    (address, length) = found[0] or (0, 0)
+    assert (address >= 1 << 32) == wide and length == 4096
+    view = rig.chip.map(None, [(address, 512)], 1)
+    in_start(rig, lambda srb: device(rig, srb, view))
+    assert rig.found == set()
+
+
 def test_MB_15_more_than_1000_requests_need_wide_addresses(make_rig: MakeRig) -> None:
     assert make_rig(Scripted(max_number_of_io=2000)).found == {"MB-15"}
     for addresses in (0, SCSI_DMA64_MINIPORT_SUPPORTED):
