@@ -6,6 +6,7 @@ PERF_CONFIGURATION_DATA (storport.h).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -92,6 +93,8 @@ class PortConfigurationInformation:
     slot_number: int = 0
     hw_dma_started: object = None  # Storport: stays None (MB-01)
     hw_adapter_state: object = None  # Storport: stays None (MB-01)
+    # HwMSInterruptRoutine: routine(miniport, message_id). A class may have a method hw_msi_interrupt instead.
+    hw_ms_interrupt_routine: Callable[..., object] | None = None
 
 
 @dataclass

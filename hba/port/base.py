@@ -589,7 +589,7 @@ class PortBase(Callbacks, Generic[U]):
             "counters": dict(self.counters),
             "last_crash": self.last_crash,
             "stuck": [message for _, _, message in self.stuck()],
-            "configuration": {name: getattr(self.info, name) for name in self.info.__dataclass_fields__},
+            "configuration": {name: _told(getattr(self.info, name)) for name in self.info.__dataclass_fields__},
             "adapter": self.adapter_snapshot(),
             "units": [self.unit_snapshot(unit, now) for unit in self.units.values()],
         }
@@ -644,6 +644,11 @@ class PortBase(Callbacks, Generic[U]):
 
     @abstractmethod
     def adapter_snapshot(self) -> dict[str, object]: ...
+
+
+def _told(value: object) -> object:
+    """A member of the configuration as JSON has it: a routine is its name."""
+    return getattr(value, "__qualname__", repr(value)) if callable(value) else value
 
 
 AnyPort = PortBase[Any]  # of whatever model

@@ -62,6 +62,7 @@ class PortConfiguration(Result):
     slot_number: int
     hw_dma_started: Any
     hw_adapter_state: Any
+    hw_ms_interrupt_routine: str | None
 
 
 class PortState(Result):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import msgspec
@@ -145,7 +146,7 @@ class StorPort(PortBase[StorUnit]):
         check_configuration(options, self, info, self.srb_extension_size_was)
         apply_options(options, info)
         half = info.synchronization_model == STOR_SYNCHRONIZE_HALF_DUPLEX
-        messages = self.messages = Messages(info, options.message_number_limit, self)
+        messages = self.messages = Messages(info, options.message_number_limit, self, self._has_message_routine(info))
         self.chip.use_messages(messages.granted)
         self.perf.grant(messages.granted)
         self.locks = Locks(self, LockTable(half, info.virtual_device, messages.per_message), info, messages)
@@ -156,6 +157,14 @@ class StorPort(PortBase[StorUnit]):
         self._known_by = self.mapper.rw_opcodes | {INQUIRY}
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
         self.power.query()
+
+    def _has_message_routine(self, info: PortConfigurationInformation) -> bool:
+        """HwMSInterruptRoutine, from the structure or as a method: without one there are no messages."""
+        miniport, routine = self.miniport, info.hw_ms_interrupt_routine
+        if routine is not None:
+            setattr(miniport, "hw_msi_interrupt", MethodType(routine, miniport))  # noqa: B010 - a method otherwise
+            return True
+        return type(miniport).hw_msi_interrupt is not Miniport.hw_msi_interrupt
 
     def _initialize(self) -> None:
         super()._initialize()

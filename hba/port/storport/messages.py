@@ -30,10 +30,12 @@ LAST_VECTOR = 0xBF
 class Messages:
     """Those granted to one adapter. `served`: how often each was, by message; empty without messages."""
 
-    def __init__(self, info: PortConfigurationInformation, limit: int, reports: Reports) -> None:
+    def __init__(
+        self, info: PortConfigurationInformation, limit: int, reports: Reports, has_routine: bool = False
+    ) -> None:
         mode = info.interrupt_synchronization_mode
         self.reports = reports
-        self.granted = 0 if mode == INTERRUPT_SUPPORT_NONE or info.virtual_device else limit
+        self.granted = 0 if mode == INTERRUPT_SUPPORT_NONE or info.virtual_device or not has_routine else limit
         self.per_message = bool(self.granted) and mode == INTERRUPT_SYNCHRONIZE_PER_MESSAGE
         self.current = -1  # the one that is being served
         self.served = [0] * self.granted

@@ -119,6 +119,30 @@ def test_without_messages_granted_there_is_the_line(make_rig: MakeRig) -> None:
     assert rig.scripted.port.get_msi_info(0) == (STOR_STATUS_INVALID_DEVICE_REQUEST, None)
 
 
+@pytest.mark.parametrize("mode", [INTERRUPT_SYNCHRONIZE_ALL, INTERRUPT_SYNCHRONIZE_PER_MESSAGE])
+def test_without_a_routine_there_is_the_line(make_rig: MakeRig, mode: int) -> None:
+    """HwMSInterruptRoutine is NULL."""
+    rig = make_rig(Scripted(interrupt_synchronization_mode=mode))
+    rig.chip.raise_interrupt()
+    assert rig.scripted.calls[-1] == ("interrupt",)
+    assert rig.scripted.port.get_msi_info(0) == (STOR_STATUS_INVALID_DEVICE_REQUEST, None)
+
+
+def test_the_routine_may_come_with_the_configuration(make_rig: MakeRig) -> None:
+    """As for a driver whose routines are in tables: it gets the miniport as its first argument."""
+    seen: list[tuple[object, int]] = []
+
+    def routine(miniport: object, message_id: int) -> bool:
+        seen.append((miniport, message_id))
+        return True
+
+    rig = make_rig(Scripted(interrupt_synchronization_mode=2, hw_ms_interrupt_routine=routine))
+    rig.chip.raise_interrupt(5)
+    assert seen == [(rig.miniport, 5)] and rig.found == set()
+    configuration: Any = rig.port.snapshot()["configuration"]
+    assert configuration["hw_ms_interrupt_routine"].endswith("routine")
+
+
 def test_a_message_beyond_those_granted_is_the_first(make_rig: MakeRig) -> None:
     miniport = Messenger()
     rig = make_rig(miniport, message_number_limit=2)

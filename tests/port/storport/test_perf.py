@@ -37,7 +37,7 @@ from tests.port.storport.rig import Rig, Scripted
 def initialized_with(
     make_rig: MakeRig, config: PerfConfigurationData | None, query: bool = False, passive: bool = False, **options: Any
 ) -> tuple[Rig, int]:
-    miniport = Scripted(interrupt_synchronization_mode=1)
+    miniport = Scripted(interrupt_synchronization_mode=1, hw_ms_interrupt_routine=lambda miniport, message_id: True)
     results: list[int] = []
 
     def ask() -> bool:
