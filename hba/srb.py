@@ -175,6 +175,11 @@ class SenseInfoBuffer:
         return f"<SenseInfoBuffer {bytes(self).hex()}>"
 
 
+def is_srb(something: object) -> bool:
+    """Whether it is an SRB, or what a miniport was given in place of one."""
+    return hasattr(something, "_port")
+
+
 class Srb:
     """One request on its way from the adapter through the port and a miniport, and back.
 

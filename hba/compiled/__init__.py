@@ -54,7 +54,7 @@ OF_ADAPTERS = (  # in the folder of each, and of what those with rings share
     "turn.py",
     "watcher.py",
 )
-LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py", "extension.py", "guard.py"})
+LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py", "extension.py"})
 
 
 def sources() -> list[Path]:

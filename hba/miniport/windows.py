@@ -11,7 +11,7 @@ from typing import Any
 
 from hba.dma import HOST_MEMORY_BASE, DmaBuffer
 from hba.scsi.task import DATA_IN, DATA_NONE, Task
-from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb
+from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb, is_srb
 
 Report = Callable[[str, str, Srb | None], None]  # (rule, message, srb)
 Holder = Callable[[int, int], Srb | None]  # (bus address, bytes): whose SRB extension or sense buffer that is
@@ -147,7 +147,7 @@ class DmaWindows:
 
 def _srb_of(task: Task) -> Srb | None:
     """The request a command says it belongs to."""
-    return task.owner if isinstance(task.owner, Srb) else None
+    return task.owner if is_srb(task.owner) else None
 
 
 def _covers(mdl: DmaBuffer, address: int, length: int) -> bool:

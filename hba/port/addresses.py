@@ -13,7 +13,7 @@ from hba.miniport.memory import Pointer, SrbExtension
 from hba.port.base import AnyPort
 from hba.port.buffers import MappedBuffer, OpaqueBuffer, physical_address
 from hba.port.request import ISSUED, Request
-from hba.srb import SenseInfoBuffer, Srb
+from hba.srb import SenseInfoBuffer, is_srb
 
 
 class Addresses:
@@ -63,7 +63,7 @@ class Addresses:
 
     def _of_data(self, srb: Any, buffer: OpaqueBuffer | MappedBuffer) -> tuple[int, int] | None:
         request = buffer.request
-        if request.state != ISSUED or not isinstance(srb, Srb) or srb._port is not request:
+        if request.state != ISSUED or not is_srb(srb) or srb._port is not request:
             self._refuse("a data buffer without its live SRB", request)
         mdl = request.srb.mdl
         found = physical_address(request, mdl, buffer.offset) if mdl is not None else None
@@ -77,7 +77,7 @@ class Addresses:
         if request is None or request.state != ISSUED or not 0 <= buffer.offset < buffer.room:
             self._refuse("a sense buffer the miniport does not own, or beyond it", request)
             return None
-        named = srb._port if isinstance(srb, Srb) else None
+        named = srb._port if is_srb(srb) else None
         if named is not request and not (srb is None and self._port.model == "scsiport"):
             self._refuse("a sense buffer without its live SRB", request)
             return None

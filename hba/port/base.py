@@ -80,6 +80,7 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
     SRB_STATUSES,
     Srb,
+    is_srb,
 )
 
 log = logging.getLogger("hba.port")
@@ -287,7 +288,7 @@ class PortBase(Callbacks, Generic[U]):
 
     def stranger(self, srb: Any, rule: str) -> None:
         """OW-02 and others: what a miniport passed as `srb` is no request it owns."""
-        if not isinstance(srb, Srb):
+        if not is_srb(srb):
             self.offence(rule, f"{srb!r} is no SRB")
             return
         request: RequestOf[U] | None = srb._port

@@ -44,6 +44,7 @@ class RequestOf(Generic[U]):
     extension: SrbExtension | None = None  # lent to it, if the miniport has asked for such
     logged = False  # the miniport called log_error for it (ER-02)
     # of who watches
+    lent: Srb | None = None  # a command the miniport may read as it is
     moved = 0  # bytes the chip moved for it, as far as the DMA windows know (OW-07, ST-13)
     history: list[tuple[int, str, object]] | None = None  # (ns, what happened, detail)
 

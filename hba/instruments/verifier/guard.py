@@ -12,13 +12,11 @@ one SRB through the miniport and knows who owns it at the moment of the access:
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 from hba import srb as s
 from hba.port.buffers import POISON
 from hba.port.request import ISSUED, Request
-from hba.srb import Srb
 
 FIELDS = (
     "length",
@@ -44,8 +42,6 @@ FIELDS = (
     "internal_status",
     "cdb",
 )
-# Of who made the request and of the port: not what a driver sees of an SRB, and a way to data that are not mapped.
-NO_MEMBERS = ("mdl", "completion", "context")
 _COMMAND = frozenset({"cdb", "cdb_length", "queue_action", "queue_sort_key", "scsi_status"})
 _DATA = frozenset({"data_buffer", "data_transfer_length"})
 _SENSE = frozenset({"sense_info_buffer", "sense_info_buffer_length"})
@@ -78,9 +74,9 @@ POISON_VALUES: dict[str, Any] = {
 WRITABLE = frozenset(
     {"srb_status", "scsi_status", "data_transfer_length", "sense_info_buffer", "sense_info_buffer_length"}
 )
+_OWN = ("_request", "_policy")
 _DIRECTION = s.SRB_FLAGS_UNSPECIFIED_DIRECTION
 
-_set = object.__setattr__
 # (rule, message, request): reports; raises at level strict.
 Report = Callable[[str, str, Request], None]
 
@@ -97,100 +93,51 @@ class GuardPolicy:
         self.writable = WRITABLE.union(["lun"] * lun_writable)
 
 
-def _reader(name: str) -> Any:
-    read = attrgetter(name)
+class GuardedSrb:
+    """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module.
 
-    def get(guard: GuardedSrb) -> Any:
-        request = guard._request
+    While the miniport owns a command, `lent` of its request is the SRB: nothing is wrong with reading a member then.
+    All else is looked at by `_ask`. An object of its own, and not an SRB, so that it is the same when it is compiled.
+    """
+
+    def __init__(self, request: Request, policy: GuardPolicy) -> None:
+        self._request = request
+        self._policy = policy
+        srb = request.srb
+        if not srb.function and srb.next_srb is None:
+            request.lent = srb
+
+    def _ask(self, name: str) -> Any:
+        """A member that may not be read as it is."""
+        request = self._request
+        srb = request.srb
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
-            guard._policy.report(rule, f"srb.{name} read after the request was completed", request)
-        elif name in INVALID.get(function := request.srb.function, _NEXT):
-            guard._policy.report("OW-09", f"srb.{name} read, which is not valid for function {function:#04x}", request)
+            self._policy.report(rule, f"srb.{name} read after the request was completed", request)
+        elif name in INVALID.get(srb.function, _NEXT):
+            self._policy.report(
+                "OW-09", f"srb.{name} read, which is not valid for function {srb.function:#04x}", request
+            )
             return POISON_VALUES.get(name, POISON)
-        elif name == "srb_extension":
-            return guard._read_extension()
-        value = read(request.srb)
+        elif name == "srb_extension" and not self._policy.has_extension:
+            self._policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
+        value = getattr(srb, name)
         if name == "next_srb" and value is not None and value._port is not None:
             return value._port.handed  # the victim as the miniport knows it
         return value
 
-    return _Member(get)
-
-
-class _Member:
-    """A member of the SRB that asks `get` when it is read, unless the guard has it as an attribute of its own."""
-
-    def __init__(self, get: Callable[[GuardedSrb], Any]) -> None:
-        self.get = get
-
-    def __get__(self, guard: GuardedSrb | None, owner: type) -> Any:
-        return self if guard is None else self.get(guard)
-
-
-class _NoMember:
-    """Asks about what is not the miniport's to see, whatever the guard shares with the SRB."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, guard: GuardedSrb | None, owner: type) -> Any:
-        if guard is not None:
-            request = guard._request
-            guard._policy.report("OW-09", f"srb.{self.name} read, which is no member of an SRB", request)
+    def _refuse(self, name: str) -> Any:
+        """What is no member of an SRB, though ours has it."""
+        self._policy.report("OW-09", f"srb.{name} read, which is no member of an SRB", self._request)
         return None
 
-    def __set__(self, guard: GuardedSrb, value: object) -> None:
-        raise AttributeError(self.name)  # a guard's __setattr__ has seen to it
-
-
-class GuardedSrb(Srb):
-    """One trip of an SRB through the miniport. Attribute access is the documented SRB's; see the module.
-
-    While the miniport owns a command, the guard and the SRB have one dictionary of attributes: nothing can be wrong
-    with reading what is set, and it costs what it costs in an SRB. `ended` parts them. What is not in there, and all
-    members of an SRB that is no command, are asked for through `_reader`.
-    """
-
-    _request: Request
-    _policy: GuardPolicy
-
-    def __init__(self, request: Request, policy: GuardPolicy) -> None:
-        srb = request.srb
-        state: dict[str, Any] = {}
-        if not srb.function and srb.next_srb is None:
-            state = srb.__dict__
-            if srb.srb_extension is None:
-                state.pop("srb_extension", None)  # so that it is asked for through `_reader`
-            if "queue_action" not in state:
-                state["queue_action"] = srb.queue_action  # every miniport reads it
-        state["_request"] = request
-        state["_policy"] = policy
-        state["_port"] = request
-        _set(self, "__dict__", state)
-
-    def ended(self) -> None:
-        """The miniport has completed it, or lost it: from now on every access is looked at (OW-01)."""
-        state = self.__dict__
-        request = state.pop("_request")
-        _set(self, "__dict__", {"_request": request, "_policy": state.pop("_policy"), "_port": request})
-
-    def _read_extension(self) -> Any:
-        request = self._request
-        if not self._policy.has_extension:
-            self._policy.report("OW-08", "srb.srb_extension used although srb_extension_size is 0", request)
-        return request.srb.srb_extension
-
     def __setattr__(self, name: str, value: Any) -> None:
-        state = self.__dict__
-        request = state["_request"]
-        srb = request.srb
-        policy = state["_policy"]
+        if name in _OWN:
+            super().__setattr__(name, value)
+            return
+        request, policy = self._request, self._policy
         if request.state == ISSUED and (name in policy.writable or self._may_write(name, value)):
-            if name == "sense_info_buffer":
-                srb.sense_info_buffer = value  # copied
-            else:
-                srb.__dict__[name] = value
+            setattr(request.srb, name, value)
             return
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
@@ -216,8 +163,132 @@ class GuardedSrb(Srb):
     def __repr__(self) -> str:
         return f"<GuardedSrb of {self._request.srb!r}>"
 
+    @property
+    def _port(self) -> Any:
+        """For the port, which the miniport gives it back to."""
+        return self._request
 
-for _name in FIELDS:
-    setattr(GuardedSrb, _name, _reader(_name))
-for _name in NO_MEMBERS:
-    setattr(GuardedSrb, _name, _NoMember(_name))
+    # -- the members ----------------------------------------------------------------------------------------------
+
+    @property
+    def length(self) -> Any:
+        srb = self._request.lent
+        return srb.length if srb is not None else self._ask("length")
+
+    @property
+    def function(self) -> Any:
+        srb = self._request.lent
+        return srb.function if srb is not None else self._ask("function")
+
+    @property
+    def srb_status(self) -> Any:
+        srb = self._request.lent
+        return srb.srb_status if srb is not None else self._ask("srb_status")
+
+    @property
+    def scsi_status(self) -> Any:
+        srb = self._request.lent
+        return srb.scsi_status if srb is not None else self._ask("scsi_status")
+
+    @property
+    def path_id(self) -> Any:
+        srb = self._request.lent
+        return srb.path_id if srb is not None else self._ask("path_id")
+
+    @property
+    def target_id(self) -> Any:
+        srb = self._request.lent
+        return srb.target_id if srb is not None else self._ask("target_id")
+
+    @property
+    def lun(self) -> Any:
+        srb = self._request.lent
+        return srb.lun if srb is not None else self._ask("lun")
+
+    @property
+    def queue_tag(self) -> Any:
+        srb = self._request.lent
+        return srb.queue_tag if srb is not None else self._ask("queue_tag")
+
+    @property
+    def queue_action(self) -> Any:
+        srb = self._request.lent
+        return srb.queue_action if srb is not None else self._ask("queue_action")
+
+    @property
+    def cdb_length(self) -> Any:
+        srb = self._request.lent
+        return srb.cdb_length if srb is not None else self._ask("cdb_length")
+
+    @property
+    def sense_info_buffer_length(self) -> Any:
+        srb = self._request.lent
+        return srb.sense_info_buffer_length if srb is not None else self._ask("sense_info_buffer_length")
+
+    @property
+    def srb_flags(self) -> Any:
+        srb = self._request.lent
+        return srb.srb_flags if srb is not None else self._ask("srb_flags")
+
+    @property
+    def data_transfer_length(self) -> Any:
+        srb = self._request.lent
+        return srb.data_transfer_length if srb is not None else self._ask("data_transfer_length")
+
+    @property
+    def time_out_value(self) -> Any:
+        srb = self._request.lent
+        return srb.time_out_value if srb is not None else self._ask("time_out_value")
+
+    @property
+    def data_buffer(self) -> Any:
+        srb = self._request.lent
+        return srb.data_buffer if srb is not None else self._ask("data_buffer")
+
+    @property
+    def sense_info_buffer(self) -> Any:
+        srb = self._request.lent
+        return srb.sense_info_buffer if srb is not None else self._ask("sense_info_buffer")
+
+    @property
+    def original_request(self) -> Any:
+        srb = self._request.lent
+        return srb.original_request if srb is not None else self._ask("original_request")
+
+    @property
+    def queue_sort_key(self) -> Any:
+        srb = self._request.lent
+        return srb.queue_sort_key if srb is not None else self._ask("queue_sort_key")
+
+    @property
+    def internal_status(self) -> Any:
+        srb = self._request.lent
+        return srb.internal_status if srb is not None else self._ask("internal_status")
+
+    @property
+    def cdb(self) -> Any:
+        srb = self._request.lent
+        return srb.cdb if srb is not None else self._ask("cdb")
+
+    @property
+    def srb_extension(self) -> Any:
+        srb = self._request.lent
+        return srb.srb_extension if srb is not None and self._policy.has_extension else self._ask("srb_extension")
+
+    @property
+    def next_srb(self) -> Any:
+        return self._ask("next_srb")
+
+    # -- what are none --------------------------------------------------------------------------------------------
+
+    @property
+    def mdl(self) -> Any:
+        return self._refuse("mdl")
+
+    @property
+    def completion(self) -> Any:
+        return self._refuse("completion")
+
+    @property
+    def context(self) -> Any:
+        return self._refuse("context")

@@ -4,7 +4,7 @@ only when a finding needs it, and what the miniport gives back is judged."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from hba.instruments.verifier import completion
 from hba.instruments.verifier.extension import ExtensionPoison, WatchedExtension
@@ -80,7 +80,7 @@ class VerifierWatcher(Watcher):
         if request.extension is not None:
             request.srb.srb_extension = self.poison.lend(request.extension, request)
         if request.handed is request.srb:  # an extended SRB (XS-01) watches over itself
-            request.handed = GuardedSrb(request, self.policy)
+            request.handed = cast(Srb, GuardedSrb(request, self.policy))
         return request.handed
 
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
@@ -118,11 +118,9 @@ class VerifierWatcher(Watcher):
 
     def taken_back(self, request: Request) -> None:
         """The SRB is the port's again: from now on every access of the miniport is looked at (OW-01)."""
-        handed = request.handed
+        request.lent = None
         if request.extension is not None and isinstance(extension := request.srb.srb_extension, WatchedExtension):
             extension.ended()
-        if isinstance(handed, GuardedSrb):
-            handed.ended()
 
     def retired(self, requests: Sequence[Request]) -> None:
         close, back = self.windows.close, self.poison.back
