@@ -1,7 +1,8 @@
 """The SCSI_REQUEST_BLOCK and its numbers: the vocabulary the adapters, the port and the miniports share.
 
-Source: SCSI_REQUEST_BLOCK (srb.h), STORAGE_REQUEST_BLOCK (srb.h) of Microsoft's storage documentation; numbers as in
-those headers. Names are Microsoft's in Python spelling. Plain ints, because the hot path compares them.
+Source: SCSI_REQUEST_BLOCK (srb.h) with its special versions SCSI_POWER_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK and
+SCSI_WMI_REQUEST_BLOCK, STORAGE_REQUEST_BLOCK (srb.h) of Microsoft's storage documentation; numbers as in those headers.
+Names are Microsoft's in Python spelling. Plain ints, because the hot path compares them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SRB_FUNCTION_REMOVE_DEVICE = 0x16
 SRB_FUNCTION_WMI = 0x17
 SRB_FUNCTION_LOCK_QUEUE = 0x18
 SRB_FUNCTION_UNLOCK_QUEUE = 0x19
+SRB_FUNCTION_QUIESCE_DEVICE = 0x1A
 SRB_FUNCTION_RESET_LOGICAL_UNIT = 0x20
 SRB_FUNCTION_SET_LINK_TIMEOUT = 0x21
 SRB_FUNCTION_LINK_TIMEOUT_OCCURRED = 0x22
@@ -79,6 +81,10 @@ SRB_STATUS_INTERNAL_ERROR = 0x30
 # Every status there is, modifiers off, but PENDING, which no completed SRB may have (OW-03).
 SRB_STATUSES = frozenset({*range(0x01, 0x0C), *range(0x0D, 0x17), *range(0x20, 0x26), SRB_STATUS_INTERNAL_ERROR})
 
+STATUS_NAMES: dict[int, str] = {
+    value: name.removeprefix("SRB_STATUS_") for name, value in vars().items() if name.startswith("SRB_STATUS_")
+}
+
 SRB_STATUS_QUEUE_FROZEN = 0x40  # modifier, set by the port only
 SRB_STATUS_AUTOSENSE_VALID = 0x80  # modifier
 SRB_STATUS_MASK = 0x3F
@@ -119,6 +125,43 @@ SRB_FLAGS_PORT_DRIVER_SENSEHASPORT = 0x00400000
 SRB_FLAGS_DONT_START_NEXT_PACKET = 0x00800000
 SRB_FLAGS_PORT_DRIVER_RESERVED = 0x0F000000
 SRB_FLAGS_CLASS_DRIVER_RESERVED = 0xF0000000
+
+FLAG_NAMES: dict[int, str] = {
+    value: name.removeprefix("SRB_FLAGS_")
+    for name, value in vars().items()
+    if name.startswith("SRB_FLAGS_") and not name.endswith("_RESERVED") and value.bit_count() == 1
+}
+
+# -- power, PnP and WMI requests (SCSI_POWER_, SCSI_PNP_, SCSI_WMI_REQUEST_BLOCK) ------------------------------
+SRB_POWER_FLAGS_ADAPTER_REQUEST = 0x01
+SRB_PNP_FLAGS_ADAPTER_REQUEST = 0x01
+SRB_WMI_FLAGS_ADAPTER_REQUEST = 0x01
+
+# STOR_DEVICE_POWER_STATE
+STOR_POWER_DEVICE_UNSPECIFIED = 0
+STOR_POWER_DEVICE_D0 = 1
+STOR_POWER_DEVICE_D1 = 2
+STOR_POWER_DEVICE_D2 = 3
+STOR_POWER_DEVICE_D3 = 4
+
+# STOR_POWER_ACTION
+STOR_POWER_ACTION_NONE = 0
+STOR_POWER_ACTION_RESERVED = 1
+STOR_POWER_ACTION_SLEEP = 2
+STOR_POWER_ACTION_HIBERNATE = 3
+STOR_POWER_ACTION_SHUTDOWN = 4
+STOR_POWER_ACTION_SHUTDOWN_RESET = 5
+STOR_POWER_ACTION_SHUTDOWN_OFF = 6
+STOR_POWER_ACTION_WARM_EJECT = 7
+
+# STOR_PNP_ACTION
+STOR_START_DEVICE = 0x00
+STOR_REMOVE_DEVICE = 0x02
+STOR_STOP_DEVICE = 0x04
+STOR_QUERY_CAPABILITIES = 0x09
+STOR_QUERY_RESOURCE_REQUIREMENTS = 0x0B
+STOR_FILTER_RESOURCE_REQUIREMENTS = 0x0D
+STOR_SURPRISE_REMOVAL = 0x17
 
 # -- QueueAction and tags --------------------------------------------------------------------------------------
 SRB_SIMPLE_TAG_REQUEST = 0x20
@@ -210,6 +253,19 @@ class Srb:
     queue_sort_key = 0  # first LBA where the command has one
     internal_status = 0
     cdb: bytes = b""
+
+    # of a SCSI_POWER_REQUEST_BLOCK
+    srb_power_flags = 0
+    device_power_state = STOR_POWER_DEVICE_UNSPECIFIED
+    power_action = STOR_POWER_ACTION_NONE
+    # of a SCSI_PNP_REQUEST_BLOCK
+    srb_pnp_flags = 0
+    pnp_action = STOR_START_DEVICE
+    pnp_sub_function = 0  # not used by the port, ignored by miniports
+    # of a SCSI_WMI_REQUEST_BLOCK
+    wmi_flags = 0
+    wmi_sub_function = 0  # the minor code of the WMI IRP
+    data_path = 0
 
     # the one who made it
     completion: Completion | None = None  # called exactly once, never from inside a miniport callback

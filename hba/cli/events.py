@@ -9,6 +9,7 @@ import click
 
 from hba.cli import output
 from hba.cli.adapters import connect, understood
+from hba.cli.views import inject
 from hba.control.client import Gone
 from hba.control.events import TOPICS
 
@@ -55,6 +56,8 @@ def _line(topic: str, data: Any) -> str:
     if topic == "trace":
         srb = f" #{data['srb']}" if data.get("srb") else ""
         return f"{topic}  {data['time'] / 1e9:.6f} {data['kind']}{srb} {output.text(data.get('detail')) or ''}".rstrip()
+    if topic == "inject":
+        return f"{topic}  {inject.in_a_line(data)}"
     if "unit" in data:
         data = {key: item for key, item in data.items() if key not in ("target", "lun")}  # the unit's name has them
     return f"{topic}  {output.text(data)}"

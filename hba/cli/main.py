@@ -20,6 +20,7 @@ COMMANDS = {
     "ls": "List the running adapters.",
     "show": "Show the inside of a running adapter.",
     "lun": "List, add, remove and change the logical units of a running adapter.",
+    "inject": "Send to the port what a Windows machine sends: requests, power, PnP.",
     "events": "Follow what happens in a running adapter.",
     "trace": "Print the recorded trace of an adapter.",
     "explain": "Explain a rule of the port drivers by its ID.",

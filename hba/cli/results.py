@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from hba.config.model import adapter_config
 from hba.control.results.events import ClientEvent, HotplugEvent, StorageEvent
+from hba.control.results.inject import Injected, InjectEvent, Sequence, Tracing, UnitsFound
 from hba.control.results.pci import Interrupts, MappedRange, Regs
 from hba.control.results.show import SHOWN, Summary
 from hba.control.results.trace import TraceStep
@@ -258,6 +259,12 @@ class HotplugEventLine(EventShown, tag_field="event", tag="hotplug"):
     data: HotplugEvent
 
 
+class InjectEventLine(EventShown, tag_field="event", tag="inject"):
+    """What was injected has ended."""
+
+    data: InjectEvent
+
+
 class ClientEventLine(EventShown, tag_field="event", tag="client"):
     """A client came, left or was refused, or there is something to know of it."""
 
@@ -318,7 +325,7 @@ class ErrorLine(Result):
     error: ErrorTold
 
 
-ShownEvent = FindingEventLine | TraceEventLine | StorageEventLine | HotplugEventLine | ClientEventLine
+ShownEvent = FindingEventLine | TraceEventLine | StorageEventLine | HotplugEventLine | InjectEventLine | ClientEventLine
 ServeEvent = ListeningLine | StoppedLine | RestartingLine | GaveUpLine | FailedLine
 
 
@@ -352,6 +359,16 @@ OUTPUTS: dict[str, Output] = {
     "hba lun insert": Output(Unit),
     "hba lun resize": Output(Unit),
     "hba lun read-only": Output(Unit),
+    "hba inject scsi": Output(Injected),
+    "hba inject io-control": Output(Injected),
+    "hba inject wmi": Output(Injected),
+    "hba inject power": Output(Injected),
+    "hba inject pnp": Output(Injected),
+    "hba inject send": Output(Injected),
+    "hba inject remove": Output(Sequence),
+    "hba inject machine": Output(Sequence),
+    "hba inject rescan": Output(UnitsFound),
+    "hba inject tracing": Output(Tracing),
     "hba events": Output(ShownEvent, lines=True),
     "hba trace": Output(TraceStep, lines=True),
     "hba explain": Output(Rules),

@@ -20,6 +20,7 @@ TABLES = {
     "Both:": ("ScsiPortConfig", "StorPortConfig"),
     "SCSI Port only:": ("ScsiPortConfig",),
     "Storport only:": ("StorPortConfig",),
+    "## `[adapter.class_driver]`": ("ClassDriverOptions",),
     "## `[adapter.verifier]`": ("VerifierOptions",),
     "## `[adapter.trace]`": ("TraceOptions",),
     "## `[[adapter.lun]]`": ("LunConfig",),

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry
+from hba.classdriver.options import ClassDriverOptions
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
 from hba.scsi.config import LunConfig, in_force
@@ -65,6 +66,7 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     interrupts: InterruptOptions = InterruptOptions()
     scsiport: ScsiPortConfig = ScsiPortConfig()
     storport: StorPortConfig = StorPortConfig()
+    class_driver: ClassDriverOptions = ClassDriverOptions()
     verifier: VerifierOptions = VerifierOptions()
     trace: TraceOptions = TraceOptions()
     lun: list[LunConfig] = []

@@ -9,6 +9,7 @@ TOPICS = {
     "trace": "an event of the request trace (many per command)",
     "storage": "something happened to a backing store by itself",
     "hotplug": "a logical unit was added or removed, a medium changed; or the guest does not hear of it",
+    "inject": "a request that was injected, or a sequence of them, has ended after its method had answered",
     "client": "a vfio-user client connected, left or was refused, or its memory cannot be reached",
 }
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hba.classdriver.machine import Machine
 from hba.config.model import AdapterConfig
 from hba.control.events import EventHub
 from hba.loop import EventLoop
-from hba.port.driver import PortDriver
 from hba.scsi.bus import ScsiBus
 from hba.scsi.config import LunConfig
 from hba.scsi.unit import LogicalUnit
@@ -43,7 +43,7 @@ class Parts:
     function: Snapshot  # hba.pci
     adapter: HotPlugged  # hba.adapters
     max_targets: int  # that its driver can be told of
-    port: PortDriver
+    port: Snapshot
     bus: ScsiBus
     verifier: Verifier | None
     recorder: Recorder | None
@@ -52,5 +52,6 @@ class Parts:
     make_unit: Callable[[LunConfig, Store | None], LogicalUnit]  # takes the store over; may raise HbaError
     opener: Opener
     stop: Callable[[], None]  # end the server, cleanly, soon
+    machine: Machine | None = None  # around the port
     events: EventHub = field(default_factory=EventHub)
     opening: set[tuple[int, int]] = field(default_factory=set)  # (target, lun) whose store is being opened

@@ -12,6 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hba.miniport.config import PortConfigurationInformation
+from hba.srb import STOR_POWER_DEVICE_D0 as STOR_POWER_DEVICE_D0
+from hba.srb import STOR_POWER_DEVICE_D1 as STOR_POWER_DEVICE_D1
+from hba.srb import STOR_POWER_DEVICE_D2 as STOR_POWER_DEVICE_D2
+from hba.srb import STOR_POWER_DEVICE_D3 as STOR_POWER_DEVICE_D3
+from hba.srb import STOR_POWER_DEVICE_UNSPECIFIED as STOR_POWER_DEVICE_UNSPECIFIED
 from hba.srb import Srb
 
 if TYPE_CHECKING:
@@ -24,14 +29,72 @@ SP_RETURN_FOUND = 1
 SP_RETURN_ERROR = 2
 SP_RETURN_BAD_CONFIG = 3
 
-# HwAdapterControl's control types
+# HwAdapterControl's control types (SCSI_ADAPTER_CONTROL_TYPE). SCSI Port knows the first five (srb.h).
 SCSI_QUERY_SUPPORTED_CONTROL_TYPES = 0
 SCSI_STOP_ADAPTER = 1
 SCSI_RESTART_ADAPTER = 2
 SCSI_SET_BOOT_CONFIG = 3
 SCSI_SET_RUNNING_CONFIG = 4
+SCSI_POWER_SETTING_NOTIFICATION = 5
+SCSI_ADAPTER_POWER = 6
+SCSI_ADAPTER_PO_FX_POWER_REQUIRED = 7
 SCSI_ADAPTER_PO_FX_POWER_ACTIVE = 8
+SCSI_ADAPTER_PO_FX_POWER_SET_F_STATE = 9
+SCSI_ADAPTER_PO_FX_POWER_CONTROL = 10
+SCSI_ADAPTER_PREPARE_FOR_BUS_RE_SCAN = 11
+SCSI_ADAPTER_SYSTEM_POWER_HINTS = 12
+SCSI_ADAPTER_FILTER_RESOURCE_REQUIREMENTS = 13
+SCSI_ADAPTER_PO_FX_MAX_OPERATIONAL_POWER = 14
+SCSI_ADAPTER_PO_FX_SET_PERF_STATE = 15
+SCSI_ADAPTER_SURPRISE_REMOVAL = 16
+SCSI_ADAPTER_SERIAL_NUMBER = 17
+SCSI_ADAPTER_CRYPTO_OPERATION = 18
+SCSI_ADAPTER_QUERY_FRU_ID = 19
+SCSI_ADAPTER_SET_EVENT_LOGGING = 20
+SCSI_ADAPTER_REPORT_INTERNAL_DATA = 21
+SCSI_ADAPTER_RESET_BUS_SYNCHRONOUS = 22
+SCSI_ADAPTER_POST_HW_INITIALIZE = 23
+SCSI_ADAPTER_PREPARE_EARLY_DUMP_DATA = 24
+SCSI_ADAPTER_RESTORE_EARLY_DUMP_DATA = 25
+SCSI_ADAPTER_KSR_POWER_DOWN = 26
+SCSI_ADAPTER_PREPARE_PLDR = 27
+SCSI_NVMEOF_ADAPTER_OPERATION = 28
+SCSI_ADAPTER_QUERY_STOR_MQ_INTERFACE = 29
+ADAPTER_CONTROL_TYPES = 30  # ScsiAdapterControlMax of Storport: the length of the list
+SCSI_PORT_CONTROL_TYPES = 5  # the same of SCSI Port
 
+ADAPTER_CONTROL_NAMES = (
+    "ScsiQuerySupportedControlTypes",
+    "ScsiStopAdapter",
+    "ScsiRestartAdapter",
+    "ScsiSetBootConfig",
+    "ScsiSetRunningConfig",
+    "ScsiPowerSettingNotification",
+    "ScsiAdapterPower",
+    "ScsiAdapterPoFxPowerRequired",
+    "ScsiAdapterPoFxPowerActive",
+    "ScsiAdapterPoFxPowerSetFState",
+    "ScsiAdapterPoFxPowerControl",
+    "ScsiAdapterPrepareForBusReScan",
+    "ScsiAdapterSystemPowerHints",
+    "ScsiAdapterFilterResourceRequirements",
+    "ScsiAdapterPoFxMaxOperationalPower",
+    "ScsiAdapterPoFxSetPerfState",
+    "ScsiAdapterSurpriseRemoval",
+    "ScsiAdapterSerialNumber",
+    "ScsiAdapterCryptoOperation",
+    "ScsiAdapterQueryFruId",
+    "ScsiAdapterSetEventLogging",
+    "ScsiAdapterReportInternalData",
+    "ScsiAdapterResetBusSynchronous",
+    "ScsiAdapterPostHwInitialize",
+    "ScsiAdapterPrepareEarlyDumpData",
+    "ScsiAdapterRestoreEarlyDumpData",
+    "ScsiAdapterKsrPowerDown",
+    "ScsiAdapterPreparePLDR",
+    "ScsiNvmeofAdapterOperation",
+    "ScsiAdapterQueryStorMQInterface",
+)
 
 # HwUnitControl's control types (SCSI_UNIT_CONTROL_TYPE)
 SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES = 0
@@ -45,11 +108,19 @@ SCSI_UNIT_PO_FX_POWER_SET_F_STATE = 7
 SCSI_UNIT_PO_FX_POWER_CONTROL = 8
 SCSI_UNIT_REMOVE = 9
 SCSI_UNIT_SURPRISE_REMOVAL = 10
+SCSI_UNIT_RICH_DESCRIPTION = 11
+SCSI_UNIT_QUERY_BUS_TYPE = 12
+SCSI_UNIT_QUERY_FRU_ID = 13
+SCSI_UNIT_REPORT_INTERNAL_DATA = 14
+UNIT_CONTROL_TYPES = 15  # ScsiUnitControlMax
 
-# STOR_DEVICE_POWER_STATE
-STOR_POWER_DEVICE_UNSPECIFIED = 0
-STOR_POWER_DEVICE_D0 = 1
-STOR_POWER_DEVICE_D3 = 4
+
+class AdapterControlPower:
+    """STOR_ADAPTER_CONTROL_POWER: the parameters of ScsiAdapterPower. STOR_POWER_ACTION_* and STOR_POWER_DEVICE_*."""
+
+    def __init__(self, power_action: int, power_state: int) -> None:
+        self.power_action = power_action
+        self.power_state = power_state
 
 
 class SupportedControlTypes:
@@ -134,8 +205,8 @@ class Miniport:
     def hw_adapter_control(self, control_type: int, parameters: Any) -> int:
         """HwScsiAdapterControl / HwStorAdapterControl. Returns 0 for success, 1 for failure.
 
-        `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_CONTROL_TYPES, else None. Only types declared
-        there are called (RS-05).
+        `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_CONTROL_TYPES, an `AdapterControlPower` for
+        SCSI_ADAPTER_POWER, else None. Only types declared there are called (RS-05).
         """
         return 1
 

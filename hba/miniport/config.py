@@ -72,6 +72,7 @@ class PortConfigurationInformation:
     master: bool = False
     demand_mode: bool = False
     caches_data: bool = False
+    wmi_data_provider: bool = False  # WMI requests go to the miniport
     dma32_bit_addresses: bool = False
     dma64_bit_addresses: int = 0
     buffer_access_scsi_port_controlled: bool = False

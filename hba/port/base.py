@@ -33,6 +33,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from hba.clock import S, Timer
@@ -41,6 +42,7 @@ from hba.loop import EventLoop
 from hba.miniport.base import (
     SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
     SCSI_RESTART_ADAPTER,
+    SCSI_SET_BOOT_CONFIG,
     SCSI_STOP_ADAPTER,
     SP_RETURN_FOUND,
     Miniport,
@@ -63,11 +65,13 @@ from hba.port.context import (
 )
 from hba.port.ledger import Ledger
 from hba.port.memory import MOST_EXTENSION, PortMemory
+from hba.port.pnp import Pnp, Told
 from hba.port.request import ALL, ISSUED, STATE_NAMES, PortUnit, RequestOf, SrbState, in_words, snapshot
 from hba.port.timer import MiniportTimer
 from hba.port.transfers import Train, TransferLimits, shape
 from hba.srb import (
     SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_STATUS_ABORTED,
@@ -84,9 +88,6 @@ from hba.srb import (
 )
 
 log = logging.getLogger("hba.port")
-
-CONTROL_TYPES = 5  # HwAdapterControl: MaxControlType
-
 
 U = TypeVar("U", bound=PortUnit)
 
@@ -114,6 +115,9 @@ class PortBase(Callbacks, Generic[U]):
         self.library: Any = None  # what the miniport gets as `self.port`
         self.timer = MiniportTimer(self.clock, timer_resolution, self._timer_expired)
         self.control_type = SCSI_QUERY_SUPPORTED_CONTROL_TYPES  # what hw_adapter_control was called for last
+        self.pnp = Pnp(self)
+        self.waiters: list[tuple[Callable[[], bool], Callable[[], None]]] = []  # see `when`
+        self.on_bus_change: Callable[[int], None] | None = None  # BusChangeDetected, with the path: who is above
 
     @property
     def outstanding(self) -> int:
@@ -284,6 +288,8 @@ class PortBase(Callbacks, Generic[U]):
             watcher.retired(had)
         if self.memory.lends:
             self.memory.take_back(had)
+        if self.waiters:
+            self.loop.call_soon(self._look_at_waiters)
         return finished, had
 
     def stranger(self, srb: Any, rule: str) -> None:
@@ -321,6 +327,10 @@ class PortBase(Callbacks, Generic[U]):
 
     def on_interrupt(self) -> None:
         """The chip raised its line. Delivered now, or when what runs lets interrupts through again (SP-05)."""
+        if self.pnp.stopped:
+            # RS-06, RS-07: a stopped adapter, or one whose interrupt is not connected yet, must be quiet.
+            self.finding("RS-06", "the adapter interrupts although it was stopped")
+            return
         self.interrupt_pending = True
         for watcher in self.watchers:
             watcher.interrupted(self.callback)
@@ -459,10 +469,15 @@ class PortBase(Callbacks, Generic[U]):
         miniport.chip = chip
         miniport.port = self.library
         chip.on_interrupt = self.on_interrupt
-        for watcher in self.watchers:
-            watcher.attached()
         self.units.clear()
         self.memory.clear()
+        self._attach()
+
+    def _attach(self) -> None:
+        """HwFindAdapter and HwInitialize."""
+        miniport = self.miniport
+        for watcher in self.watchers:
+            watcher.attached()
         self.library.begin()
         info = self.info = PortConfigurationInformation()
         self.preset(info)
@@ -477,8 +492,8 @@ class PortBase(Callbacks, Generic[U]):
         self.limits = TransferLimits.of(info, self.options)
         for watcher in self.watchers:
             watcher.configured(info)
-        self._query_control_types()
         self._initialize()
+        self._query_control_types()
 
     def _checked_size(self, info: PortConfigurationInformation) -> int:
         size = info.srb_extension_size
@@ -505,7 +520,8 @@ class PortBase(Callbacks, Generic[U]):
     def _query_control_types(self) -> None:
         """RS-05: which adapter control types the miniport declares. The list ends where it ends: writing past it is
         contained and reported like any other access outside."""
-        types = SupportedControlTypes(CONTROL_TYPES)
+        most = self.control_type_list
+        types = SupportedControlTypes(most)
         self.control_type = SCSI_QUERY_SUPPORTED_CONTROL_TYPES
         self.call(
             ADAPTER_CONTROL_CALLBACK,
@@ -516,49 +532,54 @@ class PortBase(Callbacks, Generic[U]):
             types,
         )
         if types.beyond:
-            self.finding("RS-05", f"hw_adapter_control wrote beyond its list of {CONTROL_TYPES} types: {types.beyond}")
+            self.finding("RS-05", f"hw_adapter_control wrote beyond its list of {most} types: {types.beyond}")
         types[SCSI_QUERY_SUPPORTED_CONTROL_TYPES] = True
         self.control_types = types.supported
 
-    def adapter_control(self, control_type: int, irql: int = DIRQL) -> bool:
+    def declares(self, control_type: int) -> bool:
+        """RS-05: whether the miniport has said that it knows this adapter control type."""
+        return control_type < len(self.control_types) and self.control_types[control_type]
+
+    def adapter_control(self, control_type: int, parameters: object = None) -> bool:
         """Call hw_adapter_control for a type it declared (RS-05). False: not declared, or it failed."""
-        if not (control_type < len(self.control_types) and self.control_types[control_type]):
+        if not self.declares(control_type):
             return False
         self.control_type = control_type
+        irql = DIRQL if control_type in (SCSI_STOP_ADAPTER, SCSI_RESTART_ADAPTER) else PASSIVE_LEVEL
         routine = self.miniport.hw_adapter_control
-        return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, None) == 0
+        return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, parameters) == 0
 
     def reset_adapter(self) -> None:
         """See `PortDriver`. Also what recovers from a miniport that lost everything."""
         self.count("adapter resets")
         self.note(None, "reset_adapter")
         self._give_up_everything(SRB_STATUS_BUS_RESET)
-        if not self.started:
-            return
+        if not self.started or self.pnp.stopped:
+            return  # a stopped miniport is told nothing until it is started again
         try:
             self._initialize()
         except ConfigError as error:
             log.error("after the adapter was reset: %s", error)
 
     def stop(self) -> None:
+        """See `PortDriver`. Nothing waits here: in an orderly end `pnp.shut_down` has gone before."""
         if not self.started:
             return
         self.note(None, "stop")
         self._give_up_everything(SRB_STATUS_ABORTED)
-        self.adapter_control(SCSI_STOP_ADAPTER)
+        if not self.pnp.stopped:
+            # RS-06: FLUSH goes before, and nothing is outstanding when the miniport is stopped.
+            if self.info.caches_data:
+                for unit in self.known_units():
+                    self.pass_down(Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun))
+                self.run()
+                self._give_up_everything(SRB_STATUS_ABORTED)
+            self.adapter_control(SCSI_STOP_ADAPTER)
+            self.adapter_control(SCSI_SET_BOOT_CONFIG)
         self.started = False
+        self.pnp.forget()
         self.chip.on_interrupt = None
         self._end_tick()
-
-    def restart(self) -> None:
-        """After `stop` (RS-06): hw_adapter_control(ScsiRestartAdapter) if the miniport has it, else from the start."""
-        self.chip.on_interrupt = self.on_interrupt
-        if len(self.control_types) > SCSI_RESTART_ADAPTER and self.control_types[SCSI_RESTART_ADAPTER]:
-            self.started = True
-            if self.adapter_control(SCSI_RESTART_ADAPTER):
-                return
-            self.started = False
-        self.start()
 
     def _give_up_everything(self, srb_status: int) -> None:
         """Everything outstanding and queued goes up with `srb_status`, the chip forgets its commands."""
@@ -580,6 +601,96 @@ class PortBase(Callbacks, Generic[U]):
             finished, _ = self.retired()
             self.complete_up(finished)
         chip.on_interrupt = self.on_interrupt
+        if self.pnp.holding:
+            self.hold_all(True)  # what comes from now on waits as before
+
+    # -- what the PnP and power managers need (`hba.port.pnp`) -------------------------------------------------------
+
+    def when(self, condition: Callable[[], bool], then: Callable[[], None]) -> None:
+        """Call `then` as soon as `condition` holds: now, or when requests have retired."""
+        if condition():
+            then()
+        else:
+            self.waiters.append((condition, then))
+
+    def _look_at_waiters(self) -> None:
+        due = [then for condition, then in self.waiters if condition()]
+        self.waiters = [waiter for waiter in self.waiters if waiter[1] not in due]
+        for then in due:
+            then()
+
+    def known_units(self) -> list[U]:
+        """Units that have answered something."""
+        return [unit for unit in self.units.values() if unit.completed]
+
+    def end_waiting(self, srb_status: int, unit: PortUnit | None = None) -> None:
+        """What waits for a unit, or for any, ends with `srb_status`."""
+        for request in self.take_waiting(unit):
+            self.ledger.answer(request, srb_status)
+        self.run()
+
+    def give_up_outstanding(self, srb_status: int) -> None:
+        """The hardware is gone: what the miniport has ends with `srb_status`, the chip forgets its commands."""
+        chip = self.chip
+        chip.on_interrupt = None
+        for unit in self.units.values():
+            for request in list(unit.active):
+                if request.state == ISSUED:
+                    self.ledger.take_back(request, srb_status)
+        chip.reset_bus()
+        chip.completed.clear()
+        chip.acknowledge()
+        self.interrupt_pending = False
+        self.run()
+
+    def begin_again(self) -> None:
+        """HwFindAdapter and HwInitialize of an adapter that was stopped; units and what waits for them stay. Raises
+        `ConfigError`."""
+        self.chip.on_interrupt = self.on_interrupt
+        self.memory.clear()
+        self._attach()
+
+    def knows(self, path: int, target: int, lun: int) -> bool:
+        """Whether a unit was addressed here, and not forgotten since."""
+        return (path << 16 | target << 8 | lun) in self.units
+
+    def remove_unit(self, path: int, target: int, lun: int, surprise: bool, told: Told) -> None:
+        """A unit is taken out (RS-08); one the port does not know is nothing to be told of."""
+        unit = self.units.get(path << 16 | target << 8 | lun)
+        if unit is None:
+            told([])
+        else:
+            self.pnp.remove_unit(unit, surprise, told)
+
+    def forget_unit(self, unit: PortUnit) -> None:
+        self.units.pop(unit.path << 16 | unit.target << 8 | unit.lun, None)
+
+    def forget_units(self) -> None:
+        self.units.clear()
+
+    def tell_unit_removed(self, unit: PortUnit, surprise: bool) -> tuple[str, str]:
+        """The callback a model has for it, and how it ended; two empty words without one."""
+        return "", ""
+
+    def quiesce(self, request: RequestOf[U]) -> None:
+        """QUIESCE_DEVICE: ends when nothing of the unit is outstanding."""
+        unit = request.unit
+        assert unit is not None
+
+        def quiet() -> None:
+            self.ledger.answer(request, SRB_STATUS_SUCCESS)
+            self.run()
+
+        self.when(lambda: not unit.active, quiet)
+
+    def tracing_enabled(self, enabled: bool) -> bool:
+        """HwStorTracingEnabled; False: the model has no such routine."""
+        return False
+
+    def bus_changed(self, path: int) -> None:
+        """BusChangeDetected: whoever is above looks at the bus anew, later."""
+        if self.on_bus_change is not None:
+            self.loop.call_soon(partial(self.on_bus_change, path))
 
     def snapshot(self) -> dict[str, object]:
         now = self.clock.now()
@@ -606,6 +717,21 @@ class PortBase(Callbacks, Generic[U]):
         }
 
     # == what a model fills in ======================================================================================
+
+    control_type_list: int  # MaxControlType of hw_adapter_control's list (RS-05)
+    sends_power: bool  # POWER and PNP requests go to the miniport
+
+    @abstractmethod
+    def hold_all(self, hold: bool) -> None:
+        """Requests wait in their queues, or no longer; what the port passes down itself does not."""
+
+    @abstractmethod
+    def pass_down(self, srb: Srb) -> None:
+        """A request of the port's own, to the miniport whatever holds its unit."""
+
+    @abstractmethod
+    def take_waiting(self, unit: PortUnit | None) -> list[RequestOf[U]]:
+        """Remove and return what waits for a unit, or for any."""
 
     @abstractmethod
     def preset(self, info: PortConfigurationInformation) -> None: ...

@@ -29,6 +29,7 @@ WORK_ITEM = 14  # Storport: the routine given to StorPortQueueWorkItem, and othe
 STATE_CHANGE = 15  # Storport: HwStorStateChange
 SCATTER_GATHER = 16  # Storport: the ExecutionRoutine given to StorPortBuildScatterGatherList
 FREE_RESOURCES = 17  # Storport: HwStorFreeAdapterResources of a virtual miniport
+TRACING_ENABLED = 18
 
 CALLBACK_NAMES = (
     "no callback",
@@ -49,6 +50,7 @@ CALLBACK_NAMES = (
     "hw_state_change",
     "execution routine",
     "hw_free_adapter_resources",
+    "hw_tracing_enabled",
 )
 
 # -- IRQLs (x64 numbers; the device's is any above DISPATCH_LEVEL) ---------------------------------------------

@@ -97,6 +97,20 @@ class PortUnit:
     def name(self) -> str:
         return f"{self.path}:{self.target}:{self.lun}"
 
+    def lock(self, now: int, owner: Any) -> None:
+        """LOCK_QUEUE by `owner` (None: nobody says who); who has locked it first keeps it."""
+        if self.locked_at is None:
+            self.locked_at = now
+            self.lock_owner = owner
+
+    def unlock(self) -> None:
+        self.locked_at = None
+        self.lock_owner = None
+
+    def is_anothers(self, owner: Any) -> bool:
+        """Q-11: whether the lock is another driver's than `owner`'s, who wants to pass or open it."""
+        return owner is not None and self.lock_owner is not None and owner is not self.lock_owner
+
 
 Request = RequestOf[PortUnit]  # of whatever model
 K = TypeVar("K", bound=PortUnit)

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from hba.adapters.adapter import Adapter
 from hba.adapters.keeper import AdapterKeeper
 from hba.adapters.make import make_adapter
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry, Wiring
+from hba.classdriver.driver import ClassDriver
+from hba.classdriver.machine import Machine
 from hba.clock import S
 from hba.config.lines import place
 from hba.config.model import AdapterConfig, Config
@@ -29,6 +33,7 @@ from hba.miniport.chip import Chip
 from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.pci.unreachable import SHARE
+from hba.port.base import AnyPort
 from hba.rules.rule import Rule
 from hba.scsi.address import placed, unit_name
 from hba.scsi.build import build_unit
@@ -82,20 +87,34 @@ class Assembled:
         """Stop the loop once what is under way has been answered and what was acknowledged is stable; nothing new is
         taken meanwhile. What does not end by itself is ended by force. Called again: now."""
         loop, function = self.parts.loop, self._adapter.function
-        if self._finishing or not function.is_connected:
+        if self._finishing:
             loop.stop()
             return
         self._finishing = True
+        loop.clock.call_later(FINISH_LIMIT, loop.stop)
+        if not function.is_connected:
+            self._shut_down()
+            return
         # A client that leaves has nothing under way any more, and one that resets the device may begin anew.
         function.on_client.append(lambda _connected: loop.stop())
-        loop.clock.call_later(FINISH_LIMIT, loop.stop)
         self._keeper.rest(True, self._at_rest)
 
     def _at_rest(self, why: str) -> None:
         if why:
             log.warning("at the end: %s", why)
-        # The announcement of the last answers is on its way: it goes before the end of the connection.
-        self.parts.loop.call_soon(self.parts.loop.stop)
+            self.parts.loop.stop()
+        else:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        """RS-06: the miniport flushes, and is stopped. The announcement of the last answers is on its way: it goes
+        before the end of the connection."""
+        loop, machine = self.parts.loop, self.parts.machine
+        pnp = machine.port.pnp if machine is not None else None
+        if pnp is None or pnp.busy or pnp.state != "running":
+            loop.call_soon(loop.stop)
+        else:
+            pnp.shut_down(lambda _: loop.call_soon(loop.stop))
 
     def close(self) -> None:
         """Nobody may connect any more; end all requests; flush and close the storage.
@@ -171,12 +190,15 @@ class Assembler:
             with self._placed(config, "miniport"):
                 miniport = load_miniport(config.miniport, chip, config.miniport_options, config.port)
             options = config.scsiport if config.port == "scsiport" else config.storport
+            if config.class_driver.enabled:
+                options = msgspec.structs.replace(options, auto_release=False)  # which is the class driver's to do
             port = make_port(config.port, loop, miniport, chip, options, verifier, recorder)
+            class_driver = _class_driver(config, loop, port)
             adapter = make_adapter(
                 kind,
                 Wiring(
                     loop,
-                    port,
+                    port if class_driver is None else class_driver,
                     bus,
                     memory,
                     msi=config.pci.msi,
@@ -195,6 +217,7 @@ class Assembler:
             bus.close()
             workers.shutdown()
             raise
+        machine = Machine(port, class_driver)
         parts = Parts(
             name=config.name,
             config=config,
@@ -212,6 +235,7 @@ class Assembler:
             make_unit=make_unit,
             opener=opener,
             stop=loop.stop,
+            machine=machine,
         )
         _connect_events(parts, adapter, engine)
         return Assembled(parts, adapter, keeper, engine, workers)
@@ -236,6 +260,14 @@ class Assembler:
         if self._fd is not None:
             engine.take(self._fd)
         return engine
+
+
+def _class_driver(config: AdapterConfig, loop: EventLoop, port: AnyPort) -> ClassDriver | None:
+    if not config.class_driver.enabled:
+        return None
+    # Of a miniport's own IoTimeoutValue the class driver hears, too (QD-11).
+    time_out = config.storport.io_timeout_value if config.port == "storport" else 0
+    return ClassDriver(loop, port, config.class_driver, time_out or 0)
 
 
 def _verifier(config: AdapterConfig, loop: EventLoop, rules: Mapping[str, Rule]) -> Verifier | None:

@@ -27,7 +27,7 @@ from hba.visible import visible
 from tests.cli.strangers import Answer, Stranger, reply, stranger
 from tests.control.fakes import serving
 
-# Every command that asks an adapter, each subject and subcommand.
+# Every command that asks an adapter, each subject and subcommand (of `inject` one of each that print alike).
 ASKING = [
     ("ls",),
     ("show",),
@@ -39,6 +39,10 @@ ASKING = [
     ("lun", "insert", "1", "--memory", "--size", "1M"),
     ("lun", "resize", "1", "1M"),
     ("lun", "read-only", "1"),
+    ("inject", "scsi", "0", "000000000000"),
+    ("inject", "machine", "sleep"),
+    ("inject", "rescan"),
+    ("inject", "tracing", "on"),
     ("events", "--count", "1"),
     ("trace",),
     ("trace", "--last", "3"),
@@ -101,7 +105,7 @@ def test_somebody_elses_folder_is_refused(
     code, out, err = shell(*words)
     assert (code, out) == (6, "")
     assert f"{folder} belongs to user {folder.stat().st_uid}; set HBA_RUNTIME_DIR to one of your own" in err
-    assert shell(*words[:1], "fake0", *words[1:])[0] == 6 or words[0] in ("ls", "lun", "bench")
+    assert shell(*words[:1], "fake0", *words[1:])[0] == 6 or words[0] in ("ls", "lun", "inject", "bench")
 
 
 @pytest.mark.parametrize("words", [("ls",), ("show",), ("show", "fake0"), ("lun", "remove", "1", "--adapter", "fake0")])
@@ -299,9 +303,23 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name in ("eject", "insert", "resize", "read_only"):
         found[f"lun.{name}"] = found["lun.add"]
     found["lun.remove"] = {"target": 1, "lun": 0, "announcement": {"state": "none", "why": "because"}}
+    found["inject.scsi"] = INJECTED
+    found["inject.machine"] = SEQUENCE
+    found["inject.rescan"] = {"units": [{**found["lun.ls"][0], "device_type": 0, "pages": [0, 0x83]} | FOUND]}
+    found["inject.tracing"] = {"enabled": True, "called": True, "model": "storport"}
     return found
 
 
+INJECTED = {
+    "id": 3, "function": "EXECUTE_SCSI", "unit": "0:1:0", "completed": True, "srb_status": 0xC4, "status": "ERROR",
+    "frozen": True, "autosense": True, "scsi_status": 2, "length": 4, "data": "00ff4142", "sense": "7000",
+    "sense_text": "POWER ON OCCURRED", "return_code": 0, "took": 1000, "where": "", "blocked": [],
+}  # fmt: skip
+SEQUENCE = {
+    "id": 4, "what": "sleep", "completed": True, "pending": "", "state": "asleep",
+    "steps": [{"what": "FLUSH", "unit": "0:1:0", "outcome": "SUCCESS"}],
+}  # fmt: skip
+FOUND = {"unit": "0:1:0", "vendor": "HBA", "product": "DISK", "revision": "1", "serial": "2"}
 IRQ = {
     "mode": "msi",
     "sent": {"msi": 3},
@@ -333,6 +351,8 @@ EVENTS = [
     {"event": "verifier", "data": {"severity": "violation", "rule": "MB-01", "message": "m", "where": "w"}},
     {"event": "trace", "data": {"time": 1, "kind": "submit", "srb": 4, "detail": {"a": 1}}},
     {"event": "storage", "data": {"target": 0, "lun": 0, "event": "gone"}},
+    {"event": "inject", "data": {"request": INJECTED, "sequence": None}},
+    {"event": "inject", "data": {"request": None, "sequence": SEQUENCE}},
 ]
 
 
@@ -435,7 +455,7 @@ def test_the_truth_changed_a_little(
 
     for name in METHODS_OF[words[0]]:
         told[name] = data.draw(changed(truth[name]))
-    if words[0] == "lun" or words[0] == "show":
+    if words[0] in ("lun", "show", "inject"):
         told = {name: data.draw(changed(truth[name])) for name in truth if name.startswith(words[0])}
     other.answer = answer
     survives(words, as_json)
@@ -445,6 +465,7 @@ METHODS_OF = {
     "ls": ("show.summary",),
     "show": (),
     "lun": (),
+    "inject": (),
     "events": ("events.subscribe",),
     "trace": ("trace.read",),
     "bench": ("show.summary", "lun.ls"),

@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry
+from hba.clock import MS
 from hba.config.load import parse
-from hba.control.methods import methods
+from hba.control.method import Call, Later
+from hba.control.methods import inject, methods
 from hba.control.parts import Parts
 from hba.control.results.show import shown
 from hba.control.server import ControlServer
@@ -54,8 +56,9 @@ removable = true
 def config(port: str) -> str:
     """Some of everything."""
     depth = "requests_per_unit = 1" if port == "scsiport" else "initial_lun_queue_depth = 1"
+    class_driver = "class_driver = { enabled = true }\n" if port == "storport" else ""
     return (
-        f'[[adapter]]\ntype = "pvscsi"\nname = "{NAME}"\nport = "{port}"\n'
+        f'[[adapter]]\ntype = "pvscsi"\nname = "{NAME}"\nport = "{port}"\n{class_driver}'
         f"trace = {{ enabled = true }}\n{port} = {{ {depth} }}\n" + UNITS
     )
 
@@ -103,6 +106,7 @@ CAUSES: dict[str, Callable[[Parts], object]] = {
     "trace": lambda parts: parts.recorder is not None and parts.recorder.add("submit", 4, "a detail"),
     "storage": lambda parts: parts.bus.on_storage("resized", 0, 0),
     "hotplug": lambda parts: parts.bus.on_change("added", 9, 0, True),
+    "inject": lambda parts: late(parts),
     "client": lambda parts: [told(True) for told in parts.function.on_client],  # type: ignore[attr-defined]
 }
 
@@ -110,6 +114,25 @@ CAUSES: dict[str, Callable[[Parts], object]] = {
 def find(parts: Parts) -> None:
     assert parts.verifier is not None
     parts.verifier.report(next(iter(RULES)), "the sky fell", where="slot 9", srb="#4", history=("one",), height=3)
+
+
+def late(parts: Parts) -> None:
+    """A request and a sequence that end after their methods have answered: they wait behind a lock that is opened."""
+    call = Call(parts, None)  # type: ignore[arg-type]
+
+    def begin(made: object) -> None:
+        assert isinstance(made, Later)
+        made.start(lambda finish: None)
+
+    begin(inject.control(call, inject.Control(target=0, function="LOCK_QUEUE")))
+    begin(inject.scsi(call, inject.Scsi(target=0, cdb="00" * 6, wait=0)))
+    begin(inject.whole(call, inject.Whole(what="shutdown", wait=0)))
+
+    def unlock() -> None:
+        begin(inject.control(call, inject.Control(target=0, function="UNLOCK_QUEUE")))
+        parts.loop.clock.call_later(MS, lambda: begin(inject.whole(call, inject.Whole(what="start"))))
+
+    parts.loop.clock.call_later(20 * MS, unlock)
 
 
 class Coarse(MemoryBackend):

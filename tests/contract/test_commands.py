@@ -72,6 +72,7 @@ def test_every_command_prints_what_its_schema_says(
     _smaller(monkeypatch)
     _about_adapters(terminal, parts, tmp_path / "run")
     _about_units(terminal)
+    _injected(terminal)
     _lines(terminal, parts)
     terminal("hba check", _file(tmp_path))
     terminal("hba explain")
@@ -124,6 +125,19 @@ def _about_units(terminal: Terminal) -> None:
     terminal("hba lun eject", "9")
     terminal("hba lun insert", "9", "--memory", "--size", "1M")
     terminal("hba lun remove", "9")
+
+
+def _injected(terminal: Terminal) -> None:
+    terminal("hba inject scsi", "0", "12000000ff00", "--length", "255")
+    terminal("hba inject io-control", "0", "--code", "0x1b0500", "--length", "4")
+    terminal("hba inject wmi")
+    terminal("hba inject power", "D0", "0")
+    terminal("hba inject pnp", "query-capabilities")
+    terminal("hba inject send", "flush", "0")
+    terminal("hba inject rescan")
+    terminal("hba inject tracing", "on")
+    terminal("hba inject machine", "rebalance")
+    terminal("hba inject remove", "0")
 
 
 def _lines(terminal: Terminal, parts: Parts) -> None:

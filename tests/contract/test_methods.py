@@ -123,6 +123,7 @@ def test_every_method_answers_what_its_schema_says(tmp_path: Path, nbd: FakeNbd)
             everything(ask)  # before there is a guest
             of_units(ask, parts, folder, nbd)
             of_a_guest(ask, parts, folder)
+            of_injection(ask)
             of_events(ask, parts)
             everything(ask)
             ask("trace.read", limit=20)
@@ -161,6 +162,25 @@ def of_units(ask: Asking, parts: Parts, folder: Path, nbd: FakeNbd) -> None:
         ask("lun.remove", target=target)
     assert workers.shutdown()
     removed_while_it_is_ejected(ask, parts, folder)
+
+
+def of_injection(ask: Asking) -> None:
+    """Each kind of request from above the port, and each sequence."""
+    ask("inject.scsi", target=0, cdb="12000000ff00", length=255)
+    ask("inject.scsi", target=0, cdb="28" + "ff" * 9, length=512)
+    ask("inject.io_control", target=0, code=0x1B0500, signature="HBATEST", length=16)
+    ask("inject.wmi")
+    ask("inject.pnp", action="query-capabilities")
+    ask("inject.power", target=0, state="D0")
+    for function in ("LOCK_QUEUE", "UNLOCK_QUEUE"):
+        if function == "UNLOCK_QUEUE":
+            assert ask("inject.scsi", target=0, cdb="00" * 6, wait=0)["where"] == "QUEUED"
+        ask("inject.control", target=0, function=function)
+    ask("inject.rescan")
+    ask("inject.tracing", enabled=True)
+    ask("inject.remove", target=4, surprise=True)
+    for what in ("sleep", "resume", "rebalance"):
+        assert ask("inject.machine", what=what)["completed"]
 
 
 def passed_through(parts: Parts, workers: WorkerPool) -> ScsiPassThrough:

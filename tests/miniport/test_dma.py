@@ -202,9 +202,9 @@ def test_the_adapter_is_reset_and_works_again(rig: Rig) -> None:
 
 def test_stop_and_restart(rig: Rig) -> None:
     rig.submit()
-    rig.port.stop()
+    rig.port.pnp.stop(lambda steps: None)
     enabled = [rig.chip.interrupts_enabled]
-    rig.port.restart()
+    rig.port.pnp.start(lambda steps: None)
     enabled.append(rig.chip.interrupts_enabled)
     assert enabled == [False, True]
     assert rig.submit().srb_status == SRB_STATUS_SUCCESS

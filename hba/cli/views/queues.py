@@ -14,6 +14,7 @@ def view(value: dict[str, Any]) -> None:
     seen = adapter.pop("traffic", None) or []
     pairs([(key.replace("_", " "), item) for key, item in adapter.items() if key != "type"])
     port(value.get("port") or {})
+    class_driver(value.get("class_driver") or {})
     traffic(seen)
 
 
@@ -111,6 +112,25 @@ def port(value: dict[str, Any]) -> None:
         4,
     )
     requests(units)
+
+
+def class_driver(value: dict[str, Any]) -> None:
+    """The layer between the adapter and the port, where there is one."""
+    if not value:
+        return
+    line(
+        f"class driver: {value['outstanding']} outstanding, {value['waiting']} wait for their next try, "
+        f"TimeOutValue {value['time_out_value']} s, {value['enumerations']} enumerations"
+    )
+    pairs(value["counters"].items(), 4)
+    table(
+        ("unit", "type", "vendor", "product", "errors"),
+        [
+            (unit["address"], unit["device_type"], unit["vendor"], unit["product"], unit["errors"])
+            for unit in value["units"]
+        ],
+        4,
+    )
 
 
 def reasons(unit: dict[str, Any]) -> list[str]:

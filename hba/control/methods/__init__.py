@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hba.control.method import Method
-from hba.control.methods import events, lun, server, show, trace, verifier
+from hba.control.methods import events, inject, lun, server, show, trace, verifier
 from hba.control.results.show import SHOWN, Shown
 
 
@@ -14,6 +14,7 @@ def methods(shapes: Shown) -> tuple[Method, ...]:
         *server.METHODS,
         *show.methods(shapes),
         *lun.METHODS,
+        *inject.METHODS,
         *verifier.METHODS,
         *events.METHODS,
         *trace.METHODS,

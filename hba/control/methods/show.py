@@ -87,7 +87,12 @@ def queues(parts: Parts) -> object:
                     if function == SRB_FUNCTION_EXECUTE_SCSI
                     else FUNCTION_NAMES.get(cast(int, function), "")
                 )
-    return {"adapter": rest, "port": port}
+    class_driver = parts.machine.class_driver if parts.machine is not None else None
+    return {
+        "adapter": rest,
+        "port": port,
+        "class_driver": class_driver.describe() if class_driver is not None else None,
+    }
 
 
 def _dicts(value: object) -> list[dict[str, object]]:

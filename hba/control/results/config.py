@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from hba.adapters.moderation.options import InterruptOptions, PollOptions
 from hba.adapters.types import Registry
+from hba.classdriver.options import ClassDriverOptions
 from hba.config.model import PciOptions, TraceOptions, VerifierOptions
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.storport.config import StorPortConfig
@@ -70,6 +71,7 @@ class ConfigShown(Result, kw_only=True):
     interrupts: InterruptOptions
     scsiport: ScsiPortConfig | UnsetType = UNSET
     storport: StorPortConfig | UnsetType = UNSET
+    class_driver: ClassDriverOptions
     verifier: VerifierOptions
     trace: TraceOptions
     lun: list[DiskTable | CdromTable | EnclosureTable]

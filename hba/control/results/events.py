@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from hba.control.results.inject import InjectEvent
 from hba.control.results.trace import TraceStep
 from hba.control.results.verifier import FindingShown
 from hba.shapes import Count, Result, UnitName
@@ -52,5 +53,6 @@ TOPIC_DATA: dict[str, Any] = {
     "trace": TraceStep,
     "storage": StorageEvent,
     "hotplug": HotplugEvent,
+    "inject": InjectEvent,
     "client": ClientEvent,
 }

@@ -44,5 +44,5 @@ class ErrorReply(Result):
 class EventLine(Result):
     """Something happened; what `data` is depends on the topic in `event`."""
 
-    event: Literal["verifier", "trace", "storage", "hotplug", "client"]
+    event: Literal["verifier", "trace", "storage", "hotplug", "inject", "client"]
     data: Any

@@ -41,6 +41,7 @@ class PortConfiguration(Result):
     master: bool
     demand_mode: bool
     caches_data: bool
+    wmi_data_provider: bool
     dma32_bit_addresses: bool
     dma64_bit_addresses: int
     buffer_access_scsi_port_controlled: bool

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from hba.adapters.registry import ADAPTERS
 from hba.adapters.types import Registry
 from hba.control.results.config import config_shown
+from hba.control.results.inject import ClassDriverState
 from hba.control.results.pci import Interrupts, MappedRange, PciCounters, Regs
 from hba.control.results.port import ScsiPortState, StorPortState
 from hba.control.results.units import Unit
@@ -89,9 +90,10 @@ def shown(known: Registry) -> Shown:
     config = config_shown(known)
     queues = _shape(
         "Queues",
-        "The adapter's rings, and the port's queues.",
+        "The adapter's rings, and the port's queues. `class_driver`: null where there is none.",
         adapter=Union[tuple(kind.queues for kind in known)],  # noqa: UP007 - made of what there is
         port=ScsiPortState | StorPortState,
+        class_driver=ClassDriverState | None,
     )
     counters = _shape(
         "Counters",

@@ -41,6 +41,15 @@ FIELDS = (
     "queue_sort_key",
     "internal_status",
     "cdb",
+    "srb_power_flags",
+    "device_power_state",
+    "power_action",
+    "srb_pnp_flags",
+    "pnp_action",
+    "pnp_sub_function",
+    "wmi_flags",
+    "wmi_sub_function",
+    "data_path",
 )
 _COMMAND = frozenset({"cdb", "cdb_length", "queue_action", "queue_sort_key", "scsi_status"})
 _DATA = frozenset({"data_buffer", "data_transfer_length"})
@@ -48,19 +57,25 @@ _SENSE = frozenset({"sense_info_buffer", "sense_info_buffer_length"})
 _NEXT = frozenset({"next_srb"})
 _LUN = frozenset({"lun"})
 _TARGET = frozenset({"target_id"})
+_POWER = frozenset({"srb_power_flags", "device_power_state", "power_action"})
+_PNP = frozenset({"srb_pnp_flags", "pnp_action", "pnp_sub_function"})
+_WMI = frozenset({"wmi_flags", "wmi_sub_function", "data_path"})
+_SPECIAL = _POWER | _PNP | _WMI  # of special versions of the block, one each
 
-# OW-09: members that are not valid, by function (SCSI_REQUEST_BLOCK).
+# OW-09: members that are not valid, by function (SCSI_REQUEST_BLOCK and its special versions).
 INVALID: dict[int, frozenset[str]] = {
-    s.SRB_FUNCTION_EXECUTE_SCSI: _NEXT,
-    s.SRB_FUNCTION_IO_CONTROL: _COMMAND | _SENSE | _NEXT,
-    s.SRB_FUNCTION_RESET_BUS: _TARGET | _LUN | _COMMAND | _DATA | _SENSE | _NEXT,
-    s.SRB_FUNCTION_RESET_DEVICE: _LUN | _COMMAND | _DATA | _SENSE | _NEXT,
-    s.SRB_FUNCTION_RESET_LOGICAL_UNIT: _COMMAND | _DATA | _SENSE | _NEXT,
-    s.SRB_FUNCTION_ABORT_COMMAND: _COMMAND | _DATA | _SENSE,
-    s.SRB_FUNCTION_TERMINATE_IO: _COMMAND | _DATA | _SENSE,
-    s.SRB_FUNCTION_FLUSH: _COMMAND | _DATA | _SENSE | _NEXT,
-    s.SRB_FUNCTION_SHUTDOWN: _COMMAND | _DATA | _SENSE | _NEXT,
-    s.SRB_FUNCTION_POWER: _COMMAND | _DATA | _SENSE | _NEXT,
+    s.SRB_FUNCTION_EXECUTE_SCSI: _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_IO_CONTROL: _COMMAND | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_RESET_BUS: _TARGET | _LUN | _COMMAND | _DATA | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_RESET_DEVICE: _LUN | _COMMAND | _DATA | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_RESET_LOGICAL_UNIT: _COMMAND | _DATA | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_ABORT_COMMAND: _COMMAND | _DATA | _SENSE | _SPECIAL,
+    s.SRB_FUNCTION_TERMINATE_IO: _COMMAND | _DATA | _SENSE | _SPECIAL,
+    s.SRB_FUNCTION_FLUSH: _COMMAND | _DATA | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_SHUTDOWN: _COMMAND | _DATA | _SENSE | _NEXT | _SPECIAL,
+    s.SRB_FUNCTION_POWER: _COMMAND | _DATA | _SENSE | _NEXT | _PNP | _WMI,
+    s.SRB_FUNCTION_PNP: _COMMAND | _DATA | _SENSE | _NEXT | _POWER | _WMI,
+    s.SRB_FUNCTION_WMI: _COMMAND | _SENSE | _NEXT | _POWER | _PNP,
 }
 POISON_VALUES: dict[str, Any] = {
     "cdb": bytes((POISON,)) * 16,

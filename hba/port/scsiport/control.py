@@ -23,6 +23,7 @@ from hba.srb import (
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_FUNCTION_SHUTDOWN,
     SRB_FUNCTION_UNLOCK_QUEUE,
+    SRB_FUNCTION_WMI,
     SRB_STATUS_ABORT_FAILED,
     SRB_STATUS_ABORTED,
     SRB_STATUS_INVALID_REQUEST,
@@ -32,6 +33,8 @@ from hba.srb import (
 )
 
 FOR_THE_MINIPORT = (SRB_FUNCTION_POWER, SRB_FUNCTION_IO_CONTROL)
+# CF-03: the data buffer has a valid address whatever MapBuffers says (SCSI_WMI_REQUEST_BLOCK says so of WMI).
+ALWAYS_USABLE = frozenset({SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI})
 FLUSHES = (SRB_FUNCTION_FLUSH, SRB_FUNCTION_SHUTDOWN)  # Q-16: only a miniport that caches data sees these
 
 # Requests about other requests: they take no tag and wait for nothing on their unit.
@@ -46,6 +49,8 @@ def control(slot: Slot, request: ScsiPortRequest) -> bool:
     function = request.srb.function
     if function in FOR_THE_MINIPORT or (function in FLUSHES and slot.info.caches_data):
         return True
+    if function == SRB_FUNCTION_WMI and slot.info.wmi_data_provider:
+        return True  # SCSI_WMI_REQUEST_BLOCK: only a miniport that set WmiDataProvider gets these
     handler = _HANDLERS.get(function)
     if handler is not None:
         handler(slot, request, unit)
@@ -63,8 +68,7 @@ def bypass(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     if holds & LOCKED:
         if not flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
             return False
-        owner = request.srb.original_request
-        if owner is not None and unit.lock_owner is not None and owner is not unit.lock_owner:
+        if unit.is_anothers(request.srb.original_request):
             slot.reports.finding("Q-11", f"a request bypasses the lock another driver holds on {unit.name}", request)
     elif not flags & SRB_FLAGS_BYPASS_FROZEN_QUEUE:
         return False  # BYPASS_LOCKED_QUEUE means nothing on a queue that is not locked
@@ -138,9 +142,7 @@ def _flush(slot: Slot, unit: ScsiPortUnit) -> None:
 def _lock_queue(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
     """Q-11: on request from above nothing but BYPASS_LOCKED_QUEUE requests is started."""
     unit.holds |= LOCKED
-    if unit.locked_at is None:
-        unit.locked_at = slot.clock.now()
-        unit.lock_owner = request.srb.original_request
+    unit.lock(slot.clock.now(), request.srb.original_request)
     slot.reports.note(request, "lock_queue", unit.name)
     slot.ledger.watch()
     slot.ledger.answer(request, SRB_STATUS_SUCCESS)
@@ -158,9 +160,10 @@ def _unlock_queue(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> N
 
 
 def _unlock(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
+    if unit.is_anothers(request.srb.original_request):
+        slot.reports.finding("Q-11", f"{unit.name} is unlocked by somebody who did not lock it", request)
     unit.holds &= ~LOCKED
-    unit.locked_at = None
-    unit.lock_owner = None
+    unit.unlock()
     slot.reports.note(request, "unlock_queue", unit.name)
     slot.reports.reported_stuck.discard(("Q-11", unit.name))
     slot.ledger.answer(request, SRB_STATUS_SUCCESS)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from hba.loop import EventLoop
-from hba.miniport.base import Miniport
+from hba.miniport.base import SCSI_PORT_CONTROL_TYPES, Miniport
 from hba.miniport.chip import Chip
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.services import (
@@ -42,7 +42,7 @@ from hba.port.context import (
     RESET_BUS,
     START_IO,
 )
-from hba.port.request import ISSUED, SrbState
+from hba.port.request import ISSUED, PortUnit, SrbState
 from hba.port.scsiport import (
     configuration,
     control,
@@ -61,6 +61,7 @@ from hba.port.scsiport.unit import (
     NOT_READY,
     PENDING_UNTAGGED,
     QUEUE_FULL,
+    STOPPED,
     ScsiPortRequest,
     ScsiPortUnit,
 )
@@ -73,11 +74,12 @@ from hba.srb import (
     SRB_FLAGS_DISABLE_SYNCH_TRANSFER,
     SRB_FLAGS_NO_QUEUE_FREEZE,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
-    SRB_FUNCTION_IO_CONTROL,
+    SRB_FUNCTION_QUIESCE_DEVICE,
     SRB_FUNCTION_RESET_BUS,
     SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_SUCCESS,
+    Srb,
 )
 
 _BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
@@ -87,6 +89,8 @@ FIXED_SENSE = 18
 
 class ScsiPort(PortBase[ScsiPortUnit]):
     model = "scsiport"
+    control_type_list = SCSI_PORT_CONTROL_TYPES
+    sends_power = False
 
     def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: ScsiPortConfig) -> None:
         super().__init__(loop, miniport, chip, config, config.timer_resolution)
@@ -156,7 +160,7 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         mdl = srb.mdl
         if mdl is None:
             srb.data_buffer = None
-        elif slot.mapped or srb.function == SRB_FUNCTION_IO_CONTROL:
+        elif slot.mapped or srb.function in control.ALWAYS_USABLE:
             srb.data_buffer = MappedBuffer(mdl, request, slot.mapped_policy)
         else:
             srb.data_buffer = OpaqueBuffer(request, slot.opaque_policy)
@@ -184,7 +188,7 @@ class ScsiPort(PortBase[ScsiPortUnit]):
 
     def _may_start(self, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
         """Q-07: what reached the adapter queue before its unit was frozen or locked goes back, in its order."""
-        if request.stage == BYPASS or not unit.holds & (FROZEN | LOCKED | NEED_SENSE):
+        if request.stage == BYPASS or not unit.holds & (FROZEN | LOCKED | NEED_SENSE | STOPPED):
             return True
         unit.queue.insert(request)
         unit.ready = True
@@ -276,6 +280,8 @@ class ScsiPort(PortBase[ScsiPortUnit]):
             slot.disable_latched = first
         elif notification_type in (BUS_CHANGE_DETECTED, WMI_EVENT, WMI_REREGISTER):
             self.count(NOTIFICATION_NAMES[notification_type])
+            if notification_type == BUS_CHANGE_DETECTED:
+                self.bus_changed(int(first or 0))
             return
         else:
             self.count("unknown notifications")
@@ -468,10 +474,47 @@ class ScsiPort(PortBase[ScsiPortUnit]):
 
     def new_unit(self, path: int, target: int, lun: int) -> ScsiPortUnit:
         # SP-13: without overlap, one at a time.
-        return ScsiPortUnit(path, target, lun, self.slot.options.requests_per_unit if self.slot.overlap else 1)
+        unit = ScsiPortUnit(path, target, lun, self.slot.options.requests_per_unit if self.slot.overlap else 1)
+        if self.pnp.holding:
+            unit.holds |= STOPPED
+        return unit
+
+    # -- what the PnP and power managers need ------------------------------------------------------------------
+
+    def hold_all(self, hold: bool) -> None:
+        for unit in self.units.values():
+            if hold:
+                unit.holds |= STOPPED
+            elif unit.holds & STOPPED:
+                unit.holds &= ~STOPPED
+                self.slot.restart(unit)
+        if not hold:
+            self.run_later()
+
+    def pass_down(self, srb: Srb) -> None:
+        unit = self.unit_at(srb.path_id, srb.target_id, srb.lun)
+        self.slot.ahead(self.ledger.own(srb, unit, "by the port"))
+        self.run()
+
+    def begin_again(self) -> None:
+        """The slot is open, and what was latched before counts no more."""
+        self.slot.forget()
+        super().begin_again()
+
+    def take_waiting(self, unit: PortUnit | None) -> list[ScsiPortRequest]:
+        return [
+            request
+            for mine in list(self.units.values())
+            if unit is None or mine is unit
+            for request in resets.waiting(self.slot, mine)
+        ]
+
+    # -- the rest ----------------------------------------------------------------------------------------------
 
     def control(self, request: ScsiPortRequest) -> None:
-        if control.control(self.slot, request):
+        if request.srb.function == SRB_FUNCTION_QUIESCE_DEVICE:
+            self.quiesce(request)
+        elif control.control(self.slot, request):
             self.enqueue(request)
 
     def tick(self) -> None:

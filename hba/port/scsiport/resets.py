@@ -31,17 +31,17 @@ def flush(slot: Slot, path: int, target: int | None = None, lun: int | None = No
     for unit in list(slot.units.values()):
         if unit.path != path or (target is not None and unit.target != target) or (lun is not None and unit.lun != lun):
             continue
-        for request in _waiting(slot, unit):
+        for request in waiting(slot, unit):
             slot.ledger.answer(request, SRB_STATUS_BUS_RESET)
 
 
-def _waiting(slot: Slot, unit: ScsiPortUnit) -> list[ScsiPortRequest]:
+def waiting(slot: Slot, unit: ScsiPortUnit) -> list[ScsiPortRequest]:
     """Take out everything of a unit that the miniport does not have."""
-    waiting = unit.queue.drain()
+    found = unit.queue.drain()
     if unit.parked is not None:
-        waiting.append(unit.parked)
+        found.append(unit.parked)
         unit.unpark()
-    waiting += unit.pending_untagged
+    found += unit.pending_untagged
     unit.pending_untagged = []
     unit.no_pending_untagged()
     mine = [request for request in slot.queue if request.unit is unit]
@@ -49,23 +49,23 @@ def _waiting(slot: Slot, unit: ScsiPortUnit) -> list[ScsiPortRequest]:
         slot.queue.remove(request)
         slot.any_tag()
     if unit.need_sense is not None and unit.sense not in unit.active:
-        waiting.append(unit.need_sense)
+        found.append(unit.need_sense)
         unit.forget_sense()
     unit.ready = True
-    return waiting + mine
+    return found + mine
 
 
 def drop_queues(slot: Slot) -> list[ScsiPortRequest]:
     """For an adapter reset: forget everything, return what waited."""
-    waiting: list[ScsiPortRequest] = []
+    queued: list[ScsiPortRequest] = []
     for unit in slot.units.values():
-        waiting += _waiting(slot, unit)
+        queued += waiting(slot, unit)
         if unit.need_sense is not None:
-            waiting.append(unit.need_sense)
+            queued.append(unit.need_sense)
         unit.forget()
-    waiting += [request for _, _, request in slot.resets_wanted if request is not None]
+    queued += [request for _, _, request in slot.resets_wanted if request is not None]
     slot.forget()
-    return waiting
+    return queued
 
 
 class ResetHold:

@@ -12,6 +12,7 @@ BUSY_RETRY = 4
 QUEUE_FULL = 8
 NEED_SENSE = 16
 PENDING_UNTAGGED = 32
+STOPPED = 128  # the PnP or power manager stops the adapter (RS-06)
 NOT_READY = 64  # has handed a request on, and neither NextLuRequest nor a completion has come since
 
 HOLD_NAMES = {
@@ -20,6 +21,7 @@ HOLD_NAMES = {
     BUSY_RETRY: "waits to retry a busy request",
     QUEUE_FULL: "queue full",
     NEED_SENSE: "waits for sense data",
+    STOPPED: "held by the PnP or power manager",
     PENDING_UNTAGGED: "tagged and untagged requests wait for each other to end",
 }
 
@@ -93,8 +95,7 @@ class ScsiPortUnit(PortUnit):
         self.forget_sense()
         self.holds = 0
         self.untagged = None
-        self.locked_at = None
-        self.lock_owner = None
+        self.unlock()
         self.frozen_by = ""
         self.abort = None
         self.abort_left = -1

@@ -15,13 +15,7 @@ import msgspec
 
 from hba.clock import MS, S
 from hba.loop import EventLoop
-from hba.miniport.base import (
-    SCSI_RESTART_ADAPTER,
-    SCSI_SET_BOOT_CONFIG,
-    SCSI_SET_RUNNING_CONFIG,
-    SCSI_STOP_ADAPTER,
-    Miniport,
-)
+from hba.miniport.base import ADAPTER_CONTROL_TYPES, SCSI_ADAPTER_POWER, AdapterControlPower, Miniport
 from hba.miniport.chip import Chip
 from hba.miniport.config import (
     SRB_TYPE_STORAGE_REQUEST_BLOCK,
@@ -40,8 +34,9 @@ from hba.port.context import (
     PASSIVE_LEVEL,
     RESET_BUS,
     START_IO,
+    TRACING_ENABLED,
 )
-from hba.port.request import ISSUED, Request, snapshot
+from hba.port.request import ISSUED, PortUnit, Request, snapshot
 from hba.port.storport.config import MAP_BUFFERS_NAMES, StorPortConfig
 from hba.port.storport.extended import StorageRequestBlock
 from hba.port.storport.flow import Flow
@@ -63,6 +58,7 @@ from hba.port.storport.units import (
     REFUSED,
     RESETTING,
     STARTED,
+    STOPPED,
     StorRequest,
     StorUnit,
     gate_names,
@@ -77,7 +73,9 @@ from hba.srb import (
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_IO_CONTROL,
     SRB_FUNCTION_LOCK_QUEUE,
+    SRB_FUNCTION_PNP,
     SRB_FUNCTION_POWER,
+    SRB_FUNCTION_QUIESCE_DEVICE,
     SRB_FUNCTION_RELEASE_QUEUE,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
@@ -85,8 +83,7 @@ from hba.srb import (
     SRB_FUNCTION_SHUTDOWN,
     SRB_FUNCTION_UNLOCK_QUEUE,
     SRB_FUNCTION_WMI,
-    SRB_STATUS_ABORTED,
-    SRB_STATUS_BUS_RESET,
+    SRB_POWER_FLAGS_ADAPTER_REQUEST,
     SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_LUN,
     SRB_STATUS_INVALID_REQUEST,
@@ -108,6 +105,8 @@ class StorPort(PortBase[StorUnit]):
     """One adapter under Storport."""
 
     model = "storport"
+    control_type_list = ADAPTER_CONTROL_TYPES
+    sends_power = True
 
     def __init__(self, loop: EventLoop, miniport: Miniport, chip: Chip, config: StorPortConfig | None = None) -> None:
         options = config if config is not None else StorPortConfig()
@@ -156,6 +155,9 @@ class StorPort(PortBase[StorUnit]):
         # Nobody reads from a unit he has not asked what it is (QD-04).
         self._known_by = self.mapper.rw_opcodes | {INQUIRY}
         self.extended = info.srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK  # XS-01
+
+    def _query_control_types(self) -> None:
+        super()._query_control_types()
         self.power.query()
 
     def _has_message_routine(self, info: PortConfigurationInformation) -> bool:
@@ -217,9 +219,11 @@ class StorPort(PortBase[StorUnit]):
                 return
             wake = self.power.wake(unit)
             if wake is not None:
-                self.submit_internal(wake)
+                self.pass_down(wake)
         if unit.gates & LOCKED and srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
             # Q-11: passes the lock, but nothing else that holds the unit.
+            if unit.is_anothers(srb.original_request):
+                self.finding("Q-11", f"a request bypasses the lock another driver holds on {unit.name}", request)
             if not (unit.gates & HOLDING & ~LOCKED) and not gates.closed & HOLDING:
                 self.dispatch(request)
             else:
@@ -255,10 +259,15 @@ class StorPort(PortBase[StorUnit]):
                 self.enqueue(request)
             else:
                 ledger.answer(request, SRB_STATUS_SUCCESS)
-        elif function in (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI):
+        elif function in (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI, SRB_FUNCTION_PNP):
             self.enqueue(request)
+        elif function == SRB_FUNCTION_QUIESCE_DEVICE:
+            self.quiesce(request)
         elif function == SRB_FUNCTION_POWER:
-            srb_status = self.power.submitted(unit, srb.internal_status)
+            if srb.srb_power_flags & SRB_POWER_FLAGS_ADAPTER_REQUEST:
+                srb_status = self._adapter_power(srb)
+            else:
+                srb_status = self.power.submitted(unit, srb.device_power_state)
             if srb_status is None:
                 self.dispatch(request)
             else:
@@ -281,7 +290,14 @@ class StorPort(PortBase[StorUnit]):
             # ST-14: TERMINATE_IO, RELEASE_RECOVERY, RECEIVE_EVENT are never sent; the rest is unknown (ER-17).
             ledger.answer(request, SRB_STATUS_INVALID_REQUEST)
 
-    def submit_internal(self, srb: Srb) -> None:
+    def _adapter_power(self, srb: Srb) -> int | None:
+        """RS-06: a miniport with ScsiAdapterPower gets the callback instead of the SRB."""
+        if not self.declares(SCSI_ADAPTER_POWER):
+            return None
+        power = AdapterControlPower(srb.power_action, srb.device_power_state)
+        return SRB_STATUS_SUCCESS if self.adapter_control(SCSI_ADAPTER_POWER, power) else SRB_STATUS_ERROR
+
+    def pass_down(self, srb: Srb) -> None:
         """A request of the port's own: past every gate, straight to the miniport."""
         request = self.ledger.own(srb, self.unit_at(srb.path_id, srb.target_id, srb.lun), "by the port")
         self.dispatch(request)
@@ -304,7 +320,7 @@ class StorPort(PortBase[StorUnit]):
             if recovery.step == BUS:
                 recovery.finish(self.reset_bus(recovery.unit.path))
             else:
-                self.submit_internal(recovery.request())
+                self.pass_down(recovery.request())
 
     # == queues ===================================================================================================
 
@@ -501,11 +517,6 @@ class StorPort(PortBase[StorUnit]):
 
     def interrupt(self) -> None:
         """ST-10: delivered between callbacks, or (interleave) beside a full-duplex StartIo."""
-        if self.power.adapter_stopped:
-            # RS-06, RS-07: a stopped adapter, or one whose interrupt is not connected yet, must be quiet.
-            self.interrupt_pending = False
-            self.finding("RS-06", "the adapter interrupts although it was stopped")
-            return
         if self.messages.granted:
             self._service_message()
         else:
@@ -639,44 +650,29 @@ class StorPort(PortBase[StorUnit]):
                 self.reset_bus(path)
         super().reset_adapter()
 
-    def stop(self) -> None:
-        """RS-06: nothing outstanding, FLUSH, ScsiStopAdapter, ScsiSetBootConfig."""
-        if not self.started:
-            return
-        self.note(None, "stop")
-        self._give_up_everything(SRB_STATUS_ABORTED)
-        if self.info.caches_data:
-            self._flush()
-        self.adapter_control(SCSI_STOP_ADAPTER)
-        self.power.adapter_stopped = True
-        self.adapter_control(SCSI_SET_BOOT_CONFIG, PASSIVE_LEVEL)
-        self._give_up_everything(SRB_STATUS_BUS_RESET)
-        self.started = False
-        self._end_tick()
-
-    def _flush(self) -> None:
-        """RS-06: FLUSH goes before the stop."""
-        for unit in self.gates.units:
-            if unit.completed:
-                self.submit_internal(Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun))
-        self.run()
-
     def unload(self) -> None:
         """Virtual miniports hear of the end (HW_FREE_ADAPTER_RESOURCES)."""
         if self.info.virtual_device:
             self.call(FREE_RESOURCES, PASSIVE_LEVEL, None, self.miniport.hw_free_adapter_resources)
 
-    def restart(self) -> None:
-        """After `stop` (RS-06, RS-07)."""
-        if self.started:
-            return
-        self.adapter_control(SCSI_SET_RUNNING_CONFIG, PASSIVE_LEVEL)
-        self.power.adapter_stopped = False
-        if self.adapter_control(SCSI_RESTART_ADAPTER):
-            self.started = True
-            self.run()
+    # -- what the PnP and power managers need --------------------------------------------------------------------
+
+    def hold_all(self, hold: bool) -> None:
+        if hold:
+            self.gates.close(STOPPED)
         else:
-            self.start()
+            self.gates.open(STOPPED)
+
+    def take_waiting(self, unit: PortUnit | None) -> list[StorRequest]:
+        return self.gates.take_queues(None if unit is None else lambda other: other is unit)
+
+    def tell_unit_removed(self, unit: PortUnit, surprise: bool) -> tuple[str, str]:
+        assert isinstance(unit, StorUnit)
+        return self.power.unit_removed(unit, surprise)
+
+    def tracing_enabled(self, enabled: bool) -> bool:
+        self.call(TRACING_ENABLED, PASSIVE_LEVEL, None, self.miniport.hw_tracing_enabled, enabled)
+        return True
 
     def stuck(self) -> list[tuple[str, str, str]]:
         """Queues that stand still, with the gate that holds them."""
@@ -716,7 +712,7 @@ class StorPort(PortBase[StorUnit]):
 
     def adapter_snapshot(self) -> dict[str, object]:
         return {
-            "state": "stopped" if self.power.adapter_stopped else "running",
+            "state": self.pnp.state,
             "held_by": gate_names(self.gates.closed),
             "max_number_of_io": self.gates.max_io,
             "half_duplex": self.locks.table.half_duplex,

@@ -164,15 +164,13 @@ class Flow:
     # -- lock (Q-11) -------------------------------------------------------------------------------------------
 
     def lock(self, unit: StorUnit, owner: object) -> None:
-        unit.locked_at = self.gates.clock.now()
-        unit.lock_owner = owner
+        unit.lock(self.gates.clock.now(), owner)
         self.gates.close(LOCKED, unit)
 
     def unlock(self, unit: StorUnit, owner: object) -> None:
-        if unit.lock_owner is not None and owner is not None and owner is not unit.lock_owner:
+        if unit.is_anothers(owner):
             self.gates.reports.finding("Q-11", f"{unit.name} is unlocked by somebody who did not lock it")
-        unit.locked_at = None
-        unit.lock_owner = None
+        unit.unlock()
         self.gates.open(LOCKED, unit)
 
 

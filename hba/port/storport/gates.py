@@ -159,7 +159,7 @@ class Gates:
             unit.built.clear()
             unit.gates &= ~HOLDING
             unit.waiting = False
-            unit.locked_at = None
+            unit.unlock()
 
 
 def _number(request: StorRequest) -> int:

@@ -25,6 +25,7 @@ from hba.port.context import (
     STATE_CHANGE,
     SYNCHRONIZED,
     TIMER,
+    TRACING_ENABLED,
     UNIT_CONTROL,
     WORK_ITEM,
 )
@@ -96,6 +97,7 @@ class LockTable:
             SCATTER_GATHER: ALL_LOCKS,  # likewise
             ADAPTER_CONTROL: ALL_LOCKS,
             UNIT_CONTROL: ALL_LOCKS,
+            TRACING_ENABLED: ALL_LOCKS,
         }
 
     def set_channels(self, channels: int) -> None:

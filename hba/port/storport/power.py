@@ -1,7 +1,7 @@
-"""What the miniport is told of its units: start, power.
+"""What the miniport is told of its units: start, power, removal.
 
-RS-05 to RS-09. Sources: HW_ADAPTER_CONTROL, HW_UNIT_CONTROL (storport.h); STORAGE_REQUEST_BLOCK (NO_KEEP_AWAKE);
-SRB_FUNCTION_POWER. A POWER SRB carries the new state (STOR_POWER_DEVICE_D0 or _D3) in `internal_status`.
+RS-05, RS-08, RS-09. Sources: HW_UNIT_CONTROL, SCSI_UNIT_CONTROL_TYPE (storport.h); STORAGE_REQUEST_BLOCK
+(NO_KEEP_AWAKE); SCSI_POWER_REQUEST_BLOCK (srb.h). Stop and sleep of the adapter are in `hba.port.pnp`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from hba.miniport.base import (
     SCSI_UNIT_PO_FX_POWER_REQUIRED,
     SCSI_UNIT_PO_FX_POWER_SET_F_STATE,
     SCSI_UNIT_POWER,
+    SCSI_UNIT_REMOVE,
     SCSI_UNIT_START,
-    STOR_POWER_DEVICE_D0,
-    STOR_POWER_DEVICE_D3,
+    SCSI_UNIT_SURPRISE_REMOVAL,
+    UNIT_CONTROL_TYPES,
     SupportedControlTypes,
 )
 from hba.port.callbacks import Callbacks
@@ -26,10 +27,10 @@ from hba.srb import (
     SRB_FUNCTION_POWER,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_SUCCESS,
+    STOR_POWER_DEVICE_D0,
+    STOR_POWER_DEVICE_D3,
     Srb,
 )
-
-UNIT_CONTROL_TYPES = 11  # HwUnitControl: MaxControlType
 
 AT_DISPATCH_LEVEL = (  # HW_UNIT_CONTROL; the others come at PASSIVE_LEVEL
     SCSI_UNIT_POWER,
@@ -46,7 +47,6 @@ class Power:
     def __init__(self, port: Callbacks) -> None:
         self.port = port
         self.unit_types: list[bool] = [False] * UNIT_CONTROL_TYPES
-        self.adapter_stopped = False
 
     def query(self) -> None:
         """RS-05, RS-08: ask once which unit control types the miniport declares."""
@@ -95,9 +95,17 @@ class Power:
         if self.unit_control(unit, SCSI_UNIT_POWER, STOR_POWER_DEVICE_D0):
             return None
         srb = Srb(SRB_FUNCTION_POWER, unit.path, unit.target, unit.lun)
-        srb.internal_status = STOR_POWER_DEVICE_D0
+        srb.device_power_state = STOR_POWER_DEVICE_D0
         return srb
 
     def unit_started(self, unit: StorUnit) -> None:
         self.unit_control(unit, SCSI_UNIT_START)
         self.unit_control(unit, SCSI_UNIT_PO_FX_POWER_INFO, 1)  # idle power management is enabled
+
+    def unit_removed(self, unit: StorUnit, surprise: bool) -> tuple[str, str]:
+        """RS-08: the callback, and how it ended; empty words when it is not declared."""
+        control_type = SCSI_UNIT_SURPRISE_REMOVAL if surprise else SCSI_UNIT_REMOVE
+        if not self.unit_types[control_type]:
+            return "", ""
+        worked = self.unit_control(unit, control_type)
+        return "ScsiUnitSurpriseRemoval" if surprise else "ScsiUnitRemove", "success" if worked else "failed"

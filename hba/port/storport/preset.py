@@ -35,6 +35,7 @@ PRESET_TRUE = (
     "auto_request_sense",
     "multiple_request_per_lu",
     "dma32_bit_addresses",
+    "wmi_data_provider",
 )
 PHYSICAL_BREAKS = 0x11  # MB-14
 INITIAL_DEPTH_VIRTUAL = 250  # QD-02

@@ -80,6 +80,7 @@ class StorPortLibrary(Library):
                 port.timer.request(arguments[0], arguments[1])
         elif notification_type == n.BUS_CHANGE_DETECTED:
             port.count("bus changes")
+            port.bus_changed(arguments[0] if arguments else 0)
         elif notification_type == n.WMI_EVENT:
             self._wmi_event(arguments[0] if arguments else b"")
         elif notification_type == n.WMI_REREGISTER:

@@ -18,7 +18,8 @@ RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
 FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
 CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
 POWERED_DOWN = 0x400  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
-HOLDING = 0xFF
+STOPPED = 0x800  # the PnP or power manager stops the adapter (RS-06)
+HOLDING = 0x8FF
 
 GATE_NAMES = {
     PAUSED: "paused by the miniport (StorPortPause)",
@@ -29,6 +30,7 @@ GATE_NAMES = {
     RESETTING: "being reset",
     LINK_DOWN: "link down",
     RESET_HOLD: "held after a bus reset",
+    STOPPED: "held by the PnP or power manager",
 }
 
 # Request.stage

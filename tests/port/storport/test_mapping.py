@@ -587,8 +587,9 @@ def test_MB_16_device_base_only_of_what_is_assigned(rig: Rig) -> None:
 
 def test_MB_17_the_device_extension_survives_stop_and_restart(rig: Rig) -> None:
     rig.scripted.extension.mine = 5
-    rig.port.stop()
-    rig.port.restart()
+    rig.port.pnp.stop(lambda steps: None)
+    rig.port.pnp.start(lambda steps: None)
+    assert rig.scripted.calls.count(("initialize",)) == 2
     assert rig.scripted.extension.mine == 5
 
 

@@ -16,8 +16,6 @@ from hba.miniport.base import (
     SCSI_STOP_ADAPTER,
     SCSI_UNIT_POWER,
     SCSI_UNIT_START,
-    STOR_POWER_DEVICE_D0,
-    STOR_POWER_DEVICE_D3,
 )
 from hba.miniport.services import RESET_DETECTED, WMI_EVENT
 from hba.srb import (
@@ -32,6 +30,9 @@ from hba.srb import (
     SRB_STATUS_ERROR,
     SRB_STATUS_NOT_POWERED,
     SRB_STATUS_SUCCESS,
+    STOR_POWER_ACTION_SLEEP,
+    STOR_POWER_DEVICE_D0,
+    STOR_POWER_DEVICE_D3,
     Srb,
 )
 from tests.port.storport.conftest import MakeRig
@@ -324,8 +325,28 @@ def test_RS_06_stop_with_nothing_outstanding_after_a_flush(make_rig: MakeRig, le
     assert outstanding == [0, 0]
 
 
+def sleep_and_resume(rig: Rig) -> list[str]:
+    """The adapter goes to D3 and back to D0; the steps."""
+    steps: list[str] = []
+    rig.port.pnp.sleep(STOR_POWER_ACTION_SLEEP, lambda taken: steps.extend(step.what for step in taken))
+    rig.turn()
+    rig.port.pnp.resume(lambda taken: steps.extend(step.what for step in taken))
+    rig.turn()
+    return steps
+
+
+def answering_power(miniport: Scripted) -> Scripted:
+    def start(srb: Srb) -> bool:
+        if srb.function == SRB_FUNCTION_POWER:
+            miniport.complete(srb)
+        return True
+
+    miniport.start = start
+    return miniport
+
+
 def test_RS_06_an_interrupt_after_the_stop_is_found(rig: Rig) -> None:
-    rig.port.stop()
+    rig.port.pnp.stop(lambda steps: None)
     rig.chip.raise_interrupt()
     rig.port.run()
     assert rig.found == {"RS-06"}
@@ -333,27 +354,24 @@ def test_RS_06_an_interrupt_after_the_stop_is_found(rig: Rig) -> None:
 
 
 def test_RS_06_restart_by_control_or_from_the_start(make_rig: MakeRig) -> None:
-    miniport = Scripted()
+    miniport = answering_power(Scripted())
     miniport.control = controls(*ALL_CONTROLS)
     rig = make_rig(miniport)
-    rig.port.stop()
-    rig.port.restart()
+    sleep_and_resume(rig)
     assert miniport.calls.count(("initialize",)) == 1
     rig.complete(rig.submit())
-    plain = make_rig()
-    plain.port.stop()
-    plain.port.restart()
+    plain = make_rig(answering_power(Scripted()))
+    sleep_and_resume(plain)
     assert plain.scripted.calls.count(("initialize",)) == 2
     plain.complete(plain.submit())
     assert len(plain.done) == 1
 
 
 def test_RS_07_boot_config_after_stop_running_config_before_restart(make_rig: MakeRig) -> None:
-    miniport = Scripted()
+    miniport = answering_power(Scripted())
     miniport.control = controls(*ALL_CONTROLS)
     rig = make_rig(miniport)
-    rig.port.stop()
-    rig.port.restart()
+    sleep_and_resume(rig)
     called = [call[1] for call in miniport.calls if call[0] == "control"][1:]
     assert called == [SCSI_STOP_ADAPTER, SCSI_SET_BOOT_CONFIG, SCSI_SET_RUNNING_CONFIG, SCSI_RESTART_ADAPTER]
 
@@ -373,7 +391,7 @@ def test_RS_08_unit_control_for_declared_types(make_rig: MakeRig) -> None:
     rig = make_rig(miniport)
     rig.inquire()
     power = rig.srb(function=SRB_FUNCTION_POWER)
-    power.internal_status = STOR_POWER_DEVICE_D3
+    power.device_power_state = STOR_POWER_DEVICE_D3
     rig.port.submit(power)
     assert power.srb_status == SRB_STATUS_SUCCESS
     assert seen == [(SCSI_UNIT_POWER, (0, 0, 0, STOR_POWER_DEVICE_D3))]
@@ -389,7 +407,7 @@ def powered_down(rig: Rig) -> None:
 
     rig.scripted.start = start
     power = rig.srb(function=SRB_FUNCTION_POWER)
-    power.internal_status = STOR_POWER_DEVICE_D3
+    power.device_power_state = STOR_POWER_DEVICE_D3
     rig.port.submit(power)
     rig.done.clear()
     rig.scripted.calls.clear()

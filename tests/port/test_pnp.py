@@ -1,0 +1,409 @@
+"""Stop, start, sleep, resume, removal: both models, on the way the product goes (`hba.port.pnp`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hba.dma import DmaBuffer
+from hba.miniport.base import (
+    SCSI_ADAPTER_POWER,
+    SCSI_ADAPTER_SURPRISE_REMOVAL,
+    SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
+    SCSI_RESTART_ADAPTER,
+    SCSI_SET_BOOT_CONFIG,
+    SCSI_SET_RUNNING_CONFIG,
+    SCSI_STOP_ADAPTER,
+    SCSI_UNIT_REMOVE,
+    SCSI_UNIT_SURPRISE_REMOVAL,
+    AdapterControlPower,
+)
+from hba.miniport.services import BUS_CHANGE_DETECTED
+from hba.port.pnp import PnpStep
+from hba.port.scsiport.config import ScsiPortConfig
+from hba.port.storport.config import StorPortConfig
+from hba.srb import (
+    SRB_FLAGS_BYPASS_LOCKED_QUEUE,
+    SRB_FLAGS_DATA_IN,
+    SRB_FLAGS_QUEUE_ACTION_ENABLE,
+    SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_FUNCTION_FLUSH,
+    SRB_FUNCTION_IO_CONTROL,
+    SRB_FUNCTION_LOCK_QUEUE,
+    SRB_FUNCTION_PNP,
+    SRB_FUNCTION_POWER,
+    SRB_FUNCTION_QUIESCE_DEVICE,
+    SRB_FUNCTION_SHUTDOWN,
+    SRB_FUNCTION_UNLOCK_QUEUE,
+    SRB_FUNCTION_WMI,
+    SRB_STATUS_BUS_RESET,
+    SRB_STATUS_INVALID_REQUEST,
+    SRB_STATUS_NO_DEVICE,
+    SRB_STATUS_NO_HBA,
+    SRB_STATUS_SUCCESS,
+    STOR_POWER_ACTION_SLEEP,
+    STOR_POWER_DEVICE_D0,
+    STOR_POWER_DEVICE_D3,
+    Srb,
+)
+from tests.port.fakes import TAGGED, FakeMiniport, Rig
+
+BASIC = (SCSI_STOP_ADAPTER, SCSI_RESTART_ADAPTER, SCSI_SET_BOOT_CONFIG, SCSI_SET_RUNNING_CONFIG)
+STOP, BOOT = ("ScsiStopAdapter", "success"), ("ScsiSetBootConfig", "success")
+RUNNING, RESTART = ("ScsiSetRunningConfig", "success"), ("ScsiRestartAdapter", "success")
+AGAIN = ("hw_find_adapter, hw_initialize", "success")
+Make = Callable[..., "Pnped"]
+
+
+class Controlled(FakeMiniport):
+    """Declares control types, and keeps what it was called with; answers everything but commands at once."""
+
+    def __init__(self, declares: tuple[int, ...], units: tuple[int, ...], **info: Any) -> None:
+        super().__init__(**info)
+        self.declares = declares
+        self.units = units
+        self.outstanding: list[tuple[int, int]] = []  # control type, requests outstanding then
+        self.powers: list[AdapterControlPower] = []
+        self.removed: list[tuple[int, tuple[int, ...]]] = []
+        self.traced: list[bool] = []
+        self.later: list[int] = []  # functions that are not answered at once
+
+    def hw_start_io(self, srb: Srb) -> bool:
+        started = super().hw_start_io(srb)
+        if srb.function != SRB_FUNCTION_EXECUTE_SCSI and srb.function not in self.later:
+            self.finish(srb, SRB_STATUS_SUCCESS)
+        return started
+
+    def hw_adapter_control(self, control_type: int, parameters: Any) -> int:
+        if control_type == SCSI_QUERY_SUPPORTED_CONTROL_TYPES:
+            for declared in self.declares:
+                if declared < parameters.max_control_type:
+                    parameters[declared] = True
+            return 0
+        self.outstanding.append((control_type, self.rig.port.outstanding))
+        if control_type == SCSI_ADAPTER_POWER:
+            self.powers.append(parameters)
+        return 0
+
+    def hw_unit_control(self, control_type: int, parameters: Any) -> int:
+        if not control_type:
+            for declared in self.units:
+                parameters[declared] = True
+        else:
+            self.removed.append((control_type, parameters))
+        return 0
+
+    def hw_tracing_enabled(self, enabled: bool) -> None:
+        self.traced.append(enabled)
+
+    rig: Pnped
+
+
+class Pnped(Rig):
+    def __init__(self, model: str, declares: tuple[int, ...] = BASIC, units: tuple[int, ...] = (), **info: Any) -> None:
+        storport = model == "storport"
+        more = {"synchronization_model": 1, "maximum_transfer_length": 1 << 20} if storport else {}
+        miniport = Controlled(declares, units, next="" if storport else "lu", **{**TAGGED, **more, **info})
+        miniport.rig = self
+        super().__init__(miniport, StorPortConfig() if storport else ScsiPortConfig(), model)
+        self.controlled = miniport
+        self.steps: list[tuple[str, str]] | None = None
+
+    def told(self, steps: list[PnpStep]) -> None:
+        self.steps = [(step.what, step.outcome) for step in steps]
+
+    def do(self, what: str, *arguments: Any) -> list[tuple[str, str]]:
+        """Run a sequence to its end; its steps."""
+        self.begin(what, *arguments)
+        assert self.steps is not None, "it waits"
+        return self.steps
+
+    def begin(self, what: str, *arguments: Any) -> None:
+        self.steps = None
+        getattr(self.port.pnp, what)(*arguments, self.told)
+        self.loop.run_once(0)
+
+    def seen(self) -> list[int]:
+        """Functions the miniport was given."""
+        return [self.real(srb).function for srb in self.miniport.started]
+
+
+@pytest.fixture(params=["scsiport", "storport"])
+def model(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture
+def make(model: str) -> Iterator[Make]:
+    made: list[Pnped] = []
+
+    def of(*arguments: Any, **named: Any) -> Pnped:
+        made.append(Pnped(model, *arguments, **named))
+        return made[-1]
+
+    yield of
+    for rig in made:
+        rig.close()
+
+
+def used(rig: Pnped) -> None:
+    """The unit has answered something."""
+    rig.command()
+    rig.finish()
+    rig.done.clear()
+
+
+def test_RS_06_stop_waits_for_what_is_outstanding_and_holds_what_comes(make: Make) -> None:
+    rig = make()
+    first = rig.command()
+    rig.begin("stop")
+    assert rig.steps is None and rig.port.pnp.state == "stopping"
+    second = rig.command()
+    assert rig.done == [] and SCSI_STOP_ADAPTER not in dict(rig.controlled.outstanding)
+    rig.finish(first)
+    rig.loop.run_once(0)
+    assert rig.steps == [("wait for requests", "1 completed"), STOP, BOOT]
+    assert rig.controlled.outstanding == [(SCSI_STOP_ADAPTER, 0), (SCSI_SET_BOOT_CONFIG, 0)]
+    assert rig.done == [first] and rig.port.pnp.state == "stopped"
+    assert rig.do("start") == [AGAIN]
+    rig.loop.run_once(0)
+    rig.finish(second)
+    assert rig.done == [first, second] and second.srb_status == SRB_STATUS_SUCCESS
+
+
+def test_RS_06_flush_is_complete_before_the_stop(make: Make) -> None:
+    rig = make(caches_data=True)
+    used(rig)
+    rig.controlled.later.append(SRB_FUNCTION_FLUSH)
+    rig.begin("stop")
+    assert rig.steps is None and rig.seen()[-1] == SRB_FUNCTION_FLUSH
+    rig.finish()
+    rig.loop.run_once(0)
+    assert rig.steps == [("FLUSH", "SUCCESS"), STOP, BOOT]
+    assert rig.controlled.outstanding[0] == (SCSI_STOP_ADAPTER, 0)
+
+
+def test_RS_06_shutdown_is_sent_to_who_caches_data(make: Make) -> None:
+    rig = make(caches_data=True)
+    used(rig)
+    assert rig.do("shut_down") == [("FLUSH", "SUCCESS"), ("SHUTDOWN", "SUCCESS"), STOP, BOOT]
+    assert rig.seen()[-2:] == [SRB_FUNCTION_FLUSH, SRB_FUNCTION_SHUTDOWN]
+    plain = make()
+    used(plain)
+    assert plain.do("shut_down") == [STOP, BOOT]
+
+
+def test_RS_06_an_end_without_ceremony_still_flushes_before_the_stop(make: Make) -> None:
+    rig = make(caches_data=True)
+    used(rig)
+    rig.controlled.later.append(SRB_FUNCTION_FLUSH)  # the miniport never answers it
+    rig.port.stop()
+    assert rig.seen()[-1] == SRB_FUNCTION_FLUSH
+    assert rig.controlled.outstanding == [(SCSI_STOP_ADAPTER, 0), (SCSI_SET_BOOT_CONFIG, 0)]
+
+
+def test_RS_06_RS_07_sleep_and_resume(make: Make, model: str) -> None:
+    rig = make()
+    used(rig)
+    power = [("POWER D3", "SUCCESS")] if model == "storport" else []
+    assert rig.do("sleep", STOR_POWER_ACTION_SLEEP) == [*power, STOP, BOOT]
+    assert rig.port.pnp.state == "asleep"
+    srb = rig.command()
+    power = [("POWER D0", "SUCCESS")] if model == "storport" else []
+    assert rig.do("resume") == [RUNNING, RESTART, *power]
+    rig.loop.run_once(0)
+    rig.finish()
+    assert rig.done == [srb]
+    assert rig.miniport.log.count("initialize") == 1
+    assert SRB_FUNCTION_POWER in rig.seen() or model == "scsiport"
+
+
+def test_RS_06_adapter_power_instead_of_stop_and_power_requests(make: Make, model: str) -> None:
+    rig = make((*BASIC, SCSI_ADAPTER_POWER))
+    if model == "scsiport":  # which knows the first five types alone
+        assert not rig.port.declares(SCSI_ADAPTER_POWER)
+        return
+    used(rig)
+    assert rig.do("sleep", STOR_POWER_ACTION_SLEEP) == [("ScsiAdapterPower", "success")]
+    assert rig.do("resume") == [("ScsiAdapterPower", "success")]
+    down, up = rig.controlled.powers
+    assert (down.power_state, down.power_action) == (STOR_POWER_DEVICE_D3, STOR_POWER_ACTION_SLEEP)
+    assert up.power_state == STOR_POWER_DEVICE_D0
+    assert SRB_FUNCTION_POWER not in rig.seen()
+    rig.submit(SRB_FUNCTION_POWER, srb_power_flags=1, device_power_state=STOR_POWER_DEVICE_D3)
+    assert len(rig.controlled.powers) == 3 and SRB_FUNCTION_POWER not in rig.seen()
+
+
+def test_RS_06_without_restart_the_adapter_is_found_and_initialised_anew(make: Make, model: str) -> None:
+    rig = make((SCSI_STOP_ADAPTER,))
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    power = [("POWER D0", "SUCCESS")] if model == "storport" else []
+    missing = [("ScsiSetRunningConfig", "not declared"), ("ScsiRestartAdapter", "not declared")]
+    assert rig.do("resume") == [*missing, AGAIN, *power]
+    assert rig.miniport.log.count("find") == rig.miniport.log.count("initialize") == 2
+
+
+def test_RS_06_RS_07_a_stopped_adapter_must_be_quiet(make: Make) -> None:
+    rig = make()
+    rig.do("stop")
+    rig.chip.raise_interrupt()
+    rig.loop.run_once(0)
+    assert rig.rules == ["RS-06"] and "isr" not in rig.miniport.log
+
+
+def test_RS_06_a_reset_by_the_guest_does_not_wake_a_stopped_miniport(make: Make) -> None:
+    rig = make()
+    used(rig)
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    waiting = rig.command()
+    before = rig.miniport.log[:]
+    rig.port.reset_adapter()
+    assert waiting.srb_status == SRB_STATUS_BUS_RESET
+    assert [entry for entry in rig.miniport.log[len(before) :] if entry in ("initialize", "start")] == []
+    later = rig.command()
+    assert later not in rig.done
+    rig.do("resume")
+    rig.loop.run_once(0)
+    rig.finish()
+    assert later in rig.done
+
+
+def test_CF_11_MB_17_the_device_extension_over_stop_and_start(make: Make, model: str) -> None:
+    rig = make()
+    rig.miniport.extension.mine = 5
+    rig.do("stop")
+    rig.do("start")
+    assert getattr(rig.miniport.extension, "mine", None) == (5 if model == "storport" else None)
+
+
+def test_an_adapter_that_does_not_come_back_refuses_what_waits(make: Make) -> None:
+    rig = make()
+    used(rig)
+    rig.do("stop")
+    srb = rig.command()
+    rig.miniport.hw_initialize = lambda: False  # type: ignore[method-assign]
+    steps = rig.do("start")
+    assert steps[0][1].startswith("failed: ")
+    rig.loop.run_once(0)
+    assert rig.done == [srb] and srb.srb_status == SRB_STATUS_NO_HBA
+
+
+def test_surprise_removal_of_the_adapter(make: Make, model: str) -> None:
+    rig = make((*BASIC, SCSI_ADAPTER_SURPRISE_REMOVAL))
+    first = rig.command()
+    rig.submit(SRB_FUNCTION_LOCK_QUEUE)
+    second = rig.command()
+    rig.done.clear()
+    steps = rig.do("surprise_removal")
+    told = [("ScsiAdapterSurpriseRemoval", "success")] if model == "storport" else []
+    assert steps == [*told, STOP, BOOT]
+    assert {first.srb_status, second.srb_status} == {SRB_STATUS_NO_HBA} and len(rig.done) == 2
+    assert rig.controlled.outstanding[-2] == (SCSI_STOP_ADAPTER, 0)
+    assert rig.command().srb_status == SRB_STATUS_NO_HBA
+    assert rig.port.pnp.state == "removed"
+    rig.do("start")
+    rig.command()
+    rig.finish()
+    assert rig.done[-1].srb_status == SRB_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("surprise", [False, True])
+def test_RS_08_a_unit_is_taken_out(make: Make, model: str, surprise: bool) -> None:
+    rig = make(units=(SCSI_UNIT_REMOVE, SCSI_UNIT_SURPRISE_REMOVAL))
+    used(rig)
+    active = rig.command()
+    rig.submit(SRB_FUNCTION_LOCK_QUEUE)
+    waiting = rig.command()
+    rig.done.clear()
+    rig.port.remove_unit(0, 0, 0, surprise, rig.told)
+    rig.loop.run_once(0)
+    assert rig.done == [waiting] and waiting.srb_status == SRB_STATUS_NO_DEVICE
+    assert rig.steps is None and rig.port.knows(0, 0, 0)  # the miniport still has one
+    rig.finish(active)
+    rig.loop.run_once(0)
+    assert rig.steps is not None and not rig.port.knows(0, 0, 0)
+    first = [(SCSI_UNIT_SURPRISE_REMOVAL, (0, 0, 0))] if surprise else []
+    assert rig.controlled.removed == ([*first, (SCSI_UNIT_REMOVE, (0, 0, 0))] if model == "storport" else [])
+    assert SRB_FUNCTION_PNP not in rig.seen()
+
+
+def test_RS_08_a_pnp_request_for_who_declares_no_removal(make: Make, model: str) -> None:
+    rig = make()
+    used(rig)
+    rig.port.remove_unit(0, 0, 0, True, rig.told)
+    rig.loop.run_once(0)
+    told = [("PNP StorSurpriseRemoval", "SUCCESS"), ("PNP StorRemoveDevice", "SUCCESS")]
+    assert rig.steps == (told if model == "storport" else [])
+    rig.port.remove_unit(0, 5, 0, True, rig.told)
+    assert rig.steps == []  # a unit nobody knows
+
+
+def test_quiesce_waits_for_the_unit(make: Make) -> None:
+    rig = make()
+    read = rig.command()
+    quiet = rig.submit(SRB_FUNCTION_QUIESCE_DEVICE)
+    assert rig.done == []
+    rig.finish(read)
+    rig.loop.run_once(0)
+    assert rig.done == [read, quiet]
+
+
+def test_wmi_goes_to_who_provides_it(make: Make, model: str) -> None:
+    rig = make()
+    srb = rig.submit(SRB_FUNCTION_WMI)
+    expected = SRB_STATUS_SUCCESS if model == "storport" else SRB_STATUS_INVALID_REQUEST
+    assert rig.done == [srb] and srb.srb_status == expected
+    provider = make(wmi_data_provider=True)
+    srb = provider.submit(SRB_FUNCTION_WMI)
+    assert provider.done == [srb] and srb.srb_status == SRB_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("function", [SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI])
+def test_CF_03_MB_09_its_data_buffer_can_be_touched_whatever_map_buffers_says(make: Make, function: int) -> None:
+    rig = make(wmi_data_provider=True, map_buffers=0)
+    rig.miniport.next = rig.miniport.next and "next"  # these are untagged (SP-12)
+    seen: list[bytes] = []
+    rig.miniport.on_start = lambda srb: seen.append(bytes(srb.data_buffer))
+    data = DmaBuffer.of(bytearray(b"abcd"))
+    srb = rig.submit(function, mdl=data, data_transfer_length=4, srb_flags=SRB_FLAGS_DATA_IN)
+    assert seen == [b"abcd"] and rig.done == [srb] and rig.rules == []
+
+
+def test_the_miniport_is_told_of_tracing(make: Make, model: str) -> None:
+    rig = make()
+    assert rig.port.tracing_enabled(True) is (model == "storport")
+    assert rig.controlled.traced == ([True] if model == "storport" else [])
+
+
+def test_who_is_above_hears_of_a_bus_change(make: Make) -> None:
+    rig = make()
+    heard: list[int] = []
+    rig.port.on_bus_change = heard.append
+    rig.hardware(lambda: rig.miniport.port.notification(BUS_CHANGE_DETECTED, 0))
+    rig.loop.run_once(0)
+    assert heard == [0]
+
+
+def test_Q_12_lock_power_unlock(make: Make) -> None:
+    rig = make()
+    used(rig)
+    rig.submit(SRB_FUNCTION_LOCK_QUEUE)
+    srb = rig.submit(
+        SRB_FUNCTION_POWER, device_power_state=STOR_POWER_DEVICE_D3, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE
+    )
+    assert srb.srb_status == SRB_STATUS_SUCCESS
+
+
+def test_Q_11_the_lock_of_another_driver(make: Make) -> None:
+    rig = make()
+    rig.submit(SRB_FUNCTION_LOCK_QUEUE, original_request="mine")
+    past = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
+    rig.command(srb_flags=past, original_request="mine")
+    assert rig.rules == []
+    rig.command(srb_flags=past, original_request="another")
+    assert rig.rules == ["Q-11"]
+    unlock = rig.submit(SRB_FUNCTION_UNLOCK_QUEUE, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE, original_request="another")
+    assert rig.rules == ["Q-11", "Q-11"] and unlock.srb_status == SRB_STATUS_SUCCESS
