@@ -37,6 +37,7 @@ from hba.miniport.services import (
     NEXT_REQUEST,
     REQUEST_COMPLETE,
     SP_BUS_TIME_OUT,
+    SP_PROTOCOL_ERROR,
     ScsiPortServices,
     StorPortServices,
 )
@@ -239,12 +240,14 @@ class DmaMiniport(Miniport):
                 else:
                     srb.srb_status = SRB_STATUS_DATA_OVERRUN
                     srb.data_transfer_length = task.transferred
+                    if task.overrun:
+                        self.port.log_error(srb, srb.path_id, srb.target_id, srb.lun, SP_PROTOCOL_ERROR, 2)  # ER-02
             else:
                 self._failed(srb, task, status)
         else:
             srb.srb_status = RESPONSE_STATUS.get(response, SRB_STATUS_INTERNAL_ERROR)
             srb.data_transfer_length = task.transferred
-            if response == RESPONSE_NO_TARGET and self._stor is None:
+            if response == RESPONSE_NO_TARGET:
                 self.port.log_error(srb, srb.path_id, srb.target_id, srb.lun, SP_BUS_TIME_OUT, 1)  # ER-02
         self._notification(REQUEST_COMPLETE, srb)
         if next_request and self._next_at_completion:

@@ -25,6 +25,9 @@ class PortConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     # Requests the miniport still owes at the end of a reset (ER-13) are taken back, so that no guest hangs on them.
     # False: they stay lost, as on Windows.
     reclaim_lost: bool = True
+    # Whether a selection time-out has to be logged (ER-02): "Error Handling in ... Miniport Drivers" says always, the
+    # page of ScsiPortLogError says it should not be. False: either way is right.
+    selection_timeouts_logged: bool = True
     # Seconds after which a queue that stands still is diagnosed (Q-09, SP-07); the verifier reports each once.
     stuck_after: Positive = 10
     # Interrupts served in a row with the line still up before it is called a storm and left alone (IN-02).

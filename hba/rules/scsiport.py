@@ -239,8 +239,8 @@ _QUEUE = (
         "Q-07",
         "what passes a frozen queue",
         _SP,
-        "New requests are queued; only the port's own REQUEST SENSE and requests with BYPASS_FROZEN_QUEUE pass, straight "
-        "to the adapter's queue.",
+        "New requests are queued; only the port's own REQUEST SENSE, power requests and requests with "
+        "BYPASS_FROZEN_QUEUE pass, straight to the adapter's queue.",
         (d.FRZ, d.RQ, d.ROS),
         "Nothing else is started on a frozen unit; what was on its way to the adapter goes back into the queue.",
         _E,
@@ -270,10 +270,12 @@ _QUEUE = (
         "Q-10",
         "FLUSH_QUEUE",
         _SP,
-        "Ends everything queued with REQUEST_FLUSHED and releases the queue; also flushes the adapter's cache. Not to "
-        "be used on a queue that is not frozen.",
+        "The adapter's cache is flushed, then everything queued ends with REQUEST_FLUSHED and the queue is released. Not "
+        "to be used on a queue that is not frozen (ReleaseQueue's page, ReactOS); the page of the function itself names "
+        "no such condition.",
         (d.FLU, d.RQ, d.ROS),
-        "On an unfrozen queue: INVALID_REQUEST and a finding; with requests active: a note.",
+        "A FLUSH to a miniport with CachesData comes first, and its status is the request's. On an unfrozen queue: a "
+        'finding, and INVALID_REQUEST (or with `flush_unfrozen = "flush"` the flush); with requests active: a note.',
         _EV,
     ),
     _rule(
@@ -281,10 +283,10 @@ _QUEUE = (
         "LOCK_QUEUE and UNLOCK_QUEUE",
         _BOTH,
         "A locked queue runs nothing but requests with BYPASS_LOCKED_QUEUE; UNLOCK_QUEUE must carry that flag itself. "
-        "No driver bypasses another driver's lock.",
+        "No driver bypasses or undoes another driver's lock.",
         (d.LCK, d.SRB),
-        "An UNLOCK_QUEUE without the flag, a bypass of another owner's lock (`original_request` names the owner) and a "
-        "queue locked for `stuck_after` seconds are findings.",
+        "An UNLOCK_QUEUE without the flag, a bypass or unlock of another owner's lock (`original_request` names the "
+        "owner) and a queue locked for `stuck_after` seconds are findings, in both models.",
         _EV,
     ),
     _rule(
@@ -559,10 +561,13 @@ _ERRORS = (
     _rule(
         "ER-02",
         "what is logged",
-        _SP,
-        "Parity, bus free, selection and command time-out and phase failure are always logged by ScsiPortLogError.",
-        (d.ERR,),
-        "A completion with one of these and no LogError for the SRB is noted.",
+        _BOTH,
+        "Parity, bus free, selection and command time-out, phase failure and data overrun are always logged: by "
+        "ScsiPortLogError, or under Storport by StorPortLogError or StorPortLogSystemEvent. The page of "
+        "ScsiPortLogError says that selection time-outs should not be.",
+        (d.ERR, d.SERR),
+        "A completion with one of these and no entry for the SRB, or (a system event names none) for its unit, target or "
+        "adapter while it was under way, is noted; for selection time-outs `selection_timeouts_logged`.",
         _V,
         NOTE,
     ),
@@ -759,7 +764,7 @@ _CONFIGURATION = (
         "CF-03",
         "IO_CONTROL is always mapped",
         _BOTH,
-        "The buffer of an IO_CONTROL request may always be used.",
+        "The buffer of an IO_CONTROL request may always be used; so may that of a WMI request.",
         (d.SRB, d.XSRB),
         "A MappedBuffer whatever MapBuffers says.",
         _E,

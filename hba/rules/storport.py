@@ -146,8 +146,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "and StartIo; "
         "the extension's contents are lost. BUSY must not be used once the SCSI transaction has begun.",
         "HW_STARTIO (storport.h)",
-        "The retry has an empty extension and goes through BuildIo again. BUSY after the device moved data "
-        "is reported.",
+        "What is fresh is the extension (and the instance a miniport holds, which is dead): the request goes through "
+        "BuildIo again. BUSY after the device moved data, or with DataTransferLength changed, is reported.",
         _BOTH,
     ),
     _rule(
@@ -456,8 +456,9 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "nothing is sent while held",
         "While an adapter or unit is paused or busy the port sends nothing to it.",
         "Storport Queue Management",
-        "Every dispatch looks at the gates, also between BuildIo and StartIo; a queue held for too long is reported by "
-        "its gate.",
+        "Every dispatch looks at the gates, also between BuildIo and StartIo, and also that of POWER requests, of "
+        "requests that bypass a lock and of the one that powers a unit up; aborts and resets, by which the port "
+        "recovers, pass (inferred). A queue held for too long is reported by its gate.",
         (ENFORCED,),
         WARNING,
     ),
@@ -482,18 +483,19 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "QD-10",
         "link down, link up",
         "LinkDown holds the adapter, LinkUp lets it go and is legal only after LinkDown; after LinkDownTimeoutValue "
-        "(30 s, at most 600) requests fail.",
+        "(30 s, at most 600) I/O to the miniport is restarted (registry entries), or requests fail.",
         "StorPortNotification; Registry Entries for StorPort Miniport Drivers; Device Status for "
         "High-Performance Buses "
         "and Adapters",
-        "A gate with a timer; LinkUp without LinkDown is reported.",
+        "A gate with a timer, and 'link_down_expired' for what follows: \"restart\" (LINK_DOWN from the miniport is "
+        'retried as BUSY is) or "fail"; LinkUp without LinkDown is reported.',
         _BOTH,
     ),
     _rule(
         "QD-11",
         "time-out, latency and sense limits",
-        "IoTimeoutValue is the time-out of requests without one; IoLatencyCap holds new requests while one is older "
-        "than it; TotalSenseDataBytes (18 to 255) bounds the sense data.",
+        "IoTimeoutValue is the time-out of requests without one; IoLatencyCap holds new requests, whatever their unit, "
+        "while one is older than it; TotalSenseDataBytes (18 to 255) bounds the sense data.",
         "Registry Entries for StorPort Miniport Drivers",
         "'io_timeout_value', 'io_latency_cap', 'total_sense_data_bytes'.",
     ),
@@ -545,9 +547,11 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "declared control types",
         "HwStorAdapterControl and HwStorUnitControl are called only for the types the miniport declared, and must not "
         "write beyond MaxControlType - 1.",
-        "HW_ADAPTER_CONTROL (storport.h)",
-        "Types are asked for once; a write beyond the list is contained and reported.",
+        "HW_ADAPTER_CONTROL, SCSI_ADAPTER_CONTROL_TYPE (storport.h)",
+        "Types are asked for once, after HwInitialize, of 30 adapter types (SCSI Port: 5) and 15 unit types; a write "
+        "beyond the list is contained and reported.",
         _BOTH,
+        model="both",
     ),
     _rule(
         "RS-06",
@@ -555,25 +559,30 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "Before it nothing is outstanding and FLUSH was sent; after it the adapter is quiet. Restart redoes "
         "the work of "
         "Initialize, or the port calls FindAdapter and Initialize. A miniport with power control gets no POWER SRB.",
-        "HW_ADAPTER_CONTROL (storport.h)",
-        "The order is kept; an interrupt after the stop is reported.",
+        "HW_ADAPTER_CONTROL, SCSI_ADAPTER_CONTROL_TYPE (storport.h)",
+        "A stop holds the queues, waits for what is outstanding, sends FLUSH (and SHUTDOWN where the machine goes "
+        "down; both only with CachesData, Q-16) and waits for it, then calls ScsiStopAdapter; an interrupt after that "
+        "is reported. 'hba inject' and a server that ends do it.",
         _BOTH,
+        model="both",
     ),
     _rule(
         "RS-07",
         "running and boot configuration",
         "ScsiSetRunningConfig comes before ScsiRestartAdapter, with the interrupt not yet connected; ScsiSetBootConfig "
         "after ScsiStopAdapter.",
-        "HW_ADAPTER_CONTROL (storport.h)",
+        "HW_ADAPTER_CONTROL, SCSI_ADAPTER_CONTROL_TYPE (storport.h)",
         "The order is kept; no interrupt is delivered before the restart.",
+        model="both",
     ),
     _rule(
         "RS-08",
         "unit control",
         "Start, power, remove and surprise removal of a unit, for declared types only; ScsiUnitPower replaces POWER "
         "SRBs.",
-        "HW_UNIT_CONTROL (storport.h)",
-        "hw_unit_control is called for declared types; POWER goes there when ScsiUnitPower is declared.",
+        "HW_UNIT_CONTROL, SCSI_PNP_REQUEST_BLOCK (storport.h)",
+        "hw_unit_control is called for declared types; POWER goes there when ScsiUnitPower is declared. Without "
+        "ScsiUnitRemove or ScsiUnitSurpriseRemoval a removal is a PNP SRB.",
     ),
     _rule(
         "RS-09",
@@ -581,7 +590,8 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "A NO_KEEP_AWAKE request for a powered-down unit ends with NOT_POWERED; with the link down for good requests "
         "end with LINK_DOWN.",
         "STORAGE_REQUEST_BLOCK",
-        "Answered by the port; other requests power the unit up first.",
+        "NOT_POWERED is the port's answer, and other requests power the unit up when nothing else holds them; "
+        "LINK_DOWN with 'link_down_expired' = \"fail\".",
     ),
     _rule(
         "RS-10",

@@ -221,8 +221,8 @@ def test_what_it_does_not_know(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_stop_and_restart(model: str) -> None:
     rig = make(model)
-    rig.port.stop()
-    rig.port.restart()
+    rig.port.pnp.stop(lambda steps: None)
+    rig.port.pnp.start(lambda steps: None)
     srb = command(rig)
     rig.port.submit(srb)
     run(rig)

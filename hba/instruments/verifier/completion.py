@@ -41,9 +41,22 @@ def completion(port: AnyPort, request: Request) -> None:
         _status(port, request, base)
         _length(port, request, base)
     _sense(port, request, srb_status)
-    logged = LOGGED.get(base)
-    if logged is not None and port.model == "scsiport" and not request.logged:
-        port.offence("ER-02", f"a {logged} was completed without ScsiPortLogError", request)
+    if not request.logged:
+        _logged(port, request, base)
+
+
+def _logged(port: AnyPort, request: Request, base: int) -> None:
+    """ER-02: what has to be in the event log, by whatever routine it got there."""
+    what = LOGGED.get(base)
+    if base == s.SRB_STATUS_SELECTION_TIMEOUT and not port.options.selection_timeouts_logged:
+        return
+    if base == s.SRB_STATUS_DATA_OVERRUN and request.length_at_issue:
+        if min(request.srb.data_transfer_length, request.moved or request.length_at_issue) < request.length_at_issue:
+            return  # an underrun is none of it
+        what = "data overrun"
+    if what is not None:
+        routines = "ScsiPortLogError" if port.model == "scsiport" else "StorPortLogError or StorPortLogSystemEvent"
+        port.offence("ER-02", f"a {what} was completed without {routines}", request)
 
 
 def _status(port: AnyPort, request: Request, base: int) -> None:

@@ -31,6 +31,7 @@ from hba.miniport.services import (
     NEXT_REQUEST,
     REQUEST_COMPLETE,
     SP_BUS_TIME_OUT,
+    SP_PROTOCOL_ERROR,
     ScsiPortServices,
     StorPortServices,
 )
@@ -192,7 +193,7 @@ class GoodMiniport(Miniport):
         if task.response:
             srb.srb_status = BUS_STATUS.get(task.response, SRB_STATUS_INTERNAL_ERROR)
             srb.data_transfer_length = task.transferred
-            if task.response == RESPONSE_NO_TARGET and not self.storport:
+            if task.response == RESPONSE_NO_TARGET:
                 self.port.log_error(srb, srb.path_id, srb.target_id, srb.lun, SP_BUS_TIME_OUT, 1)  # ER-02
         elif task.status != SCSISTAT_GOOD:
             srb.srb_status = SRB_STATUS_ERROR  # OW-04
@@ -202,6 +203,8 @@ class GoodMiniport(Miniport):
         elif task.transferred != srb.data_transfer_length or task.overrun:
             srb.srb_status = SRB_STATUS_DATA_OVERRUN  # OW-07: also for too little
             srb.data_transfer_length = task.transferred
+            if task.overrun:
+                self.port.log_error(srb, srb.path_id, srb.target_id, srb.lun, SP_PROTOCOL_ERROR, 2)  # ER-02
         else:
             srb.srb_status = SRB_STATUS_SUCCESS
         self.complete(srb)

@@ -65,6 +65,7 @@ from hba.miniport.services import (
     NEXT_REQUEST,
     REQUEST_COMPLETE,
     SP_BUS_TIME_OUT,
+    SP_PROTOCOL_ERROR,
     STOR_STATUS_SUCCESS,
     Dpc,
     ScsiPortServices,
@@ -224,7 +225,7 @@ class CommandBlocks(Miniport):
             srb.srb_status = BUS_STATUS.get(response, SRB_STATUS_INTERNAL_ERROR)
             srb.data_transfer_length = min(transferred, asked)
             if response == RESPONSE_NO_TARGET:
-                self.log_time_out(srb)
+                self.log_error(srb, SP_BUS_TIME_OUT)
         elif status != SCSISTAT_GOOD:
             srb_set_scsi_status(srb, status)  # OW-04
             srb.data_transfer_length = min(transferred, asked)
@@ -235,12 +236,15 @@ class CommandBlocks(Miniport):
         elif transferred != asked or overrun:
             srb.srb_status = SRB_STATUS_DATA_OVERRUN  # OW-07: also for too little
             srb.data_transfer_length = transferred
+            if overrun:
+                self.log_error(srb, SP_PROTOCOL_ERROR)
         else:
             srb.srb_status = SRB_STATUS_SUCCESS
         self.port.notification(REQUEST_COMPLETE, srb)
 
-    def log_time_out(self, srb: Srb) -> None:
-        """ER-02, where there is a log."""
+    def log_error(self, srb: Srb, code: int) -> None:
+        """ER-02"""
+        self.port.log_error(srb, *srb_get_path_target_lun(srb), code, 1)
 
     def refuse(self, srb: Srb) -> None:
         srb.srb_status = SRB_STATUS_INVALID_REQUEST
@@ -519,9 +523,6 @@ class QueuedScsiMiniport(CommandBlocks):
     def complete_all(self) -> None:
         for srb, entry in list(self.ring.take()):
             self.end(srb, entry)
-
-    def log_time_out(self, srb: Srb) -> None:
-        self.port.log_error(srb, srb.path_id, srb.target_id, srb.lun, SP_BUS_TIME_OUT, 1)
 
     def control(self, srb: Srb) -> None:
         worked, failure = True, SRB_STATUS_INVALID_REQUEST

@@ -10,7 +10,7 @@ StorPortMarkDeviceFailedEx, StorPortDebugPrint (storport.h); ScsiDebugPrint (srb
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,11 +100,16 @@ class Events(Debugger):
     a device that failed removed."""
 
     def __init__(
-        self, caller: Caller, request_of: Callable[[Any], Any], remove: Callable[[tuple[int, int, int]], None]
+        self,
+        caller: Caller,
+        request_of: Callable[[Any], Any],
+        remove: Callable[[tuple[int, int, int]], None],
+        active_on: Callable[[tuple[int, ...]], Iterable[Any]],
     ) -> None:
         self._caller = caller
         self._request_of = request_of
         self._remove = remove
+        self._active_on = active_on  # requests of a unit (path, target, LUN), a target (path, target), the adapter ()
 
     # -- the system's event log --------------------------------------------------------------------------------
 
@@ -125,9 +130,13 @@ class Events(Debugger):
         strings = sum(2 * (len(text) + 1) for text in log_details.string_list)  # Unicode, with a NUL
         if len(log_details.dump_data) + strings > EVENT_SIZE_LIMIT:
             return STOR_STATUS_INVALID_BUFFER_SIZE, EVENT_SIZE_LIMIT
-        where = "adapter"
+        where, named = "adapter", 0
+        address = log_details.path_id & 0xFF, log_details.target_id & 0xFF, log_details.lun_id & 0xFF
         if log_details.event_association != STOR_EVENT_ADAPTER_ASSOCIATION:
-            where = f"{log_details.path_id & 0xFF}:{log_details.target_id & 0xFF}:{log_details.lun_id & 0xFF}"
+            where = ":".join(map(str, address))
+            named = 3 if log_details.event_association == STOR_EVENT_LUN_ASSOCIATION else 2
+        for request in self._active_on(address[:named]):
+            request.logged = True  # ER-02: the entry names no SRB, so it may be about any that is under way there
         text = (
             f"{where} code {log_details.error_code:#010x} id {log_details.unique_id:#x} "
             f"{log_details.dump_data.hex()} {log_details.string_list or ''}"

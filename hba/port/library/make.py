@@ -45,7 +45,7 @@ class StorHost(AnyHost, LaterHost, Protocol):
     @property
     def watchers(self) -> Iterable[Watcher]: ...
     @property
-    def units(self) -> Mapping[int, object]: ...
+    def units(self) -> Mapping[int, Any]: ...
 
     charged: int
 
@@ -98,6 +98,10 @@ def storport_routines(
         path, target, lun = address
         return path << 16 | target << 8 | lun in port.units
 
+    def active_on(address: tuple[int, ...]) -> list[Any]:
+        units = (unit for unit in port.units.values() if (unit.path, unit.target, unit.lun)[: len(address)] == address)
+        return [request for unit in units for request in unit.active]
+
     def reset() -> None:
         port.chip.reset_bus()
         board.reset()
@@ -145,7 +149,7 @@ def storport_routines(
             Requests(request_of, parts.system_address),
             BuiltLists(port, later),
             Units(port, later, is_there, parts.rescan),
-            Events(port, number_of, parts.remove_unit),
+            Events(port, number_of, parts.remove_unit, active_on),
             power,
             system_time,
             threads,

@@ -44,6 +44,9 @@ class ScsiPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     reset_flushes_queue: bool = True
     # A request that bypasses a frozen queue also flushes it, as one sentence of the documentation has it.
     bypass_flushes: bool = False
+    # FLUSH_QUEUE on a queue that is not frozen: refused, as in ReactOS and as the page of ReleaseQueue wants it, or
+    # carried out, as "Flushing Port Driver's Internal Queue" reads.
+    flush_unfrozen: Literal["refuse", "flush"] = "refuse"
     # Seconds for the port's own REQUEST SENSE (ER-03; 2 in ReactOS).
     sense_timeout: Positive = 2
     # A sense buffer above the 18 bytes of fixed sense data switches auto-sense off, as in ReactOS (ER-05).

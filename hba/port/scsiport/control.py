@@ -32,7 +32,7 @@ from hba.srb import (
     Srb,
 )
 
-FOR_THE_MINIPORT = (SRB_FUNCTION_POWER, SRB_FUNCTION_IO_CONTROL)
+FOR_THE_MINIPORT = (SRB_FUNCTION_IO_CONTROL,)
 # CF-03: the data buffer has a valid address whatever MapBuffers says (SCSI_WMI_REQUEST_BLOCK says so of WMI).
 ALWAYS_USABLE = frozenset({SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI})
 FLUSHES = (SRB_FUNCTION_FLUSH, SRB_FUNCTION_SHUTDOWN)  # Q-16: only a miniport that caches data sees these
@@ -47,6 +47,8 @@ def control(slot: Slot, request: ScsiPortRequest) -> bool:
     unit = request.unit
     assert unit is not None
     function = request.srb.function
+    if function == SRB_FUNCTION_POWER:
+        return not _passes_frozen(slot, request, unit)
     if function in FOR_THE_MINIPORT or (function in FLUSHES and slot.info.caches_data):
         return True
     if function == SRB_FUNCTION_WMI and slot.info.wmi_data_provider:
@@ -79,6 +81,16 @@ def bypass(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     return True
 
 
+def _passes_frozen(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
+    """Q-07: power requests pass a frozen queue, as autosense does; a locked one only with the flag (Q-12)."""
+    if not unit.holds & FROZEN:
+        return False
+    if unit.holds & LOCKED and not request.srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
+        return False
+    slot.ahead(request)
+    return True
+
+
 def answered_here(slot: Slot, request: ScsiPortRequest) -> bool:
     """Functions that pass through the queues but end at the port. Called when their turn has come."""
     srb, unit = request.srb, request.unit
@@ -107,22 +119,29 @@ def _release_queue(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> 
 
 
 def _flush_queue(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> None:
-    """Q-10: what is queued ends with REQUEST_FLUSHED, and the queue is released. Not for an unfrozen queue."""
+    """Q-10: the adapter's cache is flushed first, then what is queued ends with REQUEST_FLUSHED, and the queue is
+    released."""
     if not unit.holds & FROZEN:
         slot.reports.finding("Q-10", f"FLUSH_QUEUE although the queue of {unit.name} is not frozen", request)
-        slot.ledger.answer(request, SRB_STATUS_INVALID_REQUEST)
-        return
+        if slot.options.flush_unfrozen == "refuse":
+            slot.ledger.answer(request, SRB_STATUS_INVALID_REQUEST)
+            return
     if unit.active:
         slot.reports.finding(
             "Q-10", f"FLUSH_QUEUE while {len(unit.active)} requests are active on {unit.name}", request, severity="note"
         )
+    if not slot.info.caches_data:
+        _flush_now(slot, request, unit, SRB_STATUS_SUCCESS)
+        return
+    srb = Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun)
+    srb.completion = lambda done: _flush_now(slot, request, unit, done.srb_status)
+    slot.ahead(slot.ledger.own(srb, unit, f"for #{request.number}"))
+
+
+def _flush_now(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit, srb_status: int) -> None:
     _flush(slot, unit)
-    if slot.info.caches_data:
-        # "Flushing the Port Driver's Internal Queue": the adapter's cache is flushed as well.
-        srb = Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun)
-        unit.queue.insert(slot.ledger.own(srb, unit, f"for #{request.number}"))
     freezing.unfreeze(slot, unit, f"flushed by #{request.number}")
-    slot.ledger.answer(request, SRB_STATUS_SUCCESS)
+    slot.ledger.answer(request, srb_status)
 
 
 def _flush(slot: Slot, unit: ScsiPortUnit) -> None:

@@ -95,7 +95,9 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     # Share of a unit's outstanding requests that must complete after QUEUE FULL (QD-09).
     queue_full_wait_io_percentage: Percent = 25
     link_down_timeout: Annotated[int, msgspec.Meta(ge=0, le=600)] = 30  # seconds (QD-10)
-    io_latency_cap: Count = 0  # milliseconds; a request older than this holds its unit's new ones. 0: off (QD-11)
+    # What follows then: I/O to the miniport is restarted, as the registry's page says, or requests end with LINK_DOWN.
+    link_down_expired: Literal["restart", "fail"] = "restart"
+    io_latency_cap: Count = 0  # milliseconds; any request older than this holds new ones. 0: off (QD-11)
     total_sense_data_bytes: Annotated[int, msgspec.Meta(ge=18, le=255)] = 255  # of sense data that go up (QD-11)
     # IoTimeoutValue: seconds for requests without a TimeOutValue (QD-11); None: `default_timeout`.
     io_timeout_value: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None

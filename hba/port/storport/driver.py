@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from types import MethodType
 from typing import Any
 
@@ -55,6 +56,7 @@ from hba.port.storport.units import (
     HOLDING,
     LINK_DOWN,
     LOCKED,
+    POWERED_DOWN,
     REFUSED,
     RESETTING,
     STARTED,
@@ -213,21 +215,19 @@ class StorPort(PortBase[StorUnit]):
         if gates.closed & LINK_DOWN and self.flow.link_lost:
             self.ledger.answer(request, SRB_STATUS_LINK_DOWN)  # RS-09
             return
-        if not unit.powered:
-            if srb.srb_flags & SRB_FLAGS_NO_KEEP_AWAKE:
-                self.ledger.answer(request, SRB_STATUS_NOT_POWERED)  # RS-09
-                return
-            wake = self.power.wake(unit)
-            if wake is not None:
-                self.pass_down(wake)
+        if not unit.powered and srb.srb_flags & SRB_FLAGS_NO_KEEP_AWAKE:
+            self.ledger.answer(request, SRB_STATUS_NOT_POWERED)  # RS-09
+            return
         if unit.gates & LOCKED and srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE:
             # Q-11: passes the lock, but nothing else that holds the unit.
             if unit.is_anothers(srb.original_request):
                 self.finding("Q-11", f"a request bypasses the lock another driver holds on {unit.name}", request)
-            if not (unit.gates & HOLDING & ~LOCKED) and not gates.closed & HOLDING:
-                self.dispatch(request)
+            unit.queue.appendleft(request)
+            self.ledger.watch()
+            if self.callback == NO_CALLBACK:
+                self.pump(unit)
             else:
-                unit.queue.appendleft(request)
+                gates.wake()
             return
         self.ledger.watch()
         if not unit.queue:
@@ -269,7 +269,7 @@ class StorPort(PortBase[StorUnit]):
             else:
                 srb_status = self.power.submitted(unit, srb.device_power_state)
             if srb_status is None:
-                self.dispatch(request)
+                self._power(request, unit)
             else:
                 ledger.answer(request, srb_status)
         elif function == SRB_FUNCTION_LOCK_QUEUE:
@@ -289,6 +289,13 @@ class StorPort(PortBase[StorUnit]):
         else:
             # ST-14: TERMINATE_IO, RELEASE_RECOVERY, RECEIVE_EVENT are never sent; the rest is unknown (ER-17).
             ledger.answer(request, SRB_STATUS_INVALID_REQUEST)
+
+    def _power(self, request: StorRequest, unit: StorUnit) -> None:
+        """QD-07: a POWER request waits as others do where its unit or the adapter is held, but ahead of them; the lock
+        of its own sequence it passes (Q-12)."""
+        unit.queue.appendleft(request)
+        self.ledger.watch()
+        self.pump(unit)
 
     def _adapter_power(self, srb: Srb) -> int | None:
         """RS-06: a miniport with ScsiAdapterPower gets the callback instead of the SRB."""
@@ -328,7 +335,8 @@ class StorPort(PortBase[StorUnit]):
         """ST-01: push as much as depths and gates allow, or `most`. True: that many were pushed, there may be more."""
         pushed, gates = 0, self.gates
         while True:
-            if (unit.gates | gates.closed) & HOLDING:
+            held = (unit.gates | gates.closed) & HOLDING
+            if held and (held != LOCKED or not self._passes_lock(unit)):
                 return False
             if unit.built:
                 self._start_built(unit.built.popleft())
@@ -339,15 +347,27 @@ class StorPort(PortBase[StorUnit]):
             if self.ledger.outstanding >= gates.max_io:
                 gates.wait_for_adapter(unit)
                 return False
-            if gates.closed & CAPPED and self._capped(unit):
+            if gates.closed & CAPPED and self._capped():
                 return False
             if most and pushed == most:
                 return True
             request = queue.popleft()
             if unit.gates & FRESH and request.srb.cdb and request.srb.cdb[0] in self._known_by:
                 unit.gates &= ~FRESH  # QD-04
+            if unit.gates & POWERED_DOWN and request.srb.function != SRB_FUNCTION_POWER:
+                self._wake(unit)
             self.dispatch(request)
             pushed += 1
+
+    def _passes_lock(self, unit: StorUnit) -> bool:
+        """Q-11: whether the next request may be started although the queue is locked."""
+        return bool(unit.queue) and bool(unit.queue[0].srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+
+    def _wake(self, unit: StorUnit) -> None:
+        """RS-09: a unit that is powered down is powered up for a request, when nothing else holds that any more."""
+        wake = self.power.wake(unit)
+        if wake is not None:
+            self.pass_down(wake)
 
     def _take_turns(self) -> None:
         """Units that wait for the adapter get its free places one after the other, one each."""
@@ -358,12 +378,10 @@ class StorPort(PortBase[StorUnit]):
             if self.pump(unit, 1):
                 gates.wait_for_adapter(unit)
 
-    def _capped(self, unit: StorUnit) -> bool:
-        """QD-11: a request older than IoLatencyCap holds its unit's new ones."""
-        oldest = next(iter(unit.active), None)
-        if oldest is None:
-            return False
-        return self.clock.now() - oldest.issued_at > self.gates.options.io_latency_cap * MS
+    def _capped(self) -> bool:
+        """QD-11: any request older than IoLatencyCap holds new ones, whatever unit they are for."""
+        before = self.clock.now() - self.gates.options.io_latency_cap * MS
+        return any(request.issued_at < before for other in self.gates.units for request in islice(other.active, 1))
 
     def _pump_all(self) -> None:
         self.gates.look_at_all = False
@@ -585,6 +603,8 @@ class StorPort(PortBase[StorUnit]):
                 self.pump(unit)
         if gates.waiting:
             self._take_turns()
+        if had and gates.closed & CAPPED:
+            gates.wake()  # QD-11: what completed may have held other units' requests
 
     def _check_resets(self) -> None:
         """RS-02: what a reset should have ended and did not is taken back, and goes up before the reset does."""

@@ -37,6 +37,7 @@ class Flow:
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
         self.link_timer: Timer | None = None
+        self.link_is_down = False
         self.link_lost = False  # down for longer than LinkDownTimeoutValue
 
     def reset(self) -> None:
@@ -44,7 +45,7 @@ class Flow:
         if self.link_timer is not None:
             self.link_timer.cancel()
             self.link_timer = None
-        self.link_lost = False
+        self.link_is_down = self.link_lost = False
 
     # -- pause, busy (QD-05 to QD-07) --------------------------------------------------------------------------
 
@@ -100,12 +101,16 @@ class Flow:
         busy = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUSY
         full = not busy and srb.scsi_status == SCSISTAT_QUEUE_FULL
         scsi_busy = not busy and srb.scsi_status == SCSISTAT_BUSY and gates.options.scsi_busy == "retry"
-        link = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_LINK_DOWN and not self.link_lost
+        given_up = self.link_lost and gates.options.link_down_expired == "fail"
+        link = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_LINK_DOWN and not given_up
         if not (busy or full or scsi_busy or link):
             return False
         if busy and request.moved:
             # ST-13: busy means "not begun"; a transaction that moved data cannot be repeated blindly.
             gates.reports.finding("ST-13", f"SRB_STATUS_BUSY after {request.moved} bytes were transferred", request)
+        elif busy and srb.data_transfer_length != request.length_at_issue:
+            length = f"{request.length_at_issue} to {srb.data_transfer_length}"
+            gates.reports.finding("ST-13", f"SRB_STATUS_BUSY with DataTransferLength changed from {length}", request)
         limit = gates.options.busy_retry
         if limit != "inf" and request.retries >= limit:
             gates.reports.count("busy retries exhausted")
@@ -121,7 +126,7 @@ class Flow:
         return True
 
     def requeue(self, request: StorRequest) -> None:
-        """ST-13: this instance is dropped; a fresh one, extension and all, goes through BuildIo and StartIo again."""
+        """ST-13: the SRB goes through BuildIo and StartIo again, with an SRB extension that is new."""
         gates, unit = self.gates, request.unit
         assert unit is not None
         fresh = gates.ledger.again(request)
@@ -138,27 +143,34 @@ class Flow:
 
     def link_down(self) -> None:
         gates = self.gates
-        if gates.closed & LINK_DOWN:
+        if self.link_is_down:
             return
+        self.link_is_down = True
         gates.close(LINK_DOWN)
         self.link_timer = gates.clock.call_later(gates.options.link_down_timeout * S, self._link_stays_down)
 
     def _link_stays_down(self) -> None:
-        """LinkDownTimeoutValue has passed: requests end with LINK_DOWN instead of waiting (RS-09)."""
+        """LinkDownTimeoutValue has passed. The registry's page: I/O to the miniport is restarted, which says what it
+        can do (RS-09). Option: requests end with LINK_DOWN here."""
         self.link_timer = None
         self.link_lost = True
-        for request in self.gates.take_queues():
-            self.gates.ledger.answer(request, SRB_STATUS_LINK_DOWN)
+        gates = self.gates
+        if gates.options.link_down_expired == "restart":
+            gates.open(LINK_DOWN)
+            return
+        for request in gates.take_queues():
+            gates.ledger.answer(request, SRB_STATUS_LINK_DOWN)
+        gates.soon()
 
     def link_up(self) -> None:
         gates = self.gates
-        if not gates.closed & LINK_DOWN:
+        if not self.link_is_down:
             gates.reports.offence("QD-10", "LinkUp without a LinkDown before it")
             return
         if self.link_timer is not None:
             self.link_timer.cancel()
             self.link_timer = None
-        self.link_lost = False
+        self.link_is_down = self.link_lost = False
         gates.open(LINK_DOWN)
 
     # -- lock (Q-11) -------------------------------------------------------------------------------------------

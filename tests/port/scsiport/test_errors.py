@@ -36,6 +36,7 @@ from hba.srb import (
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_BUSY,
+    SRB_STATUS_DATA_OVERRUN,
     SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_MASK,
@@ -76,6 +77,23 @@ def test_ER_02_errors_that_are_always_logged(rig: Make) -> None:
 
     r.hardware(work)
     assert len(r.rules) == 1
+
+
+def test_ER_02_an_overrun_is_logged_an_underrun_is_not(rig: Make) -> None:
+    r = rig()
+    for short in (True, False):
+        held = r.held(r.command())
+        if short:
+            held.data_transfer_length = 100
+        r.hardware(lambda held=held: r.miniport.finish(held, SRB_STATUS_DATA_OVERRUN))  # type: ignore[misc]
+        assert r.rules == ([] if short else ["ER-02"])
+
+
+def test_ER_02_selection_time_outs_need_not_be_logged(rig: Make) -> None:
+    r = rig(options={"selection_timeouts_logged": False})
+    r.command()
+    r.finish(status=SRB_STATUS_SELECTION_TIMEOUT)
+    assert r.rules == []
 
 
 def test_ER_03_the_port_fetches_sense_data(rig: Make) -> None:

@@ -180,6 +180,18 @@ def test_Q_07_only_bypassing_requests_pass(rig: Make) -> None:
     assert r.started(passing) and not r.started(waiting)
 
 
+def test_Q_07_power_passes_a_frozen_queue_but_no_lock(rig: Make) -> None:
+    r = rig()
+    freeze(r)
+    waiting = r.command()
+    power = r.submit(SRB_FUNCTION_POWER)
+    assert power in r.done and not r.started(waiting)
+    r.submit(SRB_FUNCTION_LOCK_QUEUE, srb_flags=SRB_FLAGS_BYPASS_FROZEN_QUEUE)
+    held = r.submit(SRB_FUNCTION_POWER)
+    passing = r.submit(SRB_FUNCTION_POWER, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+    assert passing in r.done and held not in r.done
+
+
 def test_Q_07_what_was_on_its_way_to_the_adapter_goes_back(rig: Make) -> None:
     r = rig(next="")
     first, second = r.command(lun=0, key=1), r.command(lun=1)
@@ -257,11 +269,26 @@ def test_Q_10_what_waits_for_the_adapter_is_flushed_too_and_the_unit_goes_on(rig
     assert r.started(later) and not r.started(waiting)
 
 
-def test_Q_10_the_adapters_cache_is_flushed_as_well(rig: Make) -> None:
+def test_Q_10_the_adapters_cache_is_flushed_first(rig: Make) -> None:
     r = rig(caches_data=True)
     freeze(r)
-    r.submit(SRB_FUNCTION_FLUSH_QUEUE)
-    assert r.real(r.miniport.started[-1]).function == SRB_FUNCTION_FLUSH
+    waiting = r.command()
+    flushed = r.submit(SRB_FUNCTION_FLUSH_QUEUE)
+    flush = r.real(r.miniport.started[-1])
+    assert flush.function == SRB_FUNCTION_FLUSH
+    assert flushed not in r.done and waiting not in r.done
+    r.finish(flush)
+    assert waiting.srb_status == SRB_STATUS_REQUEST_FLUSHED and flushed.srb_status == SRB_STATUS_SUCCESS
+    assert r.started(r.command())
+
+
+def test_Q_10_an_unfrozen_queue_is_flushed_if_told(rig: Make) -> None:
+    r = rig(next="", options={"flush_unfrozen": "flush"})
+    running = r.command(lun=1)
+    waiting = r.command()
+    flushed = r.submit(SRB_FUNCTION_FLUSH_QUEUE)
+    assert waiting.srb_status == SRB_STATUS_REQUEST_FLUSHED and flushed.srb_status == SRB_STATUS_SUCCESS
+    assert r.rules == ["Q-10"] and running not in r.done
 
 
 def test_Q_11_lock_and_unlock(rig: Make) -> None:

@@ -11,6 +11,7 @@ from hba.srb import (
     SCSISTAT_QUEUE_FULL,
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
     SRB_FUNCTION_LOCK_QUEUE,
+    SRB_FUNCTION_POWER,
     SRB_FUNCTION_RELEASE_QUEUE,
     SRB_FUNCTION_UNLOCK_QUEUE,
     SRB_STATUS_BUSY,
@@ -23,6 +24,13 @@ from tests.port.storport.conftest import MakeRig
 from tests.port.storport.rig import INQUIRY, Rig, Scripted
 
 LEVELS = [None, "report"]
+
+
+def submit_power(rig: Rig, state: int) -> Srb:
+    srb = rig.srb(function=SRB_FUNCTION_POWER)
+    srb.device_power_state = state
+    rig.port.submit(srb)
+    return srb
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -222,6 +230,33 @@ def test_QD_07_nothing_is_sent_while_held_not_even_between_build_and_start(
     assert rig.done == [srb]
 
 
+def test_QD_07_power_waits_for_what_holds_the_unit_but_goes_first(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.inquire()
+    rig.scripted.port.pause_device(0, 0, 0, 1)
+    rig.submit()
+    power = submit_power(rig, 1)
+    assert rig.scripted.started == []
+    rig.advance(1 * S)
+    assert rig.scripted.started[0].function == SRB_FUNCTION_POWER
+    assert power not in rig.done
+    rig.finish_all()
+
+
+def test_QD_07_a_powered_down_unit_is_not_woken_while_it_is_held(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.inquire()
+    down = submit_power(rig, 4)
+    rig.complete(down)
+    rig.scripted.port.pause_device(0, 0, 0, 1)
+    rig.submit()
+    assert rig.scripted.started == []
+    rig.advance(1 * S)
+    assert SRB_FUNCTION_POWER in [srb.function for srb in rig.scripted.started]
+    rig.finish_all()
+    assert not rig.found
+
+
 def test_QD_07_a_queue_held_for_too_long_is_diagnosed_by_its_gate(make_rig: MakeRig) -> None:
     rig = make_rig(stuck_after=5)
     rig.inquire()
@@ -343,7 +378,23 @@ def test_QD_10_link_down_holds_link_up_lets_go(rig: Rig) -> None:
     rig.complete(srb)
 
 
-def test_QD_10_after_the_time_out_requests_fail(rig: Rig) -> None:
+def test_QD_10_after_the_time_out_the_miniport_gets_requests_again(rig: Rig) -> None:
+    rig.inquire()
+    rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_DOWN))
+    waiting = rig.submit()
+    rig.advance(30 * S - 1)
+    assert rig.scripted.started == []
+    rig.advance(1)
+    assert len(rig.scripted.started) == 1 and rig.done == []
+    rig.complete(waiting, SRB_STATUS_LINK_DOWN)  # what it does with them is its affair: tried again, as BUSY is
+    rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_UP))
+    rig.advance(1 * S)
+    rig.finish_all()
+    assert rig.done == [waiting] and waiting.srb_status == SRB_STATUS_SUCCESS and rig.found == {"QD-07"}
+
+
+def test_QD_10_after_the_time_out_requests_fail_if_told(make_rig: MakeRig) -> None:
+    rig = make_rig(link_down_expired="fail")
     rig.inquire()
     rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_DOWN))
     waiting = rig.submit()
@@ -353,7 +404,8 @@ def test_QD_10_after_the_time_out_requests_fail(rig: Rig) -> None:
     assert rig.done == [waiting] and waiting.srb_status == SRB_STATUS_LINK_DOWN
 
 
-def test_RS_09_link_down_for_good_and_not_powered(rig: Rig) -> None:
+def test_RS_09_link_down_for_good(make_rig: MakeRig) -> None:
+    rig = make_rig(link_down_expired="fail")
     rig.inquire()
     rig.in_interrupt(lambda: rig.scripted.port.notification(LINK_DOWN))
     rig.advance(31 * S)
@@ -381,6 +433,20 @@ def test_QD_11_io_latency_cap(make_rig: MakeRig) -> None:
     assert len(rig.scripted.started) == 2
     rig.finish_all()
     assert old in rig.done and len(rig.scripted.started) == 1
+
+
+def test_QD_11_io_latency_cap_holds_every_unit(make_rig: MakeRig) -> None:
+    rig = make_rig(io_latency_cap=100)
+    rig.inquire()
+    rig.inquire(lun=1)
+    old = rig.submit()
+    rig.advance(101 * MS)
+    other = rig.submit(lun=1)
+    assert len(rig.scripted.started) == 1
+    rig.complete(old)
+    assert len(rig.scripted.started) == 1
+    rig.complete(other)
+    assert rig.done == [old, other]
 
 
 def test_QD_11_total_sense_data_bytes(make_rig: MakeRig) -> None:

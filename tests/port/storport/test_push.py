@@ -386,6 +386,17 @@ def test_ST_13_busy_after_the_data_phase_is_reported(rig: Rig) -> None:
     assert "ST-13" in rig.found
 
 
+def test_ST_13_busy_leaves_the_length_alone(rig: Rig) -> None:
+    def start(srb: Srb) -> bool:
+        srb.data_transfer_length = 0
+        rig.scripted.complete(srb, SRB_STATUS_BUSY)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert rig.found == {"ST-13"}
+
+
 @pytest.mark.parametrize(
     "function", [SRB_FUNCTION_TERMINATE_IO, SRB_FUNCTION_RELEASE_RECOVERY, SRB_FUNCTION_RECEIVE_EVENT]
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hba.clock import MS
-from hba.miniport.services import REQUEST_COMPLETE, REQUEST_TIMER_CALL
+from hba.miniport.services import REQUEST_COMPLETE, REQUEST_TIMER_CALL, SP_BUS_TIME_OUT, STOR_STATUS_SUCCESS
+from hba.port.library.events import STOR_EVENT_LUN_ASSOCIATION, LogEventDetails
 from hba.srb import (
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_SHUTDOWN,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_INTERNAL_ERROR,
     SRB_STATUS_INVALID_REQUEST,
+    SRB_STATUS_SELECTION_TIMEOUT,
     SRB_STATUS_SUCCESS,
     Srb,
 )
@@ -162,3 +164,23 @@ def test_message_signalled_interrupts_have_their_own_routine(make_rig: MakeRig) 
     rig = make_rig(Msi(interrupt_synchronization_mode=1))
     rig.chip.raise_interrupt()
     assert rig.scripted.calls[-1] == ("msi", 0)
+
+
+@pytest.mark.parametrize("how", ["not", "log_error", "system event", "another unit's event"])
+def test_ER_02_what_is_logged_in_either_way(make_rig: MakeRig, how: str) -> None:
+    rig = make_rig()
+
+    def start(srb: Srb) -> bool:
+        if how == "log_error":
+            rig.scripted.port.log_error(srb, 0, 0, 0, SP_BUS_TIME_OUT, 1)
+        elif how != "not":
+            lun = 0 if how == "system event" else 1
+            details = LogEventDetails(event_association=STOR_EVENT_LUN_ASSOCIATION, lun_id=lun)
+            assert rig.scripted.port.log_system_event(details) == (STOR_STATUS_SUCCESS, 0)
+        rig.scripted.complete(srb, SRB_STATUS_SELECTION_TIMEOUT)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert rig.found == (set() if how in ("log_error", "system event") else {"ER-02"})
+    assert all(finding.severity == "note" for finding in rig.verifier.findings)  # type: ignore[union-attr]
