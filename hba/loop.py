@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable
 
 from hba.clock import MS, Clock, MonotonicClock, S
+from hba.native import mypyc_attr
 
 Callback = Callable[[], None]
 
 FD_SETSIZE = 1024  # descriptors select(2) knows
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class EventLoop:
     """Runs callbacks in one thread. Only `call_from_thread`, `in_loop` and `stop` may be used from another one."""
 

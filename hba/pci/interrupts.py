@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from hba.loop import EventLoop
+from hba.native import mypyc_attr
 from hba.pci.state import InterruptState
 from hba.vfio_user.device import (
     IRQ_AUTOMASKED,
@@ -47,6 +48,7 @@ _DATA = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD
 _ACTION = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class InterruptWatcher:
     """Watches what the adapter does with its interrupts, and does nothing."""
 

@@ -32,6 +32,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import overload
 
+from hba.native import mypyc_attr
+
 Bits = int | tuple[int, int]  # one bit, or (highest, lowest)
 WriteHandler = Callable[[int], None]
 ReadHandler = Callable[[], int]
@@ -215,6 +217,7 @@ class Register:
         return f"Register({self.name}, 0x{self.offset:x}, {self.width}, {self.access})"
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RegisterWatcher:
     """Watches accesses to registers, and does nothing. Override what is of interest. `kind`: "read" or "write".
 
@@ -324,6 +327,7 @@ class _Direction:
             index += 1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RegisterBlock:
     """The values of declared registers, and what reading and writing them does.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from hba.native import mypyc_attr
 from hba.scsi.address import unit_name
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
 from hba.scsi.unit import LogicalUnit
@@ -18,6 +19,7 @@ HotPlug = Callable[[str, int, int, bool], None]
 StorageEvent = Callable[[str, int, int], None]  # (what the back end said, target, lun)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ScsiBus:
     """Up to 256 targets with up to 256 logical units each."""
 

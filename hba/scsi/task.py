@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hba.dma import DmaBuffer
 from hba.errors import StorageError
-from hba.storage.backend import Transfer
+from hba.native import mypyc_attr
+from hba.storage.transfer import Transfer
 
 if TYPE_CHECKING:
     from hba.scsi.unit import LogicalUnit
@@ -26,6 +27,7 @@ ACA = 0x24
 INITIATOR = 7  # the host adapter's own id on the bus
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Task(Transfer):
     """One command. Made by the miniport (it is its SRB extension), executed by `ScsiBus.execute`.
 

@@ -15,35 +15,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from hba.dma import DmaBuffer
 from hba.errors import StorageError
+from hba.storage.transfer import Transfer
 
 Done = Callable[[StorageError | None], None]
 Allocation = Callable[["tuple[bool, int] | StorageError"], None]
 Event = Callable[[str], None]  # "resized", "gone", "back", "error: ..."
-
-
-class Transfer:
-    """Blocks and the memory they go to or come from; who wants them derives from it.
-
-    data    the memory; its length is that of the blocks
-    offset  in the store, bytes
-    """
-
-    data: DmaBuffer | None = None
-    offset = 0
-
-    def failed(self, error: StorageError) -> None:
-        """It has ended at once, with an error."""
-        raise NotImplementedError
-
-    def waits(self) -> None:
-        """It does not end at once: `answered` will be called. Told before anything else can happen to the store."""
-        raise NotImplementedError
-
-    def answered(self, error: StorageError | None) -> None:
-        """It waited, and has ended."""
-        raise NotImplementedError
 
 
 class Backend(ABC):

@@ -22,9 +22,10 @@ from hba.dma import DmaBuffer
 from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
-from hba.storage.backend import Done, Transfer
+from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
 from hba.storage.inline import LARGEST, PAGE, InlineWrites
+from hba.storage.transfer import Transfer
 from hba.storage.vectors import IOV_MAX, EndOfFile, length_of, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 

@@ -15,8 +15,9 @@ from hba.scsi.bus import ScsiBus
 from hba.scsi.disk.disk import Disk
 from hba.scsi.sense import INTERNAL_TARGET_FAILURE, condition_of
 from hba.scsi.task import DATA_OUT, HEAD_OF_QUEUE, ORDERED, RESPONSE_NO_TARGET, SIMPLE, Task
-from hba.storage.backend import Done, Transfer
+from hba.storage.backend import Done
 from hba.storage.memory import MemoryBackend
+from hba.storage.transfer import Transfer
 from tests.scsi.util import CHECK_CONDITION, GOOD, disk, make_task, read10, read16, settle, write10
 
 BLOCK = 512

@@ -16,10 +16,11 @@ from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import descriptor
 from hba.storage.assistant import Assistant
-from hba.storage.backend import Done, Transfer
+from hba.storage.backend import Done
 from hba.storage.descriptor import LONG
 from hba.storage.file import FileBackend
 from hba.storage.memory import MemoryBackend
+from hba.storage.transfer import Transfer
 from hba.storage.workers import WorkerPool
 
 SIZE = 8 * LONG

@@ -19,10 +19,12 @@ from abc import ABC, abstractmethod
 from hba.adapters.moderation.options import InterruptOptions
 from hba.clock import US, Timer
 from hba.loop import EventLoop
+from hba.native import mypyc_attr
 
 PATIENCE = 10  # times `delay`: how long a completion may wait while new requests keep coming
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Driver(ABC):
     """What the adapter knows of the guest's driver."""
 

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from hba.adapters.moderation.options import PollOptions
 from hba.clock import MS, US, Timer
 from hba.loop import EventLoop
+from hba.native import mypyc_attr
 
 SHORTEST = 50 * US  # a window; below that there is none
 GROW, SHRINK = 2, 4
@@ -28,6 +29,7 @@ PERIOD = 100 * MS  # over which the share is meant
 ONCE_MORE = MS // 2  # after the end of a window
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Ring(ABC):
     """What is looked at, said by the adapter."""
 

@@ -23,7 +23,7 @@ class MessageRing(Mailbox):
 
     def __init__(self, memory: GuestMemory, state: IndexPage, pages: list[int]) -> None:
         self.ring = Ring(memory, pages, MESSAGE_SIZE, True)
-        self.capacity = self.ring.entries
+        super().__init__(self.ring.entries)
         self.prod = 0
         self._state = state
 

@@ -75,6 +75,7 @@ class Rings(RingsOfAny):
         if self.messages is not None:
             self.messages.bind()
         self.generation = self.memory.generation
+        self.cheap = self.state.direct
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -130,10 +131,6 @@ class Rings(RingsOfAny):
         self.completion_prod = following
 
     # -- the driver ---------------------------------------------------------------------------------------------------
-
-    @property
-    def cheap(self) -> bool:
-        return self.state.direct
 
     def standing(self) -> tuple[int, int]:
         load = self.state.load

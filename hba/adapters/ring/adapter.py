@@ -382,12 +382,15 @@ class _Looked(Ring, Generic[R]):
     def can_look(self) -> bool:
         access = self._adapter.access
         rings = access.rings
-        return rings is not None and rings.cheap and access.reachable(rings)
+        return rings is not None and access.reachable(rings) and rings.cheap
 
     def has_work(self) -> bool:
         adapter = self._adapter
-        rings = adapter.access.rings
-        if rings is None or not adapter.takes or not adapter.access.reachable(rings):
+        access = adapter.access
+        rings = access.rings
+        if rings is None or not adapter.takes:
+            return False
+        if rings.generation != adapter.memory.generation and not access.reachable(rings):
             return False
         return rings.ready() != 0 and adapter.room(rings) > 0
 
@@ -422,9 +425,10 @@ class _Told(Driver, Generic[R]):
     def standing(self) -> tuple[int, int]:
         access = self._adapter.access
         rings = access.rings
-        if rings is None or not rings.cheap or not access.reachable(rings):
+        if rings is None:
             return 1, 1  # as if there were this one: what cannot be looked at is announced at once
-        return rings.standing()
+        current = rings.generation == self._adapter.memory.generation or access.reachable(rings)
+        return rings.standing() if current and rings.cheap else (1, 1)
 
     def interrupt(self) -> None:
         self._adapter.announce_completions()

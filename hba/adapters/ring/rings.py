@@ -17,7 +17,8 @@ class Mailbox(ABC):
     `capacity`  messages that can lie there and not be taken.
     """
 
-    capacity: int
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
 
     @abstractmethod
     def put(self, change: str, target: int, lun: int) -> bool:
@@ -44,6 +45,7 @@ class Rings(ABC):
                        NOT_YET: they are those of an adapter that was saved, and not used yet
     `request_cons`     the next request to be taken, `completion_prod` the next completion to be posted: numbers that
                        run freely, of 32 bits
+    `cheap`            a look is a few accesses to memory, no message
     `entries`          requests that have room on the ring
     `most_outstanding` requests a driver may have in flight: it must be able to get a completion for each
     `most_pending`     requests that were ready when the ring was looked at, at most
@@ -52,6 +54,7 @@ class Rings(ABC):
 
     def __init__(self, generation: int, entries: int, most_outstanding: int) -> None:
         self.generation = generation
+        self.cheap = False
         self.entries = entries
         self.most_outstanding = most_outstanding
         self.request_cons = 0
@@ -89,11 +92,6 @@ class Rings(ABC):
 
     # -- the driver ---------------------------------------------------------------------------------------------------
 
-    @property
-    @abstractmethod
-    def cheap(self) -> bool:
-        """A look is a few accesses to memory, no message."""
-
     @abstractmethod
     def standing(self) -> tuple[int, int]:
         """(in flight, unseen): requests the driver has given away and whose completions it has not taken; completions
@@ -101,4 +99,4 @@ class Rings(ABC):
 
     @abstractmethod
     def rebind(self) -> None:
-        """Look the pages up again, after the maps have changed, and note `generation`. Raises `DmaFault`."""
+        """Look the pages up (again), as the maps are now; note `generation` and `cheap`. Raises `DmaFault`."""

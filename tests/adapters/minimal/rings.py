@@ -14,9 +14,8 @@ WIDTH = 5  # numbers of a completion: index of the entry, bytes moved, SCSI stat
 class UnitRegister(Mailbox):
     """Room for one."""
 
-    capacity = 1
-
     def __init__(self, registers: RegisterBlock) -> None:
+        super().__init__(1)
         self._unit = registers.cell("UNIT")
         self._taken = 0
 
@@ -57,10 +56,6 @@ class MinimalRings(Rings):
     def shared(self) -> bool:
         return self._memory.view(self.address, self.entries * ENTRY_SIZE, True) is not None
 
-    @property
-    def cheap(self) -> bool:
-        return True
-
     def ready(self) -> int:
         return (self.announced - self.request_cons) & MASK32
 
@@ -86,3 +81,4 @@ class MinimalRings(Rings):
             raise DmaFault(self.address, ENTRY_SIZE, "bus mastering is off")
         self._memory.buffer([(self.address, self.entries * ENTRY_SIZE)], True)
         self.generation = self._memory.generation
+        self.cheap = True
