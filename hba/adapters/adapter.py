@@ -52,6 +52,11 @@ class Adapter(ABC):
     def unanswered(self) -> int:
         """Requests that were taken and whose answer is not ready for the guest yet."""
 
+    def uses(self, iova: int, size: int) -> bool:
+        """A request that was taken may touch memory in a range, in place. What goes by message is the client's own
+        doing."""
+        return self.unanswered > 0
+
     @abstractmethod
     def settle(self) -> None:
         """Everything has been answered: leave nothing in the guest's memory, or to be said to it, that only an adapter

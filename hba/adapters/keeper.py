@@ -46,10 +46,13 @@ class AdapterKeeper:
 
     # -- rest -----------------------------------------------------------------------------------------------------
 
-    def rest(self, flush: bool, done: Callable[[str], None]) -> None:
+    def uses(self, iova: int, size: int) -> bool:
+        return self._adapter.uses(iova, size)
+
+    def rest(self, done: Callable[[str], None], *, force: bool = False, flush: bool = False) -> None:
         self._end_wait()
         self._adapter.held = True
-        self._wait(self._loop.clock.now() + PATIENCE, False, flush, done)
+        self._wait(self._loop.clock.now() + PATIENCE, force, flush, done)
 
     def release(self) -> None:
         self._end_wait()
@@ -61,8 +64,8 @@ class AdapterKeeper:
             self._timer.cancel()
             self._timer = None
 
-    def _wait(self, deadline: int, reset: bool, flush: bool, done: Callable[[str], None]) -> None:
-        """Until nothing is under way; `reset`: everything has been ended by force."""
+    def _wait(self, deadline: int, force: bool, flush: bool, done: Callable[[str], None]) -> None:
+        """Until nothing is under way; `force`: at the deadline, end it."""
         self._timer = None
         if self._quiet():
             self._adapter.settle()
@@ -73,7 +76,7 @@ class AdapterKeeper:
             return
         if self._loop.clock.now() >= deadline:
             busy = [unit for unit in self._bus if not unit.idle]
-            if reset or not (self._adapter.unanswered or not self._port.idle):
+            if not force or not (self._adapter.unanswered or not self._port.idle):
                 done(f"{self._names(busy) or 'the adapter'} is still at work")
                 return
             self._port.reset_adapter()
@@ -82,8 +85,8 @@ class AdapterKeeper:
                     f"a call of the store of {self._names(hanging)} hangs, and may still write; end it, then try again"
                 )
                 return
-            deadline, reset = self._loop.clock.now() + S, True
-        self._timer = self._loop.clock.call_later(LOOK, lambda: self._wait(deadline, reset, flush, done))
+            deadline, force = self._loop.clock.now() + S, False
+        self._timer = self._loop.clock.call_later(LOOK, lambda: self._wait(deadline, force, flush, done))
 
     def _quiet(self) -> bool:
         return not self._adapter.unanswered and self._port.idle and all(unit.idle for unit in self._bus)

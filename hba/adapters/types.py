@@ -43,6 +43,7 @@ class Wiring:
     msi: bool = True
     msix_vectors: int = 0  # 0: without MSI-X
     posted_writes: bool = False
+    ioeventfd: bool = True  # offer events for doorbells, where writes are not posted
     poll: PollOptions | None = None  # None: its defaults
     interrupts: InterruptOptions | None = None
 

@@ -31,6 +31,7 @@ class PciOptions(Struct, forbid_unknown_fields=True, frozen=True):
     msi: bool = True
     msix: bool = False  # off by default: unplugging an MSI-X function makes QEMU 11.1 abort
     msix_vectors: Annotated[int, Meta(ge=1, le=256)] = 1  # of its table; Linux takes one of them
+    ioeventfd: bool = True  # offer kicks as events to clients that ask (docs/wire.md); not with posted_writes
     posted_writes: bool = False  # true: the device acts after the driver has gone on (docs/performance.md)
 
 

@@ -23,10 +23,12 @@ from hba.pci.config_space import (
     SIZE,
     ConfigSpace,
 )
+from hba.pci.doorbells import Doorbells
 from hba.pci.identity import Identity
 from hba.pci.interrupts import NUM_IRQS, Interrupts
 from hba.pci.memory import GuestMemory
-from hba.pci.registers import DeclarationError, RegisterBlock, document
+from hba.pci.plain_memory import MappableFile, PlainMemory
+from hba.pci.registers import Cell, DeclarationError, RegisterBlock, document
 from hba.pci.release import Release
 from hba.pci.state import FunctionState, Keeper
 from hba.vfio_user.device import (
@@ -60,6 +62,7 @@ class PciFunction:
                    with MSI-X is unplugged.
     `rom`          contents of the expansion ROM
     `capabilities` further ones, after power management, MSI and MSI-X
+    `ioeventfds`   offer events for doorbells. The guest then does not wait until a write there has arrived
     `posted_writes` let QEMU post writes to memory BARs. By default it is kept from it: a device that looks at a reset
                    or ring set-up after the driver has gone on may write to memory the driver has given back.
 
@@ -89,6 +92,7 @@ class PciFunction:
         rom: bytes | None = None,
         capabilities: Sequence[Capability] = (),
         posted_writes: bool = False,
+        ioeventfds: bool = False,
     ) -> None:
         self.identity = identity
         self.memory = memory
@@ -100,6 +104,12 @@ class PciFunction:
         self._mappable: tuple[int, int] | None = None
         if not posted_writes:
             self._mappable = (self._unused_bar(), os.memfd_create("hba-no-posted-writes", os.MFD_CLOEXEC))
+        self._doorbells = Doorbells(loop, self.bars if ioeventfds else {}, self._rung)
+        self._files = {
+            index: MappableFile(f"hba-bar{index}", bar.size, areas)
+            for index, bar in self.bars.items()
+            if (areas := [(start, block) for start, block in bar.blocks if isinstance(block, PlainMemory)])
+        }
         self._power = PowerManagement()
         offered: list[Capability] = [self._power]
         if msi_vectors:
@@ -147,7 +157,11 @@ class PciFunction:
     def close(self) -> None:
         """Release what the function holds of the system; it serves nobody any more."""
         self.interrupts.disconnect()
+        self._doorbells.forget()
         self.memory.unmap_all()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
         if self._mappable is not None:
             os.close(self._mappable[1])
             self._mappable = None
@@ -178,13 +192,26 @@ class PciFunction:
         if self._mappable is not None and index == self._mappable[0]:
             return RegionInfo(0, REGION_MMAP, self._mappable[1])
         bar = self.bars.get(index) if index < BARS else None
-        return RegionInfo() if bar is None else RegionInfo(bar.size, REGION_READ | REGION_WRITE)
+        if bar is None:
+            return RegionInfo()
+        file = self._files.get(index)
+        if file is None:
+            return RegionInfo(bar.size, REGION_READ | REGION_WRITE)
+        return RegionInfo(bar.size, REGION_READ | REGION_WRITE | REGION_MMAP, file.fd, 0, file.sparse)
 
     def irq_info(self, index: int) -> IrqInfo:
         return self.interrupts.info(index)
 
     def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
-        return ()
+        return self._doorbells.of(index)
+
+    def _rung(self, index: int, cell: Cell) -> None:
+        """A write to a doorbell came as an event."""
+        if index in self._decoding:
+            self.writes += 1
+            cell.write(0)
+        else:
+            self.refused += 1  # whoever is told of what happens here looks for it by itself when it may again
 
     def region_read(self, index: int, offset: int, count: int) -> bytes:
         bar = self._decoding.get(index)
@@ -276,13 +303,23 @@ class PciFunction:
             self._apply()
             done(None)
 
-        self._rest(True, at_rest)
-
-    def _rest(self, flush: bool, done: Callable[[str], None]) -> None:
         if self.keeper is None or self.stopped:
-            done("")
+            at_rest("")
         else:
-            self.keeper.rest(flush, done)
+            self.keeper.rest(at_rest, force=True, flush=True)
+
+    def uses(self, iova: int, size: int) -> bool:
+        return self.keeper is not None and self.keeper.uses(iova, size)
+
+    def rest(self, done: Done) -> None:
+        if self.keeper is None or self.stopped:
+            done(None)
+        else:
+            self.keeper.rest(lambda why: done(RequestError(errno.EBUSY, why) if why else None))
+
+    def release(self) -> None:
+        if not self.stopped:
+            self._go_on()
 
     def _let_go(self) -> None:
         self.stopped = False
@@ -319,14 +356,13 @@ class PciFunction:
             raise
 
     def log_dma(self, done: Done) -> None:
-        def at_rest(why: str) -> None:
-            if not why:
+        def at_rest(error: RequestError | None) -> None:
+            if error is None:
                 self.memory.start_log()
-            if not self.stopped:
-                self._go_on()
-            done(RequestError(errno.EBUSY, why) if why else None)
+            self.release()
+            done(error)
 
-        self._rest(False, at_rest)
+        self.rest(at_rest)
 
     def stop_logging_dma(self) -> None:
         self.memory.stop_log()
@@ -339,7 +375,7 @@ class PciFunction:
         return FunctionState(
             self.config.save(),
             {key: block.save() for key, block in self._blocks().items()},
-            {},
+            {key: block.contents for key, block in self._blocks().items() if isinstance(block, PlainMemory)},
             self.interrupts.save(),
         )
 
@@ -353,6 +389,8 @@ class PciFunction:
             raise ValueError(f"registers: {other[0]} is on one side only")
         for key, block in blocks.items():
             block.check_saved(state.blocks[key])
+            if isinstance(block, PlainMemory) and len(state.memory.get(key, b"")) != block.size:
+                raise ValueError(f"the state does not have all of the memory at {key}")
         self.interrupts.check_saved(state.interrupts)
 
     def take_over(self, state: FunctionState) -> None:
@@ -361,6 +399,8 @@ class PciFunction:
         self.power_state = self.config.field("PM_CONTROL", "POWER_STATE")
         for key, block in self._blocks().items():
             block.restore(state.blocks[key])
+            if isinstance(block, PlainMemory):
+                block.fill(state.memory[key])
         self._apply()
         self.interrupts.restore(state.interrupts)
         self._changed()
@@ -381,6 +421,7 @@ class PciFunction:
         """The machine has gone, and the function with its power: the next client finds it as after power on."""
         self.is_connected = False
         self.memory.stop_log()
+        self._doorbells.forget()
         self.interrupts.disconnect()
         self.reset()
         self.memory.unmap_all()

@@ -105,6 +105,7 @@ class Register:
     `fields`   name -> bit, (high, low) or `Field`. When there are any, the bits outside all of them are reserved:
                they read as their reset value and ignore writes. Without fields every bit is the register's.
     `values`   names of whole values (command codes), for registers without fields
+    `doorbell` a write is an event, and its value says nothing: a client may have it as one (`hba.pci.doorbells`)
     `source`   document and section
 
     Raises `DeclarationError` when the declaration contradicts itself.
@@ -121,6 +122,7 @@ class Register:
         values: Mapping[int, str] | None = None,
         doc: str = "",
         source: str = "",
+        doorbell: bool = False,
     ) -> None:
         self.name = name
         self.offset = offset
@@ -130,6 +132,7 @@ class Register:
         self.values: Mapping[int, str] = dict(values or {})
         self.doc = doc
         self.source = source
+        self.doorbell = doorbell
         self.fields: Mapping[str, Field] = {
             key: item if isinstance(item, Field) else Field(item) for key, item in (fields or {}).items()
         }
@@ -179,6 +182,8 @@ class Register:
             raise DeclarationError(f"{where}: offset {self.offset} is negative")
         if not 0 <= self.reset < 1 << self.width:
             raise DeclarationError(f"{where}: reset value 0x{self.reset:x} does not fit {self.width} bits")
+        if self.doorbell and (self.access != WO or self.fields):
+            raise DeclarationError(f"{where}: a doorbell is write-only and has no fields: its value says nothing")
         if self.fields and self.values:
             raise DeclarationError(f"{where}: has fields, so name values at a field, not at the register")
         for value in self.values:

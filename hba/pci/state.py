@@ -30,9 +30,14 @@ class Keeper(Protocol):
     """Brings what is behind a function to rest, and saves all of it. `hba.adapters.keeper` makes one for every
     adapter."""
 
-    def rest(self, flush: bool, done: Callable[[str], None]) -> None:
-        """Take nothing new of the guest's, and end what is under way; with `flush` it is on stable storage then, too.
-        `done("")` when that is so, else with why it cannot be."""
+    def uses(self, iova: int, size: int) -> bool:
+        """A request that is under way may touch memory in a range, in place."""
+        ...
+
+    def rest(self, done: Callable[[str], None], *, force: bool = False, flush: bool = False) -> None:
+        """Take nothing new of the guest's, and wait for the end of what is under way; `force`: bring it about after a
+        while. With `flush` it is on stable storage then, too. `done("")` when that is so, else with why it cannot
+        be."""
         ...
 
     def release(self) -> None:

@@ -97,7 +97,7 @@ class Assembled:
             return
         # A client that leaves has nothing under way any more, and one that resets the device may begin anew.
         function.on_client.append(lambda _connected: loop.stop())
-        self._keeper.rest(True, self._at_rest)
+        self._keeper.rest(self._at_rest, force=True, flush=True)
 
     def _at_rest(self, why: str) -> None:
         if why:
@@ -204,6 +204,7 @@ class Assembler:
                     msi=config.pci.msi,
                     msix_vectors=config.pci.msix_vectors if config.pci.msix else 0,
                     posted_writes=config.pci.posted_writes,
+                    ioeventfd=config.pci.ioeventfd,
                     poll=config.poll,
                     interrupts=config.interrupts,
                 ),

@@ -143,6 +143,19 @@ class Device(Protocol):
 
     def dma_unmap_all(self) -> None: ...
 
+    def uses(self, iova: int, size: int) -> bool:
+        """A request that is under way may touch memory in a range, in place."""
+        ...
+
+    def rest(self, done: Done) -> None:
+        """Begin nothing new; `done(None)` when nothing is under way any more, `done(error)` when that does not come.
+        `release` afterwards, in either case."""
+        ...
+
+    def release(self) -> None:
+        """Go on, after `rest`."""
+        ...
+
     def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
         """VFIO_USER_DEVICE_SET_IRQS after its header was checked. `fds`: eventfds in vector order (owned by the device
         from here on); `data`: one byte a vector for DATA_BOOL. count 0 with TRIGGER|DATA_NONE disables the index."""

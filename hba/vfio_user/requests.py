@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
-from hba.vfio_user.device import Device, RequestError
+from hba.vfio_user.device import Device, Done, RequestError
 from hba.vfio_user.features import Features, bitmap_size
 from hba.vfio_user.framing import close_fds
 from hba.vfio_user.migration import Migration
@@ -128,7 +129,26 @@ class Requests:
             else:
                 self._maps -= self._device.dma_unmap(request.iova, request.size)
 
-        return Plan(p.DMA_UNMAP_BODY.encode(request), act)
+        reply = p.DMA_UNMAP_BODY.encode(request)
+        everything = request.flags & p.DMA_UNMAP_FLAG_ALL
+        if self._device.uses(0, 1 << 64) if everything else self._device.uses(request.iova, request.size):
+            return Plan(reply, begin=partial(self._at_rest, act))
+        return Plan(reply, act)
+
+    def _at_rest(self, act: Callable[[], None], done: Done) -> None:
+        """Do it when no request uses the memory any more: after the answer, it may be something else's."""
+
+        def quiet(error: RequestError | None) -> None:
+            try:
+                if error is None:
+                    act()
+            except RequestError as refusal:
+                error = refusal
+            finally:
+                self._device.release()
+            done(error)
+
+        self._device.rest(quiet)
 
     def _dma_unmap_with_bitmap(self, request: p.DmaUnmap, bitmap: p.Bitmap) -> Plan:
         """Not in the specification any more, but in its earlier versions and in libvfio-user."""

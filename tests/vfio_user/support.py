@@ -50,6 +50,7 @@ class FakeDevice:
         self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
         self.on_reset: Callable[[], None] = lambda: None
         self.state: bytes | None = None  # None: it cannot be moved
+        self.busy = False
         self.on_stop: Callable[[Done], None] = lambda done: done(None)
 
     def region_info(self, index: int) -> RegionInfo:
@@ -97,6 +98,16 @@ class FakeDevice:
 
     def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
         return ()
+
+    def uses(self, iova: int, size: int) -> bool:
+        return self.busy
+
+    def rest(self, done: Done) -> None:
+        self.calls.append(("rest",))
+        self.on_stop(done)
+
+    def release(self) -> None:
+        self.calls.append(("release",))
 
     @property
     def can_migrate(self) -> bool:

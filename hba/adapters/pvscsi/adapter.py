@@ -113,6 +113,8 @@ class PvscsiAdapter(RingAdapter[Rings]):
                 msi_vectors=1 if wiring.msi else 0,
                 msix=MsixLayout(vectors, 0, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET) if vectors else None,
                 posted_writes=wiring.posted_writes,
+                # An event may overtake posted writes, and a kick the command that sets the rings up.
+                ioeventfds=wiring.ioeventfd and not wiring.posted_writes,
             )
         )
         self._status = self.registers.cell("INTR_STATUS")

@@ -73,8 +73,12 @@ REGISTERS = (
     Register("INTR_STATUS", 0x100C, access=RW1C, fields=_CAUSES, doc="interrupt causes"),
     Register("INTR_MASK", 0x2010, access=RW, fields=_CAUSES, doc="1: the cause interrupts"),
     Register(
-        "KICK_NON_RW_IO", 0x3014, access=WO, doc="look at the request ring (commands that are no reads or writes)"
+        "KICK_NON_RW_IO",
+        0x3014,
+        access=WO,
+        doc="look at the request ring (commands that are no reads or writes)",
+        doorbell=True,
     ),
     Register("DEBUG", 0x3018, access=WO, doc="ignored"),
-    Register("KICK_RW_IO", 0x4018, access=WO, doc="look at the request ring (reads and writes)"),
+    Register("KICK_RW_IO", 0x4018, access=WO, doc="look at the request ring (reads and writes)", doorbell=True),
 )

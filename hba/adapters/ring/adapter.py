@@ -172,6 +172,16 @@ class RingAdapter(Adapter, Generic[R]):
     def unanswered(self) -> int:
         return self.in_flight.outstanding
 
+    def uses(self, iova: int, size: int) -> bool:
+        end = iova + size
+        for srb in self.in_flight.by_handle.values():
+            data = srb.mdl
+            if data is not None and not data.by_message:
+                for start, length in data.segments:
+                    if start < end and iova < start + length:
+                        return True
+        return False
+
     def settle(self) -> None:
         self.moderation.window.close()  # the driver kicks again
         self.moderation.announcer.now()

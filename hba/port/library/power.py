@@ -2,7 +2,7 @@
 
 There is no platform that would save power, so nothing is ever switched off behind a miniport's back: a component with
 references is active, one without is idle in F0, and the miniport is told of the change as it has declared
-(ScsiAdapterPoFxPowerActive with (component, active), ScsiUnitPoFxPowerActive with the address before these).
+(ScsiAdapterPoFxPowerActive, ScsiUnitPoFxPowerActive).
 
 Sources: StorPortInitializePoFxPower, StorPortPoFxActivateComponent, ...IdleComponent, ...SetComponentLatency,
 ...SetComponentResidency, ...SetIdleTimeout, ...SetPerfState, ...PowerControl, StorPortSetPowerSettingNotificationGuids,

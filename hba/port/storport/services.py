@@ -27,7 +27,6 @@ from hba.miniport.services import (
     LockHandle,
 )
 from hba.port.context import (
-    ADAPTER_CONTROL,
     CALLBACK_NAMES,
     DISPATCH_LEVEL,
     FIND_ADAPTER,
@@ -336,9 +335,8 @@ class StorPortLibrary(Library):
             return
         if unit is not None:
             port.power.unit_control(unit, SCSI_UNIT_PO_FX_POWER_ACTIVE, component, int(active))
-        elif address is None and port.declares(SCSI_ADAPTER_PO_FX_POWER_ACTIVE):
-            told = (SCSI_ADAPTER_PO_FX_POWER_ACTIVE, (component, active))
-            port.call(ADAPTER_CONTROL, DISPATCH_LEVEL, 1, port.miniport.hw_adapter_control, *told)
+        elif address is None:
+            port.adapter_control(SCSI_ADAPTER_PO_FX_POWER_ACTIVE, DISPATCH_LEVEL)
 
     def set_max_io(self, count: int) -> None:
         self._port.info.max_number_of_io = self._port.gates.max_io = count

@@ -249,6 +249,26 @@ def test_what_does_not_end_in_time_is_ended_by_a_reset(source: Driver) -> None:
     assert source.port.resets == 1
 
 
+def test_which_memory_is_in_use(source: Driver) -> None:
+    function = source.adapter.function
+    assert not function.uses(0, 1 << 64)
+    source.put(bytes.fromhex("28000000000000000800"), address=0x100000, length=4096)
+    source.kick()
+    assert function.uses(0x100FFF, 1) and function.uses(0, 1 << 64)
+    assert not function.uses(0x101000, 4096) and not function.uses(0, 0x100000)
+    answers: list[RequestError | None] = []
+    function.rest(answers.append)
+    assert source.adapter.held and answers == []
+    for _ in range(PATIENCE // MS + 2):  # it is waited for, and not ended
+        source.clock.advance(MS)
+    assert [error.errno for error in answers if error is not None] == [errno.EBUSY]
+    function.release()
+    assert source.port.resets == 0 and not source.adapter.held
+    source.port.complete(source.port.srbs[0])
+    source.turn()
+    assert not function.uses(0, 1 << 64)
+
+
 class Hanging(Disk):
     """Its store does not come back."""
 

@@ -13,7 +13,7 @@ from hba.miniport.services import (
     NEXT_REQUEST,
     REQUEST_TIMER_CALL,
 )
-from hba.srb import SRB_STATUS_BUS_RESET, SRB_STATUS_SUCCESS, Srb
+from hba.srb import SRB_STATUS_SUCCESS
 from tests.port.fakes import Rig
 
 Make = Callable[..., Rig]
@@ -202,29 +202,6 @@ def test_IN_05_the_timer_may_arm_itself_again(rig: Make) -> None:
     r.hardware(lambda: port.notification(REQUEST_TIMER_CALL, timer, 10_000))
     r.clock.advance(100 * MS)
     assert len(fired) == 10
-
-
-def test_IN_05_an_adapter_reset_forgets_what_was_only_latched(rig: Make) -> None:
-    r = rig(next="")
-    port, fired = r.miniport.port, []
-
-    def ended(srb: Srb) -> None:
-        assert r.started(second)  # in the same DPC
-        r.port.reset_adapter()
-
-    first = r.command(completion=ended)
-    second = r.command(lun=1)
-    r.miniport.on_start = lambda srb: port.notification(REQUEST_TIMER_CALL, lambda: fired.append(1), 10_000)
-    held = r.held(first)
-
-    def work() -> None:
-        port.notification(NEXT_REQUEST)
-        r.miniport.finish(held)
-
-    r.hardware(work)
-    assert second.srb_status == SRB_STATUS_BUS_RESET
-    r.seconds(1)
-    assert fired == []
 
 
 def test_IN_05_never_together_with_the_interrupt_routine(rig: Make) -> None:

@@ -396,15 +396,6 @@ def test_Q_14_no_free_tag_waits_for_a_completion(rig: Make, verifier: str) -> No
     assert len(r.done) == 34
 
 
-def test_Q_14_who_waits_for_a_tag_and_is_aborted_lets_others_start(rig: Make) -> None:
-    r = rig()
-    srbs = [r.command(key=key) for key in range(33)]
-    other = r.command(lun=1, srb_flags=0)
-    assert not r.started(other)
-    r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=srbs[32])
-    assert r.started(other)
-
-
 @pytest.mark.parametrize(("option", "tags"), [(16, 32), (100, 200), (512, 254)])
 def test_Q_15_size_of_the_pool(rig: Make, option: int, tags: int) -> None:
     r = rig(options={"number_of_requests": option, "requests_per_unit": 1000})

@@ -240,6 +240,32 @@ def test_a_client_that_leaves_while_the_device_stops(it: Bench) -> None:
     assert not it.engine.connected
 
 
+def test_memory_in_use_is_unmapped_when_it_is_not_any_more(it: Bench) -> None:
+    """The answer says that nobody touches it, so it waits for the requests that are under way."""
+    waiting: list[Done] = []
+    it.device.on_stop = waiting.append
+    it.call(lambda: it.client.dma_map(0, 0x1000))
+    it.device.busy = True
+    for flags, iova, size in ((0, 0, 0x1000), (p.DMA_UNMAP_FLAG_ALL, 0, 0)):
+        it.device.calls.clear()
+        body = p.DMA_UNMAP_BODY.encode(p.DmaUnmap(24, flags, iova, size))
+        it.client.send(p.DMA_UNMAP, body)
+        it.turn()
+        assert it.replies() == [] and it.device.calls == [("rest",)]
+        waiting.pop()(None)
+        it.turn()
+        assert [reply for _, reply in it.replies()] == [body]
+        assert it.device.calls == [("rest",), ("release",)] and not it.device.maps
+
+
+def test_memory_that_stays_in_use_stays_mapped(it: Bench) -> None:
+    it.call(lambda: it.client.dma_map(0, 0x1000))
+    it.device.busy = True
+    it.device.on_stop = lambda done: done(RequestError(errno.EBUSY, "a store hangs"))
+    assert refused(it, lambda: it.client.dma_unmap(0, 0x1000)) == errno.EBUSY
+    assert it.device.maps and it.device.calls[-1] == ("release",)
+
+
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
