@@ -669,7 +669,7 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "extension is MiniportContext. Only for miniports that set SrbType.",
         "STORAGE_REQUEST_BLOCK, SRBEX_DATA_* (srb.h); HW_STARTIO (storport.h)",
         "Delivered when config.srb_type asks for it, with SRBEX_DATA_SCSI_CDB16, _CDB32 or _CDB_VAR by the length of "
-        "the CDB; a member of the old structure that is read or written is reported.",
+        "the CDB, SRBEX_DATA_WMI, _POWER or _PNP; a member of the old structure that is read or written is reported.",
         _BOTH,
     ),
     _rule(

@@ -23,7 +23,10 @@ from hba.port.storport.units import StorRequest
 from hba.srb import (
     SRB_FLAGS_UNSPECIFIED_DIRECTION,
     SRB_FUNCTION_EXECUTE_SCSI,
+    SRB_FUNCTION_PNP,
+    SRB_FUNCTION_POWER,
     SRB_FUNCTION_STORAGE_REQUEST_BLOCK,
+    SRB_FUNCTION_WMI,
     SenseInfoBuffer,
     Srb,
 )
@@ -41,19 +44,35 @@ STOR_ADDRESS_TYPE_BTL8 = 0x1
 SRB_EX_DATA_TYPE_SCSI_CDB16 = 0x40
 SRB_EX_DATA_TYPE_SCSI_CDB32 = 0x41
 SRB_EX_DATA_TYPE_SCSI_CDB_VAR = 0x42
+SRB_EX_DATA_TYPE_WMI = 0x60
+SRB_EX_DATA_TYPE_POWER = 0x61
+SRB_EX_DATA_TYPE_PNP = 0x62
 
 Report = Callable[[str, str, StorRequest], None]
 
 
-class ScsiCdb:
-    """SRBEX_DATA_SCSI_CDB16, _CDB32 or _CDB_VAR, by the length of the CDB: what a SCSI command adds.
+class ExData:
+    """SRBEX_DATA: `type`, and `length` without these first two members. The rest is the request's."""
 
-    `type`, `length`: of the structure, without its first two members. The rest is the request's.
-    """
+    type: int
+    length: int
 
     def __init__(self, request: StorRequest, report: Report) -> None:
         self._request = request
         self._report = report
+
+    def _of(self, how: str) -> Srb:
+        request = self._request
+        if request.state != ISSUED:
+            self._report("OW-01", f"srb.srb_ex_data[0] {how} after the request was completed", request)
+        return request.srb
+
+
+class ScsiCdb(ExData):
+    """SRBEX_DATA_SCSI_CDB16, _CDB32 or _CDB_VAR, by the length of the CDB: what a SCSI command adds."""
+
+    def __init__(self, request: StorRequest, report: Report) -> None:
+        super().__init__(request, report)
         size = len(request.srb.cdb)
         if size <= 16:
             self.type, self.length = SRB_EX_DATA_TYPE_SCSI_CDB16, 0x20
@@ -61,12 +80,6 @@ class ScsiCdb:
             self.type, self.length = SRB_EX_DATA_TYPE_SCSI_CDB32, 0x30
         else:
             self.type, self.length = SRB_EX_DATA_TYPE_SCSI_CDB_VAR, 0x18 + size
-
-    def _of(self, how: str) -> Srb:
-        request = self._request
-        if request.state != ISSUED:
-            self._report("OW-01", f"srb.srb_ex_data[0] {how} after the request was completed", request)
-        return request.srb
 
     @property
     def scsi_status(self) -> int:
@@ -101,14 +114,69 @@ class ScsiCdb:
         return self._of("read").cdb
 
 
-ExData = ScsiCdb
+class Wmi(ExData):
+    """SRBEX_DATA_WMI."""
+
+    type = SRB_EX_DATA_TYPE_WMI
+    length = 0x10
+
+    @property
+    def wmi_sub_function(self) -> int:
+        return self._of("read").wmi_sub_function
+
+    @property
+    def wmi_flags(self) -> int:
+        return self._of("read").wmi_flags
+
+    @property
+    def data_path(self) -> int:
+        return self._of("read").data_path
 
 
-def _ex_data(request: StorRequest, report: Report) -> ExData | None:
-    """What the function of the request adds, if anything."""
-    if request.srb.function == SRB_FUNCTION_EXECUTE_SCSI:
-        return ScsiCdb(request, report)
-    return None
+class Power(ExData):
+    """SRBEX_DATA_POWER."""
+
+    type = SRB_EX_DATA_TYPE_POWER
+    length = 0x0C
+
+    @property
+    def srb_power_flags(self) -> int:
+        return self._of("read").srb_power_flags
+
+    @property
+    def device_power_state(self) -> int:
+        return self._of("read").device_power_state
+
+    @property
+    def power_action(self) -> int:
+        return self._of("read").power_action
+
+
+class Pnp(ExData):
+    """SRBEX_DATA_PNP."""
+
+    type = SRB_EX_DATA_TYPE_PNP
+    length = 0x10
+
+    @property
+    def pnp_sub_function(self) -> int:
+        return self._of("read").pnp_sub_function
+
+    @property
+    def pnp_action(self) -> int:
+        return self._of("read").pnp_action
+
+    @property
+    def srb_pnp_flags(self) -> int:
+        return self._of("read").srb_pnp_flags
+
+
+BY_FUNCTION: dict[int, type[ExData]] = {
+    SRB_FUNCTION_EXECUTE_SCSI: ScsiCdb,
+    SRB_FUNCTION_WMI: Wmi,
+    SRB_FUNCTION_POWER: Power,
+    SRB_FUNCTION_PNP: Pnp,
+}
 
 
 class Btl8Address:
@@ -149,7 +217,8 @@ class StorageRequestBlock(Srb):
         state["_has_extension"] = has_extension
         state["_port"] = request
         state["address"] = Btl8Address(srb)
-        data = _ex_data(request, report)
+        kind = BY_FUNCTION.get(srb.function)
+        data = None if kind is None else kind(request, report)
         end = SIZE + ADDRESS_SIZE
         state["srb_ex_data"] = [] if data is None else [data]
         state["num_srb_ex_data"] = len(state["srb_ex_data"])

@@ -23,8 +23,11 @@ from hba.miniport.services import STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUC
 from hba.port.context import DISPATCH_LEVEL
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
+    SRB_FUNCTION_PNP,
+    SRB_FUNCTION_POWER,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_FUNCTION_STORAGE_REQUEST_BLOCK,
+    SRB_FUNCTION_WMI,
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_ERROR,
     SRB_STATUS_SUCCESS,
@@ -216,6 +219,29 @@ def test_XS_01_without_extended_data(make_rig: MakeRig) -> None:
     rig.submit(function=SRB_FUNCTION_RESET_DEVICE)
     block: Any = rig.scripted.started[0]
     assert (block.srb_ex_data_offset, block.num_srb_ex_data, block.srb_length) == ([], 0, 0x90)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "length", "members"),
+    [
+        (SRB_FUNCTION_WMI, 0x60, 0x10, {"wmi_sub_function": 4, "wmi_flags": 1, "data_path": 9}),
+        (SRB_FUNCTION_POWER, 0x61, 0x0C, {"srb_power_flags": 0, "device_power_state": 4, "power_action": 2}),
+        (SRB_FUNCTION_PNP, 0x62, 0x10, {"pnp_sub_function": 0, "pnp_action": 0x09, "srb_pnp_flags": 1}),
+    ],
+)
+def test_XS_01_wmi_power_and_pnp_data(
+    make_rig: MakeRig, function: int, kind: int, length: int, members: dict[str, int]
+) -> None:
+    rig = extended(make_rig)
+    srb = rig.srb(function=function, length=0)
+    for name, value in members.items():
+        setattr(srb, name, value)
+    rig.port.submit_internal(srb)
+    (block,) = rig.scripted.started
+    (data,) = block.srb_ex_data  # type: ignore[attr-defined]
+    assert (data.type, data.length) == (kind, length)
+    assert {name: getattr(data, name) for name in members} == members
+    assert block.srb_length == 0x90 + (8 + length + 7 & ~7)  # type: ignore[attr-defined]
 
 
 def test_XS_01_the_extension_is_the_miniport_context(make_rig: MakeRig) -> None:
