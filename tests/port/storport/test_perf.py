@@ -236,7 +236,7 @@ def test_XS_01_wmi_power_and_pnp_data(
     srb = rig.srb(function=function, length=0)
     for name, value in members.items():
         setattr(srb, name, value)
-    rig.port.submit_internal(srb)
+    rig.port.submit(srb)
     (block,) = rig.scripted.started
     (data,) = block.srb_ex_data  # type: ignore[attr-defined]
     assert (data.type, data.length) == (kind, length)
