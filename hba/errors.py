@@ -21,6 +21,7 @@ EXIT_GUEST = 8
 EXIT_CONTROL = 9
 EXIT_SERVER = 10
 EXIT_SETUP = 11
+EXIT_ENGINE = 12
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
@@ -48,6 +49,7 @@ EXITS = (
     Exit(EXIT_CONTROL, "control", "no running adapter answers, or it refused"),
     Exit(EXIT_SERVER, "server", "the HBA server of an experiment or a benchmark died"),
     Exit(EXIT_SETUP, "setup", "what an experiment needs is missing here and cannot be made"),
+    Exit(EXIT_ENGINE, "engine", "libvfio-user is not there, or cannot be used"),
     Exit(EXIT_INTERNAL, "internal", "a defect of hba"),
     Exit(EXIT_INTERRUPTED, "interrupted", "interrupted (128 + signal: ended by that signal)"),
     Exit(EXIT_PIPE, "pipe", "whoever read our output went away before its end, as by SIGPIPE"),
@@ -120,6 +122,12 @@ class QemuNotFound(HbaError):
     """No QEMU with vfio-user is to be had."""
 
     exit_code = EXIT_NO_QEMU
+
+
+class EngineMissing(HbaError):
+    """The library behind an engine is not to be had, or is none that can be used."""
+
+    exit_code = EXIT_ENGINE
 
 
 class GuestError(HbaError):

@@ -20,6 +20,7 @@ from hba.pci.function import PciFunction
 from hba.scsi.medium import MediumUnit
 from hba.scsi.server import DeviceServer
 from hba.watchdog import FILE_VARIABLE, LIMIT_VARIABLE, Watchdog
+from tests.engines import ENGINES, require
 
 GUEST_LIMIT = 1500  # s, for one test with a guest: the longest, a whole conformance suite, takes a third of it
 
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("qemu") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(GUEST_LIMIT))
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine's name, as in a configuration. Skips where what it needs is missing, and says what that is."""
+    name: str = request.param
+    require(name)
+    return name
 
 
 def pytest_runtest_teardown() -> None:

@@ -53,6 +53,7 @@ def start(
     *,
     kind: str = ADAPTERS.default.name,
     port: str = "storport",
+    engine: str = "native",
     verifier: str = "off",
     size: int = 256 << 20,
 ) -> OwnServer:
@@ -65,7 +66,7 @@ def start(
     try:
         if config is None:
             config = folder / "bench.toml"
-            config.write_text(_config(folder / "disk.img", kind, port, verifier))
+            config.write_text(_config(folder / "disk.img", kind, port, engine, verifier))
             _fill(folder / "disk.img", size)
         return _start(config, folder)
     except BaseException:
@@ -73,10 +74,10 @@ def start(
         raise
 
 
-def _config(disk: Path, kind: str, port: str, verifier: str) -> str:
+def _config(disk: Path, kind: str, port: str, engine: str, verifier: str) -> str:
     return (
         f'[[adapter]]\ntype = "{kind}"\nname = "bench"\n'
-        f'port = "{port}"\nverifier = {{ level = "{verifier}" }}\n'
+        f'port = "{port}"\nengine = "{engine}"\nverifier = {{ level = "{verifier}" }}\n'
         f"[[adapter.lun]]\nstorage = {{ kind = \"file\", path = '{disk}' }}\n"
     )
 

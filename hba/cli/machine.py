@@ -9,11 +9,12 @@ import sys
 from hba import compiled
 from hba.cli.adapters import running, understood
 from hba.control.client import NobodyThere
-from hba.errors import ControlError, HbaError, StorageError
+from hba.errors import ControlError, EngineMissing, HbaError, StorageError
 from hba.lab.doctor import GOOD, LIMITED, MISSING, Check
 from hba.places import cache_root
 from hba.runtime import ensure_runtime_dir
 from hba.storage import libnbd
+from hba.vfio_user.libvfio_user.find import find
 from hba.visible import visible
 
 CLEAN = "`hba ls --clean` removes the sockets of adapters that have ended"
@@ -22,7 +23,7 @@ SPACE_NEEDED = 3 << 30  # bytes: a private QEMU, a guest image, kernels, and roo
 
 def examine() -> list[Check]:
     """Everything tried; nothing raises."""
-    return [_python(), _compiled(), _runtime_folder(), *_adapters(), _space(), _libnbd(), _udev()]
+    return [_python(), _compiled(), _runtime_folder(), *_adapters(), _space(), _libvfio_user(), _libnbd(), _udev()]
 
 
 def _python() -> Check:
@@ -75,6 +76,14 @@ def _space() -> Check:
         return Check("disk space", GOOD, found)
     step = f"about {SPACE_NEEDED >> 30} GiB are needed for QEMU and guest images; set HBA_CACHE to another disk"
     return Check("disk space", LIMITED, found, step)
+
+
+def _libvfio_user() -> Check:
+    try:
+        found = find()
+    except EngineMissing as error:
+        return Check("libvfio-user", LIMITED, 'engine = "libvfio-user" does not work; "native" does', str(error))
+    return Check("libvfio-user", GOOD, found.told)
 
 
 def _libnbd() -> Check:

@@ -15,7 +15,7 @@ from hba.config import toml
 from hba.config.check import FAILED, Checker, Problem, dotted
 from hba.config.check import Path as KeyPath
 from hba.config.lines import line_of, locate
-from hba.config.model import PORT_MODELS, AdapterConfig, Config, file_config
+from hba.config.model import ENGINES, PORT_MODELS, AdapterConfig, Config, file_config
 from hba.errors import ConfigError
 from hba.rules.rule import Rule
 from hba.runtime import runtime_dir
@@ -48,14 +48,15 @@ def parse(text: str, file: Path, known: Registry = ADAPTERS) -> Config:
 
 
 def _with_defaults(adapters: list[AdapterConfig], directory: Path) -> list[AdapterConfig]:
-    """Names (type and number), and sockets: absolute, by default in the runtime folder."""
+    """Names (type and number), absolute paths, and sockets: by default in the runtime folder."""
     numbers: Counter[str] = Counter()
     result = []
     for adapter in adapters:
         name = adapter.name or f"{adapter.type}{numbers[adapter.type]}"
         numbers[adapter.type] += 1
         socket = directory / Path(adapter.socket).expanduser() if adapter.socket else runtime_dir() / f"{name}.sock"
-        result.append(msgspec.structs.replace(adapter, name=name, socket=str(socket)))
+        library = str(directory / Path(adapter.engine_library).expanduser()) if adapter.engine_library else ""
+        result.append(msgspec.structs.replace(adapter, name=name, socket=str(socket), engine_library=library))
     return result
 
 
@@ -80,11 +81,18 @@ def _cross_check(plain: Mapping[str, Any], adapters: list[AdapterConfig], known:
 
 
 def _check_sections(table: Mapping[str, Any], here: KeyPath, known: Registry, checker: Checker) -> None:
-    """Options of a port model or an adapter type that is not the chosen one would be silently without effect."""
+    """Options of a port model, an adapter type or an engine that is not the chosen one would be silently without
+    effect."""
     port = table.get("port", "storport")
     for model in PORT_MODELS:
         if model in table and port in PORT_MODELS and model != port:
             checker.note((*here, model), f'options of {model}, but port = "{port}"; change `port` or remove this table')
+    engine = table.get("engine", "native")
+    if "engine_library" in table and engine in ENGINES and engine != "libvfio-user":
+        checker.note(
+            (*here, "engine_library"),
+            f'only for engine = "libvfio-user", but engine = "{engine}"; change `engine` or remove this key',
+        )
     kind = table.get("type")
     for other in known.names:
         if other in table and kind in known.names and other != kind:

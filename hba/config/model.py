@@ -20,6 +20,7 @@ from hba.port.storport.config import StorPortConfig
 from hba.scsi.config import LunConfig, in_force
 
 PORT_MODELS = ("scsiport", "storport")
+ENGINES = ("native", "libvfio-user")
 
 Severity = Literal["off", "note", "warning", "violation"]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
@@ -61,7 +62,8 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
     port: Literal["scsiport", "storport"] = "storport"
     miniport: Annotated[str, Meta(extra_json_schema={"pattern": "^(dma|.+:.+)$"})] = "dma"  # or "module:Class"
     miniport_options: dict[str, Any] = {}
-    engine: Literal["native"] = "native"
+    engine: Literal["native", "libvfio-user"] = "native"
+    engine_library: str = ""  # the file of libvfio-user; made absolute by `load`
     pci: PciOptions = PciOptions()
     poll: PollOptions = PollOptions()
     interrupts: InterruptOptions = InterruptOptions()

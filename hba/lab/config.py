@@ -13,13 +13,19 @@ from hba.adapters.registry import ADAPTERS
 from hba.config import toml
 
 
-def one_disk(folder: Path, disk: Path, port_model: str, kind: str = ADAPTERS.default.name) -> str:
+def one_disk(
+    folder: Path, disk: Path, port_model: str, kind: str = ADAPTERS.default.name, engine: str = "native"
+) -> str:
     """The text of a configuration with one adapter of a type and one disk; its socket is in `folder`."""
-    return one_adapter(folder, [{"storage": {"kind": "file", "path": str(disk.absolute())}}], port_model, kind)
+    return one_adapter(folder, [{"storage": {"kind": "file", "path": str(disk.absolute())}}], port_model, kind, engine)
 
 
 def one_adapter(
-    folder: Path, luns: Sequence[dict[str, Any]], port_model: str, kind: str = ADAPTERS.default.name
+    folder: Path,
+    luns: Sequence[dict[str, Any]],
+    port_model: str,
+    kind: str = ADAPTERS.default.name,
+    engine: str = "native",
 ) -> str:
     """The text of a configuration with one adapter of a type, written to `folder`: its socket is there, and the files
     that the `luns` name by relative paths.
@@ -30,6 +36,7 @@ def one_adapter(
         "name": f"lab-{os.getpid()}",
         "socket": str(folder / "adapter.sock"),
         "port": port_model,
+        "engine": engine,
         "lun": list(luns),
     }
     return "[[adapter]]\n" + "".join(f"{key} = {to_toml(value)}\n" for key, value in lines.items())
@@ -57,23 +64,31 @@ def _toml_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def with_port_model(config: Path, port_model: str) -> str:
-    """The text of `config` with another port model for every adapter.
+def with_other(config: Path, *, port_model: str = "", engine: str = "") -> str:
+    """The text of `config` with another port model or engine for every adapter.
 
-    Options of the model it had are dropped, and relative paths of storage are made absolute, since the text will
-    be read from another folder.
+    Options of what it had are dropped, and relative paths are made absolute, since the text will be read from another
+    folder.
     """
     plain = toml.parse(toml.read(config), config)
     lines = []
     for adapter in plain.get("adapter", []):
-        adapter["port"] = port_model
-        for other in {"scsiport", "storport"} - {port_model}:
-            adapter.pop(other, None)
+        if port_model:
+            adapter["port"] = port_model
+            for other in {"scsiport", "storport"} - {port_model}:
+                adapter.pop(other, None)
+        if engine:
+            adapter["engine"] = engine
+        if engine == "native":
+            adapter.pop("engine_library", None)
+        elif library := adapter.get("engine_library"):
+            adapter["engine_library"] = str(config.absolute().parent / library)
         for unit in adapter.get("lun", []):
             _make_absolute(unit.get("storage"), config.absolute().parent)
         lines.append("[[adapter]]")
         lines += [f"{_toml_key(key)} = {to_toml(value)}" for key, value in adapter.items()]
-    return "\n".join([f"# {config} with port = {port_model}", *lines, ""])
+    changes = [f"{key} = {value}" for key, value in (("port", port_model), ("engine", engine)) if value]
+    return "\n".join([f"# {config} with {', '.join(changes)}", *lines, ""])
 
 
 def _make_absolute(storage: Any, folder: Path) -> None:

@@ -52,6 +52,7 @@ class Options:
     config: Path | None = None  # of the HBA server; None: one adapter with `luns`, or with one new disk
     luns: tuple[dict[str, Any], ...] = ()  # as `[[adapter.lun]]` has them
     port_model: str = ""  # empty: what the configuration says, or storport
+    engine: str = ""  # empty: what the configuration says, or native
     disk: Path | None = None  # a disk to boot from, instead of the lab's own guest
     # Whether QEMU may send register writes without waiting for them, where the server lets it (it does not by default).
     posted_writes: bool = True
@@ -133,8 +134,8 @@ class Experiment:
         For QEMU's own device, which starts with QEMU, there is only the disk to make.
         """
         if self.options.device != OURS:
-            if self.options.config is not None or self.options.port_model:
-                raise WrongUsage("QEMU's own device has neither a configuration of ours nor a port model")
+            if self.options.config is not None or self.options.port_model or self.options.engine:
+                raise WrongUsage("QEMU's own device has no configuration of ours, no port model and no engine")
             self.kinds = [devices.builtin()[self.options.device][0]]
             self.disks = [disks.of_builtin(self._boot_disk() or self._new_disk())]
             return
@@ -249,19 +250,20 @@ class Experiment:
     # -- the device ---------------------------------------------------------------------------------------------------
 
     def _server_config(self) -> Path:
-        given, port_model, kind = self.options.config, self.options.port_model, self.options.adapter
+        given, port_model, engine = self.options.config, self.options.port_model, self.options.engine
+        alone = (port_model or "storport", self.options.adapter, engine or "native")
         made = self.folder / "config.toml"
         if given is None and self.options.luns:
-            text = config.one_adapter(self.folder, self.options.luns, port_model or "storport", kind)
+            text = config.one_adapter(self.folder, self.options.luns, *alone)
         elif given is None:
             disk = self._boot_disk() or self._new_disk()
-            text = config.one_disk(self.folder, disk, port_model or "storport", kind)
+            text = config.one_disk(self.folder, disk, *alone)
         elif self.options.disk is not None:
             raise WrongUsage("--disk makes a configuration of its own; name the disk in that of --config instead")
-        elif not port_model:
+        elif not port_model and not engine:
             return given
         else:
-            text = config.with_port_model(given, port_model)
+            text = config.with_other(given, port_model=port_model, engine=engine)
         made.write_text(text)
         return made
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args
 import click
 
 from hba.adapters.registry import ADAPTERS
+from hba.config.model import ENGINES
 from hba.errors import EXIT_FAILED, EXIT_OK, HbaError
 from hba.lab import (
     accelerator,
@@ -47,6 +48,8 @@ _OF_SUITES = {
     "select": "-k",
     "dataloss": "--dataloss",
 }
+# And those that say something about an HBA of ours.
+_OF_OURS = {"config": "--config", "port_model": "--port-model", "engine": "--engine", "adapter": "--adapter"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Task:
 @click.option("--list-suites", is_flag=True, help="List the suites and stop.")
 @click.option("-k", "select", metavar="EXPRESSION", help="Only the suite's tests whose name matches (pytest's -k).")
 @click.option("--port-model", type=click.Choice(["scsiport", "storport"]), help="Semantics of the port driver.")
+@click.option("--engine", type=click.Choice(ENGINES), help="What speaks vfio-user.")
 @click.option("--config", type=_PATH, help="Configuration of the HBA server. Default: one adapter, its disks new.")
 @click.option("--kernel", default="", metavar="VERSION|FILE", help="Debian kernel such as 6.12 or 6.1, or a vmlinuz.")
 @click.option("--modules", type=_PATH, metavar="DIR", help="The modules of a --kernel FILE.")
@@ -153,6 +157,7 @@ def _understand(given: dict[str, Any]) -> tuple[Options, Task]:
         adapter=given["adapter"] or ADAPTERS.default.name,
         config=given["config"],
         port_model=given["port_model"] or "",
+        engine=given["engine"] or "",
         disk=given["disk"],
         posted_writes=given["posted_writes"],
         console=not given["suite_name"],
@@ -184,7 +189,7 @@ def _check_together(given: dict[str, Any]) -> None:
             "--disk makes a configuration of its own: name the disk in that of --config, or leave --config out"
         )
     if given["device"] != devices.OURS:
-        for name, written in (("config", "--config"), ("port_model", "--port-model"), ("adapter", "--adapter")):
+        for name, written in _OF_OURS.items():
             if given[name]:
                 raise click.UsageError(
                     f"--device {given['device']} is QEMU's own, {written} is for ours: leave one out"

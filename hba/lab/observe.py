@@ -16,6 +16,7 @@ class Seen:
 
     name: str
     port_model: str
+    engine: str
     commands: int
     bytes_read: int
     bytes_written: int
@@ -40,6 +41,7 @@ def look(control: Path) -> Seen:
     return Seen(
         name=summary["name"],
         port_model=summary["port"],
+        engine=summary["engine"],
         commands=everything["counters"]["adapter"]["requests"],
         bytes_read=sum(unit.get("read_bytes", 0) for unit in units),
         bytes_written=sum(unit.get("written_bytes", 0) for unit in units),

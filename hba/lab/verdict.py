@@ -61,7 +61,7 @@ def print_last(suite: Suite, outcome: Outcome) -> None:
 
 def print_seen(seen: Seen, groups: Sequence[Group]) -> None:
     """What one adapter saw; findings that are alike are one line."""
-    _title(f"adapter {visible(seen.name)} ({visible(seen.port_model)})")
+    _title(f"adapter {visible(seen.name)} ({visible(seen.port_model)}, {visible(seen.engine)})")
     facts = (
         ("commands", f"{seen.commands:,}"),
         ("read", _bytes(seen.bytes_read)),

@@ -26,7 +26,7 @@ from hba.config.model import AdapterConfig, Config
 from hba.control.events import EventHub
 from hba.control.methods.verifier import plain
 from hba.control.parts import Parts
-from hba.errors import ConfigError, PermissionDenied, StorageError
+from hba.errors import ConfigError, EngineMissing, PermissionDenied, StorageError
 from hba.instruments.make import make_port
 from hba.loop import EventLoop
 from hba.miniport.chip import Chip
@@ -51,7 +51,9 @@ from hba.trace.event import Event
 from hba.trace.recorder import Recorder
 from hba.verifier import Finding, Verifier
 from hba.vfio_user.device import Device, Engine
-from hba.vfio_user.server import NativeEngine
+from hba.vfio_user.libvfio_user.engine import LibraryEngine
+from hba.vfio_user.libvfio_user.find import find
+from hba.vfio_user.server import NativeEngine, Server
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +215,8 @@ class Assembler:
                 recorder,
             )
             keeper = adapter.function.keeper = AdapterKeeper(loop, adapter, port, bus, config.options)
-            engine = self._engine(config, loop, adapter.function)
+            with self._placed(config, "engine"):
+                engine = self._engine(config, loop, adapter.function)
         except BaseException:
             bus.close()
             workers.shutdown()
@@ -248,7 +251,7 @@ class Assembler:
         """
         try:
             yield
-        except (ConfigError, PermissionDenied, StorageError) as error:
+        except (ConfigError, EngineMissing, PermissionDenied, StorageError) as error:
             text = what + str(error).removeprefix(what)
             if self._source is not None:
                 number = [adapter.name for adapter in self._source.adapters].index(config.name)
@@ -257,7 +260,12 @@ class Assembler:
             raise
 
     def _engine(self, config: AdapterConfig, loop: EventLoop, device: Device) -> Engine:
-        engine = NativeEngine(loop, config.socket, device)
+        engine: Server
+        if config.engine == "libvfio-user":
+            library = find(Path(config.engine_library) if config.engine_library else None)
+            engine = LibraryEngine(loop, config.socket, device, library=library)
+        else:
+            engine = NativeEngine(loop, config.socket, device)
         if self._fd is not None:
             engine.take(self._fd)
         return engine

@@ -196,13 +196,8 @@ class Connection(DmaMessages):
         kind = flags & p.TYPE_MASK
         if kind != p.TYPE_COMMAND:
             close_fds(stream.fds)
-            if kind == p.TYPE_REPLY and message_id in self._abandoned:
-                self._abandoned.discard(message_id)
-                self._silent = False
-                return
-            if kind == p.TYPE_REPLY:
-                raise ProtocolError(f"unsolicited reply {message_id} to {p.command_name(command)}")
-            raise ProtocolError(f"message type {kind} is neither command nor reply")
+            self._check_late(message_id, command, kind)
+            return
         self._counters.count(header)
         self._answered = False
         try:

@@ -150,6 +150,16 @@ class DmaMessages(ABC):
             raise self._fault(address, length, f"the client refused it with errno {code}")
         return body
 
+    def _check_late(self, message_id: int, command: int, kind: int) -> None:
+        """A message that is no command, and that nobody waits for. Raises `ProtocolError` unless it is the answer to a
+        message of ours that came too late."""
+        if kind != p.TYPE_REPLY:
+            raise ProtocolError(f"message type {kind} is neither command nor reply")
+        if message_id not in self._abandoned:
+            raise ProtocolError(f"unsolicited reply {message_id} to {p.command_name(command)}")
+        self._abandoned.discard(message_id)
+        self._silent = False
+
     def _next_id(self) -> int:
         """The number of the next DMA message: none that an answer is still owed to."""
         self._dma_id = (self._dma_id + 1) & 0xFFFF

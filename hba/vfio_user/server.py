@@ -197,6 +197,7 @@ class Server(ABC):
             state = "negotiating" if capabilities is None else "connected"
         return {
             "engine": self.name,
+            "library": None,
             "socket": None if self._path is None else str(self._path),
             "state": state,
             "client": called(self.client_pid) if self.client_pid else None,

@@ -54,7 +54,7 @@ def test_another_port_model_for_a_users_configuration(tmp_path: Path) -> None:
         '[[adapter]]\ntype = "pvscsi"\nname = "two"\n'
         '[[adapter.lun]]\nstorage = { kind = "memory", size = "64M" }\n'
     )
-    checked = parse(config.with_port_model(given_, "storport"), tmp_path / "elsewhere" / "made.toml")
+    checked = parse(config.with_other(given_, port_model="storport"), tmp_path / "elsewhere" / "made.toml")
     assert [(adapter.name, adapter.port) for adapter in checked.adapters] == [("one", "storport"), ("two", "storport")]
     base = checked.adapters[0].lun[0].storage.base  # type: ignore[union-attr]
     assert base.path == str(tmp_path / "golden.img")
@@ -65,11 +65,11 @@ def test_an_unreadable_configuration_is_the_servers_to_refuse(tmp_path: Path, te
     path = tmp_path / "mine.toml"
     path.write_text(text)
     try:
-        config.with_port_model(path, "storport")
+        config.with_other(path, port_model="storport")
     except ConfigError as error:
         assert str(path) in str(error)
 
 
 def test_a_missing_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml"):
-        config.with_port_model(tmp_path / "nothing.toml", "storport")
+        config.with_other(tmp_path / "nothing.toml", port_model="storport")

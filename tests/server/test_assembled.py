@@ -33,8 +33,8 @@ def port(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(port: str) -> Iterator[OwnServer]:
-    with own_server.start(None, port=port, size=16 << 20) as server:
+def server(port: str, engine: str) -> Iterator[OwnServer]:
+    with own_server.start(None, port=port, engine=engine, size=16 << 20) as server:
         yield server
 
 

@@ -6,8 +6,10 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from mmap import mmap
+from types import MappingProxyType
 from typing import TypeVar
 
 from hba.clock import MS, S
@@ -16,12 +18,15 @@ from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import VfioUserClient
 from hba.vfio_user.device import Client, Done, IoEventFd, IrqInfo, RegionInfo, RequestError, Wire
-from hba.vfio_user.server import NativeEngine
+from hba.vfio_user.libvfio_user.engine import LibraryEngine
+from hba.vfio_user.server import NativeEngine, Server
 
 T = TypeVar("T")
 
 BAR0, BAR1, ROM, CONFIG = 0, 1, 6, 7
 INTX, MSI, MSIX, ERR = 0, 1, 2, 3
+
+ENGINES: dict[str, type[Server]] = {engine.name: engine for engine in (NativeEngine, LibraryEngine)}
 
 
 class FakeDevice:
@@ -44,7 +49,9 @@ class FakeDevice:
             ERR: IrqInfo(1, dev.IRQ_EVENTFD),
         }
         self.maps: dict[tuple[int, int], tuple[int, int | None, int]] = {}
+        self.mapped: dict[tuple[int, int], memoryview] = {}  # memory the engine has mapped
         self.fds: list[int] = []  # eventfds and memory, ours
+        self.wires: dict[tuple[int, int], Wire | None] = {}
         self.client: Client | None = None
         self.on_read: Callable[[], None] = lambda: None
         self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
@@ -78,16 +85,22 @@ class FakeDevice:
             raise RequestError(errno.EEXIST, "overlap")
         self.maps[iova, size] = (prot, fd, offset)
 
+    def dma_map_here(self, iova: int, size: int, prot: int, memory: mmap, at: int) -> None:
+        self.dma_map(iova, size, prot, None, at)
+        self.mapped[iova, size] = memoryview(memory)[at : at + size]
+
     def dma_unmap(self, iova: int, size: int) -> int:
         doomed = [key for key in self.maps if iova <= key[0] and key[0] + key[1] <= iova + size]
         if not doomed:
             raise RequestError(errno.ENOENT, "no such map")
         for key in doomed:
             del self.maps[key]
+            self.mapped.pop(key, None)
         return len(doomed)
 
     def dma_unmap_all(self) -> None:
         self.maps.clear()
+        self.mapped.clear()
 
     def set_irqs(self, index: int, flags: int, start: int, count: int, fds: list[int], data: bytes) -> None:
         self.fds += fds
@@ -95,6 +108,7 @@ class FakeDevice:
 
     def connect_irqs(self, index: int, start: int, wires: Sequence[Wire | None]) -> None:
         self.calls.append(("wires", index, start, [wire is not None for wire in wires]))
+        self.wires.update({(index, vector): wire for vector, wire in enumerate(wires, start)})
 
     def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
         return ()
@@ -153,7 +167,7 @@ class FakeDevice:
     def disconnected(self) -> None:
         self.calls.append(("disconnected",))
         self.client = None
-        self.maps.clear()
+        self.dma_unmap_all()
         self.close_fds()
 
     def close_fds(self) -> None:
@@ -164,11 +178,11 @@ class FakeDevice:
 class Bench:
     """A server in the loop of this thread, and calls of a client in another thread while the loop turns."""
 
-    def __init__(self, dma_timeout: int = 2 * S) -> None:
+    def __init__(self, engine: str, device: FakeDevice, dma_timeout: int = 2 * S) -> None:
         self.loop = EventLoop()
-        self.device = FakeDevice()
+        self.device = device
         ours, theirs = socket.socketpair()
-        self.engine = NativeEngine.from_fd(self.loop, ours.detach(), self.device, dma_timeout=dma_timeout)
+        self.engine = ENGINES[engine].from_fd(self.loop, ours.detach(), self.device, dma_timeout=dma_timeout)
         self.engine.start()
         self.client = VfioUserClient(theirs, timeout=10)
 
@@ -234,8 +248,17 @@ def run_beside(loop: EventLoop, function: Callable[[], T]) -> T:
 
 
 @contextmanager
-def bench(dma_timeout: int = 2 * S, *, negotiate: bool = True) -> Iterator[Bench]:
-    it = Bench(dma_timeout)
+def bench(
+    engine: str = NativeEngine.name,
+    *,
+    dma_timeout: int = 2 * S,
+    negotiate: bool = True,
+    infos: Mapping[int, RegionInfo] = MappingProxyType({}),
+) -> Iterator[Bench]:
+    """`infos`: regions of the device beside those it has anyway."""
+    device = FakeDevice()
+    device.infos.update(infos)
+    it = Bench(engine, device, dma_timeout)
     try:
         if negotiate:
             it.call(it.client.version)

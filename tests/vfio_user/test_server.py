@@ -19,9 +19,10 @@ from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user import refusal
 from hba.vfio_user.client import Disconnected, GuestRam, ReplyError, VfioUserClient
-from hba.vfio_user.server import MAX_PATH, MAX_REFUSALS, NativeEngine
+from hba.vfio_user.server import MAX_PATH, MAX_REFUSALS
 from tests.descriptors import open_fds
-from tests.vfio_user.support import BAR0, INTX, FakeDevice, message, run_beside
+from tests.engines import only_native
+from tests.vfio_user.support import BAR0, ENGINES, INTX, FakeDevice, message, run_beside
 
 
 @pytest.fixture
@@ -36,72 +37,72 @@ def turn(loop: EventLoop) -> None:
         loop.run_once(0)
 
 
-def test_the_socket_is_ours_alone_whatever_the_umask(loop: EventLoop, tmp_path: Path) -> None:
+def test_the_socket_is_ours_alone_whatever_the_umask(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "s"
-    engine = NativeEngine(loop, path, FakeDevice())
+    server = ENGINES[engine](loop, path, FakeDevice())
     old = os.umask(0)
     try:
-        engine.start()
+        server.start()
     finally:
         os.umask(old)
     mode = path.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
-    engine.close()
+    server.close()
     assert not path.exists()
 
 
-def test_a_stale_socket_is_replaced(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_stale_socket_is_replaced(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
-    engine = NativeEngine(loop, path, FakeDevice())
-    engine.start()
+    server = ENGINES[engine](loop, path, FakeDevice())
+    server.start()
     with VfioUserClient.connect(path) as client:
         run_beside(loop, client.version)
-    engine.close()
+    server.close()
 
 
-def test_a_living_server_keeps_its_socket(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_living_server_keeps_its_socket(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "s"
-    engine = NativeEngine(loop, path, FakeDevice())
-    engine.start()
+    server = ENGINES[engine](loop, path, FakeDevice())
+    server.start()
     with pytest.raises(SocketError, match="taken") as caught:
-        NativeEngine(loop, path, FakeDevice()).start()
+        ENGINES[engine](loop, path, FakeDevice()).start()
     assert caught.value.exit_code == EXIT_SOCKET
     assert str(path) in str(caught.value)
     with VfioUserClient.connect(path) as client:
         run_beside(loop, client.version)
-    engine.close()
+    server.close()
 
 
-def test_a_file_in_the_way_is_left_alone(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_left_alone(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
     with pytest.raises(SocketError, match="not a socket"):
-        NativeEngine(loop, path, FakeDevice()).start()
+        ENGINES[engine](loop, path, FakeDevice()).start()
     assert path.read_text() == "precious"
 
 
-def test_a_path_that_is_too_long(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_path_that_is_too_long(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     name = "x" * (MAX_PATH - len(str(tmp_path)) - 1)
-    fits = NativeEngine(loop, tmp_path / name, FakeDevice())
+    fits = ENGINES[engine](loop, tmp_path / name, FakeDevice())
     fits.start()
     fits.close()
     with pytest.raises(SocketError, match="at most 107"):
-        NativeEngine(loop, tmp_path / (name + "x"), FakeDevice()).start()
+        ENGINES[engine](loop, tmp_path / (name + "x"), FakeDevice()).start()
 
 
-def test_no_directory(loop: EventLoop, tmp_path: Path) -> None:
+def test_no_directory(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     with pytest.raises(SocketError, match="does not exist"):
-        NativeEngine(loop, tmp_path / "no" / "s", FakeDevice()).start()
+        ENGINES[engine](loop, tmp_path / "no" / "s", FakeDevice()).start()
     (tmp_path / "file").touch()
     with pytest.raises(SocketError, match="cannot open the directory"):
-        NativeEngine(loop, tmp_path / "file" / "s", FakeDevice()).start()
+        ENGINES[engine](loop, tmp_path / "file" / "s", FakeDevice()).start()
 
 
-def test_no_permission(loop: EventLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_permission(loop: EventLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     # Root may write anywhere, so the refusal of the system is brought about by hand.
     def refuse(self: socket.socket, name: bytes) -> None:
         raise PermissionError(13, "Permission denied")
@@ -109,36 +110,36 @@ def test_no_permission(loop: EventLoop, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(socket.socket, "bind", refuse)
     before = open_fds()
     with pytest.raises(SocketError, match="Permission denied"):
-        NativeEngine(loop, tmp_path / "s", FakeDevice()).start()
+        ENGINES[engine](loop, tmp_path / "s", FakeDevice()).start()
     assert open_fds() == before
 
 
-def test_a_second_client_is_refused_at_once(loop: EventLoop, tmp_path: Path) -> None:
-    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
-    engine.start()
+def test_a_second_client_is_refused_at_once(loop: EventLoop, tmp_path: Path, engine: str) -> None:
+    server = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
+    server.start()
     with VfioUserClient.connect(tmp_path / "s") as first:
         run_beside(loop, first.version)
         told: list[str] = []
-        engine.on_refused = told.append
+        server.on_refused = told.append
         for _ in range(2):
             with VfioUserClient.connect(tmp_path / "s") as second, pytest.raises(ReplyError, match="busy") as caught:
                 run_beside(loop, second.version)
             assert (caught.value.command, caught.value.errno) == (p.VERSION, errno.EBUSY)
-        assert engine.snapshot()["refused"] == 2
+        assert server.snapshot()["refused"] == 2
         (why,) = told  # once for each process
         assert why.count(f"pid {os.getpid()} (") == 2 and "end that one first" in why
-        assert str(engine.snapshot()["client"]).startswith(f"pid {os.getpid()} (")
+        assert str(server.snapshot()["client"]).startswith(f"pid {os.getpid()} (")
         assert run_beside(loop, lambda: first.region_read(BAR0, 0, 4)) == bytes(4)
     turn(loop)
-    assert engine.snapshot()["client"] is None
-    engine.close()
+    assert server.snapshot()["client"] is None
+    server.close()
 
 
-def test_second_clients_that_say_nothing_are_not_waited_for(tmp_path: Path) -> None:
+def test_second_clients_that_say_nothing_are_not_waited_for(tmp_path: Path, engine: str) -> None:
     clock = VirtualClock()
     loop = EventLoop(clock)
-    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
+    server.start()
     before = open_fds()
     clients = [socket.socket(socket.AF_UNIX) for _ in range(MAX_REFUSALS + 3)]
     for client in clients:
@@ -154,35 +155,35 @@ def test_second_clients_that_say_nothing_are_not_waited_for(tmp_path: Path) -> N
     assert open_fds() == before + len(clients) - 1  # nothing of the server's: the first has not said what it is, either
     for client in clients:
         client.close()
-    engine.close()
+    server.close()
     loop.close()
 
 
-def test_who_left_with_much_unread_leaves_the_seat(loop: EventLoop, tmp_path: Path) -> None:
+def test_who_left_with_much_unread_leaves_the_seat(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     """The next client, which came at once, was refused."""
-    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
+    server.start()
     first = VfioUserClient.connect(tmp_path / "s")
     run_beside(loop, first.version)
     for _ in range(200):
         first.region_write(BAR0, 0, bytes(4), posted=True)
     first.close()
     with VfioUserClient.connect(tmp_path / "s") as second:
-        engine._accept()  # before what the first one sent was looked at
+        server._accept()  # before what the first one sent was looked at
         run_beside(loop, second.version)
-        assert engine.snapshot()["refused"] == 0
-    engine.close()
+        assert server.snapshot()["refused"] == 0
+    server.close()
 
 
-def test_the_client_may_leave_and_come_back(loop: EventLoop, tmp_path: Path) -> None:
+def test_the_client_may_leave_and_come_back(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     device = FakeDevice()
-    engine = NativeEngine(loop, tmp_path / "s", device)
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", device)
+    server.start()
     before = open_fds()
     for turn_number in range(3):
         with VfioUserClient.connect(tmp_path / "s") as client, GuestRam(0x2000) as ram:
             run_beside(loop, client.version)
-            assert engine.snapshot()["state"] == "connected"
+            assert server.snapshot()["state"] == "connected"
             run_beside(loop, lambda client=client, ram=ram: client.map_ram(ram))  # type: ignore[misc]
             eventfd = os.eventfd(0)
             run_beside(loop, lambda client=client, fd=eventfd: client.set_eventfds(INTX, [fd]))  # type: ignore[misc]
@@ -194,107 +195,109 @@ def test_the_client_may_leave_and_come_back(loop: EventLoop, tmp_path: Path) -> 
         turn(loop)
         assert device.calls[-1] == ("disconnected",)
         assert device.client is None
-        assert engine.snapshot()["state"] == "listening"
-    assert engine.snapshot()["connections"] == 3
-    assert engine.snapshot()["last_error"] is None
+        assert server.snapshot()["state"] == "listening"
+    assert server.snapshot()["connections"] == 3
+    assert server.snapshot()["last_error"] is None
     assert open_fds() == before
-    engine.close()
+    server.close()
 
 
-def test_the_next_client_is_there_before_the_end_of_the_last_was_noticed(loop: EventLoop, tmp_path: Path) -> None:
+def test_the_next_client_is_there_before_the_end_of_the_last_was_noticed(
+    loop: EventLoop, tmp_path: Path, engine: str
+) -> None:
     device = FakeDevice()
-    engine = NativeEngine(loop, tmp_path / "s", device)
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", device)
+    server.start()
     first = VfioUserClient.connect(tmp_path / "s")
     run_beside(loop, first.version)
     first.close()
     with VfioUserClient.connect(tmp_path / "s") as second:
-        engine._accept()
+        server._accept()
         run_beside(loop, second.version)
-    assert engine.snapshot()["refused"] == 0
+    assert server.snapshot()["refused"] == 0
     assert [call[0] for call in device.calls] == ["connected", "disconnected", "connected"]
-    engine.close()
+    server.close()
 
 
-def test_a_probe_does_not_reach_the_device(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_probe_does_not_reach_the_device(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     device = FakeDevice()
-    engine = NativeEngine(loop, tmp_path / "s", device)
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", device)
+    server.start()
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(tmp_path / "s"))
         turn(loop)
-        assert engine.snapshot()["state"] == "negotiating"
+        assert server.snapshot()["state"] == "negotiating"
     turn(loop)
     assert device.calls == []
-    engine.close()
+    server.close()
 
 
-def test_close_tells_the_client_and_the_device(loop: EventLoop, tmp_path: Path) -> None:
+def test_close_tells_the_client_and_the_device(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     device = FakeDevice()
-    engine = NativeEngine(loop, tmp_path / "s", device)
+    server = ENGINES[engine](loop, tmp_path / "s", device)
     before = open_fds()
-    engine.start()
+    server.start()
     with VfioUserClient.connect(tmp_path / "s") as client:
         run_beside(loop, client.version)
-        engine.close()
+        server.close()
         assert device.calls[-1] == ("disconnected",)
         with pytest.raises(Disconnected):
             client.poll()
     turn(loop)
     assert open_fds() == before
-    assert engine.snapshot()["state"] == "closed"
+    assert server.snapshot()["state"] == "closed"
 
 
-def test_close_leaves_the_socket_of_a_successor(loop: EventLoop, tmp_path: Path) -> None:
-    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
-    engine.start()
+def test_close_leaves_the_socket_of_a_successor(loop: EventLoop, tmp_path: Path, engine: str) -> None:
+    server = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
+    server.start()
     (tmp_path / "s").unlink()
-    successor = NativeEngine(loop, tmp_path / "s", FakeDevice())
+    successor = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
     successor.start()
-    engine.close()
+    server.close()
     assert (tmp_path / "s").exists()
     successor.close()
 
 
-def test_from_fd_with_a_listening_socket(loop: EventLoop, tmp_path: Path) -> None:
+def test_from_fd_with_a_listening_socket(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        engine = NativeEngine.from_fd(loop, listener.detach(), FakeDevice())
-    engine.start()
+        server = ENGINES[engine].from_fd(loop, listener.detach(), FakeDevice())
+    server.start()
     with VfioUserClient.connect(tmp_path / "s") as client:
         run_beside(loop, client.version)
     turn(loop)
-    assert engine.snapshot()["state"] == "listening"
-    engine.close()
+    assert server.snapshot()["state"] == "listening"
+    server.close()
 
 
-def test_from_fd_with_a_connected_socket(loop: EventLoop) -> None:
+def test_from_fd_with_a_connected_socket(loop: EventLoop, engine: str) -> None:
     ours, theirs = socket.socketpair()
-    engine = NativeEngine.from_fd(loop, ours.detach(), FakeDevice())
-    engine.start()
+    server = ENGINES[engine].from_fd(loop, ours.detach(), FakeDevice())
+    server.start()
     with VfioUserClient(theirs) as client:
         run_beside(loop, client.version)
     turn(loop)
-    assert engine.snapshot()["state"] == "closed"
-    engine.close()
+    assert server.snapshot()["state"] == "closed"
+    server.close()
 
 
-def test_from_fd_with_something_else(loop: EventLoop, tmp_path: Path) -> None:
+def test_from_fd_with_something_else(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(SocketError, match="not a socket"):
-        NativeEngine.from_fd(loop, fd, FakeDevice())
+        ENGINES[engine].from_fd(loop, fd, FakeDevice())
     os.close(fd)
     with pytest.raises(SocketError, match="cannot be used"):
-        NativeEngine.from_fd(loop, fd, FakeDevice())
+        ENGINES[engine].from_fd(loop, fd, FakeDevice())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram, pytest.raises(SocketError, match="stream"):
-        NativeEngine.from_fd(loop, datagram.fileno(), FakeDevice())
+        ENGINES[engine].from_fd(loop, datagram.fileno(), FakeDevice())
 
 
-def test_a_client_that_does_not_read_is_dropped(loop: EventLoop, tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_is_dropped(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     device = FakeDevice()
-    engine = NativeEngine(loop, tmp_path / "s", device)
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", device)
+    server.start()
     with VfioUserClient.connect(tmp_path / "s") as client:
         run_beside(loop, client.version)
         request = message(p.REGION_READ, p.REGION_ACCESS_BODY.struct.pack(0, BAR0, 1 << 20))
@@ -304,18 +307,20 @@ def test_a_client_that_does_not_read_is_dropped(loop: EventLoop, tmp_path: Path)
             if device.client is None:
                 break
         assert device.calls[-1] == ("disconnected",)
-        assert "does not read" in str(engine.snapshot()["last_error"])
-    engine.close()
+        why = "does not read" if engine == "native" else "failed to reply"  # libvfio-user's own words
+        assert why in str(server.snapshot()["last_error"])
+    server.close()
 
 
-def test_a_slow_reader_gets_everything_in_order(loop: EventLoop, tmp_path: Path) -> None:
+@only_native
+def test_a_slow_reader_gets_everything_in_order(loop: EventLoop, tmp_path: Path, engine: str) -> None:
     device = FakeDevice()
     device.bytes[BAR0][:] = os.urandom(1 << 20)
     memory = os.memfd_create("bar")
     os.ftruncate(memory, 4096)
     device.infos[1] = dev.RegionInfo(4096, 7, memory)
-    engine = NativeEngine(loop, tmp_path / "s", device)
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", device)
+    server.start()
     with VfioUserClient.connect(tmp_path / "s") as client:
         run_beside(loop, client.version)
         for number in range(3):
@@ -335,14 +340,14 @@ def test_a_slow_reader_gets_everything_in_order(loop: EventLoop, tmp_path: Path)
             else:
                 assert os.fstat(fds[0]).st_size == 4096
                 os.close(fds[0])
-    engine.close()
+    server.close()
 
 
-def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path) -> None:
+def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path, engine: str) -> None:
     clock = VirtualClock()
     loop = EventLoop(clock)
-    engine = NativeEngine(loop, tmp_path / "s", FakeDevice())
-    engine.start()
+    server = ENGINES[engine](loop, tmp_path / "s", FakeDevice())
+    server.start()
     client = socket.socket(socket.AF_UNIX)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -351,17 +356,17 @@ def test_running_out_of_descriptors_neither_spins_nor_ends_it(tmp_path: Path) ->
         client.connect(str(tmp_path / "s"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
         loop.run_once(0)
-        assert "accept" in engine.counters.last_error
-        assert engine._listener is not None
-        assert engine._listener.fileno() not in loop._readers
+        assert "accept" in server.counters.last_error
+        assert server._listener is not None
+        assert server._listener.fileno() not in loop._readers
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert not engine.connected
+    assert not server.connected
     clock.advance(2 * S)
     turn(loop)
-    assert engine.connected
+    assert server.connected
     client.close()
-    engine.close()
+    server.close()
     loop.close()
 
 

@@ -29,6 +29,7 @@ def summary(parts: Parts) -> dict[str, object]:
         "name": parts.name,
         "type": config.type,
         "port": config.port,
+        "engine": config.engine,
         "miniport": config.miniport,
         "pid": os.getpid(),
         "version": __version__,

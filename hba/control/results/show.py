@@ -28,6 +28,7 @@ class Summary(Result):
     name: str
     type: str
     port: str
+    engine: str
     miniport: str
     pid: Count
     version: str
@@ -40,11 +41,13 @@ class Summary(Result):
 
 
 class EngineState(Result):
-    """The vfio-user server. `client`: the process that has the socket; `requests`: of the client, by command; `posted`:
-    those that wanted no reply; `dma_*`: messages of ours; `deferred`: requests that waited for one; `refused`: second
+    """The vfio-user server. `library`: the file of libvfio-user, null for the native engine; `client`: the process that
+    has the socket; `requests`: of the client, by command; `posted`: those that wanted no reply; `dma_*`: messages of
+    ours; `deferred`: requests that waited for one; `bytes_sent`: null where the library sends them; `refused`: second
     clients."""
 
     engine: str
+    library: str | None
     socket: str | None
     state: Literal["closed", "listening", "negotiating", "connected"]
     client: str | None
@@ -58,7 +61,7 @@ class EngineState(Result):
     dma_faults: Count
     deferred: Count
     bytes_received: Bytes
-    bytes_sent: Bytes
+    bytes_sent: Bytes | None
     connections: Count
     refused: Count
     last_error: str | None
