@@ -121,7 +121,7 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
             chosen, outcome = suite.load(task.suite), Outcome(cases)
             print_outcome(chosen, outcome, 3.0)
             group = Group("fake0", Finding("MB-05", "violation", "touched …", "mine.py:3"), "test_1", 2)
-            print_seen(Seen("fake0", "storport", 1, 2, 3, 4, counts={"MB-05": 2}), [group])
+            print_seen(Seen("fake0", "storport", "native", 1, 2, 3, 4, counts={"MB-05": 2}), [group])
             print_last(chosen, outcome)
         return EXIT_OK
 

@@ -76,6 +76,22 @@ def test_options_of_the_other_port_model_are_refused() -> None:
     )
 
 
+def test_the_library_of_the_other_engine_is_refused() -> None:
+    (line,) = errors(ONE + 'engine_library = "lib.so"\n')
+    assert line.endswith(
+        'adapter[0].engine_library: only for engine = "libvfio-user", but engine = "native"; '
+        "change `engine` or remove this key"
+    )
+    (line,) = errors(ONE + 'engine = "libvfiouser"\nengine_library = "lib.so"\n')
+    assert 'expected one of "native", "libvfio-user"' in line or '"libvfio-user"' in line
+
+
+def test_the_file_of_a_library_is_relative_to_the_configuration() -> None:
+    config = checked(ONE + 'engine = "libvfio-user"\nengine_library = "lib/vfu.so"\n')
+    assert config.adapters[0].engine_library == str(config.directory / "lib/vfu.so")
+    assert checked(ONE).adapters[0].engine_library == ""
+
+
 def test_rules_that_do_not_exist_are_refused() -> None:
     (line,) = errors(ONE + '[adapter.verifier.rules]\ngd-01 = "off"\n')
     assert 'no such rule; did you mean "GD-01"?' in line

@@ -72,6 +72,7 @@ def test_every_subject_can_be_shown_and_all_has_each(client: ControlClient) -> N
         "name": "fake0",
         "type": "pvscsi",
         "port": "storport",
+        "engine": "native",
         "miniport": "dma",
         "pid": 0,
         "compiled": compiled.in_use(),

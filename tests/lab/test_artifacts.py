@@ -36,7 +36,7 @@ def test_what_there_is_of_a_guest_that_died(tmp_path: Path) -> None:
 
 
 def test_what_was_found(tmp_path: Path) -> None:
-    seen = Seen("lab-1", "storport", 1, 2, 3, 4, everything={"summary": {"name": "lab-1"}})
+    seen = Seen("lab-1", "storport", "native", 1, 2, 3, 4, everything={"summary": {"name": "lab-1"}})
     names = Artifacts(tmp_path / "kept", tmp_path).keep(experiment(tmp_path / "x"), [seen], [GROUP])
     assert {"findings.json", "adapters.json"} <= set(names)
     assert "MB-05" in (tmp_path / "kept" / "findings.json").read_text()

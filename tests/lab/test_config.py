@@ -46,6 +46,17 @@ def test_the_labs_own_configuration_is_valid(tmp_path: Path, port_model: str) ->
     assert len(adapter.lun) == 1
 
 
+def test_another_engine_for_a_users_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[adapter]]\ntype = "pvscsi"\nengine = "libvfio-user"\nengine_library = "vfu.so"\n')
+    text = config.with_other(path, engine="libvfio-user", port_model="scsiport")
+    (adapter,) = parse(text, tmp_path / "elsewhere" / "made.toml").adapters
+    assert (adapter.engine, adapter.engine_library) == ("libvfio-user", str(tmp_path / "vfu.so"))
+    assert adapter.port == "scsiport"
+    (adapter,) = parse(config.with_other(path, engine="native"), tmp_path / "made.toml").adapters
+    assert (adapter.engine, adapter.engine_library, adapter.port) == ("native", "", "storport")
+
+
 def test_another_port_model_for_a_users_configuration(tmp_path: Path) -> None:
     given_ = tmp_path / "mine.toml"
     given_.write_text(

@@ -106,7 +106,7 @@ def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
 def test_the_verdict_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = taken()
     verdict.print_outcome(suite.load("smoke"), outcome, 12.0)
-    seen = Seen("one", "storport", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
+    seen = Seen("one", "storport", "native", 1234, 5 << 20, 512, 7, counts={"MB-05": 2})
     seen.storage_errors.append("unit 0:0:0 (disk.img): storage errors: 3, the latest: No space left on device")
     group = Group("one", Finding("MB-05", "violation", "touched [it]", "mine.py:3"), "test_x", 2)
     verdict.print_seen(seen, [group])

@@ -65,6 +65,7 @@ class ConfigShown(Result, kw_only=True):
     port: str
     miniport: str
     miniport_options: dict[str, Any]
+    engine_library: str
     engine: str
     pci: PciOptions
     poll: PollOptions

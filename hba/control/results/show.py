@@ -43,8 +43,7 @@ class Summary(Result):
 class EngineState(Result):
     """The vfio-user server. `library`: the file of libvfio-user, null for the native engine; `client`: the process that
     has the socket; `requests`: of the client, by command; `posted`: those that wanted no reply; `dma_*`: messages of
-    ours; `deferred`: requests that waited for one; `bytes_sent`: null where the library sends them; `refused`: second
-    clients."""
+    ours; `deferred`: requests that waited for one; `refused`: second clients."""
 
     engine: str
     library: str | None
@@ -61,7 +60,7 @@ class EngineState(Result):
     dma_faults: Count
     deferred: Count
     bytes_received: Bytes
-    bytes_sent: Bytes | None
+    bytes_sent: Bytes
     connections: Count
     refused: Count
     last_error: str | None

@@ -46,8 +46,8 @@ class LibraryEngine(Server):
         return LibrarySession(self._loop, sock, self._served, self._device, self.counters, left, self._dma_timeout)
 
     def snapshot(self) -> dict[str, object]:
-        """As of all engines. What the library sends it does not tell."""
-        return {**super().snapshot(), "library": self._library.file, "bytes_sent": None}
+        """As of all engines."""
+        return {**super().snapshot(), "library": self._library.file}
 
     def close(self) -> None:
         super().close()

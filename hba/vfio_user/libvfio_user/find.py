@@ -17,7 +17,8 @@ from hba.vfio_user.libvfio_user.binding import SONAME, Library
 
 VARIABLE = "HBA_LIBVFIO_USER"
 SOURCES = "github.com/nutanix/libvfio-user"
-_PATIENCE = 20  # s, for the probe
+PROBE = [sys.executable, "-m", "hba.vfio_user.libvfio_user.probe"]  # and a name
+PATIENCE = 20  # s, for it
 
 HOW_TO_GET_IT = (
     f"no distribution is known to package it: build it from {SOURCES} as its README says (it needs json-c), and "
@@ -77,13 +78,13 @@ def _tried(where: Place) -> Found:
     """Once for each name in a process: a file does not change under us."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "hba.vfio_user.libvfio_user.probe", where.name],
+            [*PROBE, where.name],
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=PATIENCE,
             env={**os.environ, "HBA_PURE": "1"},
         )
     except subprocess.TimeoutExpired:
-        raise unusable(where, f"it does not answer within {_PATIENCE} s") from None
+        raise unusable(where, f"it does not answer within {PATIENCE} s") from None
     try:
         said = msgspec.json.decode(done.stdout, type=_Said)
     except msgspec.MsgspecError:

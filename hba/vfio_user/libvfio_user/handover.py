@@ -49,9 +49,9 @@ class Handover:
         for sock in (self._dead, self._nowhere, self._drain):
             sock.close()
 
-    def negotiate(self, client: socket.socket, version: bytes, fds: list[int]) -> None:
+    def negotiate(self, client: socket.socket, version: bytes, fds: list[int]) -> int:
         """Let the library answer the VERSION of `client`, with the descriptors that came with it (which stay ours), and
-        serve it from then on.
+        serve it from then on. Returns the bytes of the answer.
 
         Raises OSError when it refuses, and `Unusable` when it does something unheard of; the client has its answer, if
         there was one.
@@ -68,8 +68,9 @@ class Handover:
                 raise
             if not _is_socket(self._context.poll_fd(), listens=False):
                 raise Unusable("vfu_get_poll_fd does not give the client's socket when one has come")
-            _pass_on(near, client)
+            length = _pass_on(near, client)
             self.put(client)
+            return length
 
     def put(self, sock: socket.socket) -> None:
         """Let the library use this socket for its client, if it has one."""
@@ -110,18 +111,19 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return listener, near
 
 
-def _pass_on(near: socket.socket, client: socket.socket) -> None:
-    """What the library has said, to the client."""
+def _pass_on(near: socket.socket, client: socket.socket) -> int:
+    """What the library has said, to the client: how many bytes."""
     try:
         answer, ancillary, _, _ = near.recvmsg(LONGEST, _FDS)
     except BlockingIOError:
-        return
+        return 0
     fds = descriptors(ancillary)
     try:
         if answer:
             send_message(client, [answer], fds)
     finally:
         close_fds(fds)
+    return len(answer)
 
 
 def _is_socket(fd: int, *, listens: bool) -> bool:

@@ -26,11 +26,13 @@ _FDS = socket.CMSG_SPACE(MAX_MSG_FDS * struct.calcsize("i"))
 
 
 class Incoming:
-    """`part`: there is the beginning of a message, and not all of it."""
+    """`part`: there is the beginning of a message, and not all of it. `head`: the first bytes of the message `next`
+    has found: all of it, or as many as the fixed part of any."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.part = False
+        self.head = b""
 
     def next(self) -> Header | None:
         """The header of the next message when all of it is there. It stays where it is.
@@ -48,6 +50,7 @@ class Incoming:
         if len(head) < HEADER_SIZE:
             self._part()
             return None
+        self.head = head
         header: Header = HEADER.unpack_from(head)
         size = header[2]
         if size < HEADER_SIZE:

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import logging
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hba.vfio_user import device as dev
 from hba.vfio_user import limits
@@ -51,6 +51,17 @@ class Calls(Protocol):
         ...
 
 
+class Errors(NamedTuple):
+    """`ours`: what callbacks have refused; `theirs`: what the library has logged as errors, as it does for each request
+    that is refused by whomever."""
+
+    ours: list[str]
+    theirs: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(self.ours or self.theirs)
+
+
 class Served:
     """A context of the library with a device in it, for one client after the other. Raises `EngineMissing` when the
     library does not do what it should."""
@@ -58,7 +69,7 @@ class Served:
     def __init__(self, found: Found, device: Device) -> None:
         self._device = device
         self.calls: Calls | None = None  # of the client that is there
-        self._errors: list[str] = []
+        self._errors = Errors([], [])
         try:
             self.context = make_context(found.load())
             try:
@@ -96,9 +107,9 @@ class Served:
         else:
             self.context.region(index, info.size, access, flags)
 
-    def take_errors(self) -> list[str]:
-        """What the library has logged as errors since the last call."""
-        errors, self._errors = self._errors, []
+    def take_errors(self) -> Errors:
+        """What has gone wrong since the last call."""
+        errors, self._errors = self._errors, Errors([], [])
         return errors
 
     def destroy(self) -> None:
@@ -109,7 +120,7 @@ class Served:
 
     def _logged(self, level: int, text: str) -> None:
         if level <= LOG_ERR:
-            self._errors.append(text)
+            self._errors.theirs.append(text)
         else:
             log.info("libvfio-user: %s", text)
 
@@ -163,7 +174,7 @@ class Served:
         else:
             log.error("a callback failed", exc_info=error)
             code, why = errno.EIO, f"internal error: {error!r}"
-        self._errors.append(why)
+        self._errors.ours.append(why)
         ctypes.set_errno(code)
         return -1
 

@@ -36,7 +36,7 @@ from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import Device, RequestError
 from hba.vfio_user.dma_messages import CROWDED, MAX_DEFERRED, MAX_DEFERRED_BYTES, RESET, DmaMessages
 from hba.vfio_user.framing import close_fds, send_message
-from hba.vfio_user.libvfio_user import irqs
+from hba.vfio_user.libvfio_user import answers, irqs
 from hba.vfio_user.libvfio_user.binding import DmaRange, Unusable
 from hba.vfio_user.libvfio_user.duplicate import duplicate, reaches
 from hba.vfio_user.libvfio_user.handover import LONGEST
@@ -47,7 +47,9 @@ from hba.vfio_user.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64  # requests in one turn of the event loop; their answers fit into a socket that takes any more
+# Of one turn of the event loop: requests, and bytes of answers. Both fit into a socket that takes any more.
+_BATCH = 64
+_MOST_SAID = 16 << 10
 _REST = MS  # before the rest of a message is looked for: it cannot be waited for
 _NOTHING: Header = (0, 0, 0, p.NO_REPLY, 0)
 
@@ -137,9 +139,10 @@ class LibrarySession(DmaMessages):
     def _process(self) -> None:
         """What was deferred, and then what is there, in order; never raises."""
         self._in_process = True
+        enough = self._counters.bytes_sent + _MOST_SAID
         try:
             for _ in range(_BATCH):
-                if self._why is not None:
+                if self._why is not None or self._counters.bytes_sent > enough:
                     break
                 if self._deferred:
                     self._carry_out_deferred()
@@ -177,9 +180,10 @@ class LibrarySession(DmaMessages):
         served = self._served
         served.calls = self
         try:
-            served.handover.negotiate(self._sock, _without_twin_socket(message), fds)
+            version = _without_twin_socket(message)
+            self._counters.bytes_sent += served.handover.negotiate(self._sock, version, fds)
         except (OSError, Unusable) as error:
-            self.fail("; ".join(served.take_errors()) or str(error))
+            self.fail(str(served.take_errors()) or str(error))
             return
         finally:
             close_fds(fds)
@@ -200,6 +204,7 @@ class LibrarySession(DmaMessages):
             return
         self._count(header)
         self._served.take_errors()  # of an interrupt that could not be triggered: its vector's wire has said so
+        body = self._incoming.head[p.HEADER_SIZE :]
         told = irqs.read(self._incoming, size) if command == p.DEVICE_SET_IRQS else None
         outer = self._current, self._early, self._answered, self._no_dma
         self._current, self._early, self._answered, self._no_dma = header, None, False, None
@@ -208,15 +213,21 @@ class LibrarySession(DmaMessages):
         except OSError as error:
             self.fail(f"{p.command_name(command)}: {error.strerror}")
         finally:
-            if self._answered:
+            answered = self._answered
+            if answered:
                 self._served.handover.put(self._sock)
                 self._served.handover.drain()
             self._current, self._early, self._answered, self._no_dma = outer
         errors = self._served.take_errors()
-        if errors:
-            self._note("; ".join(errors))
+        refused, by_device = bool(errors.theirs), bool(errors.ours)
+        if refused or by_device:
+            self._note(str(errors))
+        if not answered:
+            self._counters.bytes_sent += answers.length(
+                header, body, self._device, refused=refused, by_device=by_device
+            )
         if told is not None:
-            self._tell(told, accepted=not errors)
+            self._tell(told, accepted=not refused)
 
     def _tell(self, told: irqs.IrqRequest, accepted: bool) -> None:
         if not accepted:
@@ -279,8 +290,8 @@ class LibrarySession(DmaMessages):
         self._device.dma_unmap(iova, size)
 
     def lost(self) -> None:
-        errors = self._served.take_errors() or ["it does not say why"]
-        self.fail(f"libvfio-user has let go of the client: {'; '.join(errors)}")
+        why = str(self._served.take_errors()) or "it does not say why"
+        self.fail(f"libvfio-user has let go of the client: {why}")
 
     def _mapped(self, found: DmaRange) -> mmap | None:
         """A mapping of our own of what the library has mapped; None for what can be had by message only."""
@@ -335,7 +346,9 @@ class LibrarySession(DmaMessages):
     def _send(self, parts: list[bytes | memoryview]) -> None:
         whole = sum(map(len, parts))
         try:
-            if send_message(self._sock, parts) < whole:
+            sent = send_message(self._sock, parts)
+            self._counters.bytes_sent += sent
+            if sent < whole:
                 self.fail("the client does not read")
         except OSError as error:
             self.fail("the client does not read" if error.errno == errno.EAGAIN else f"send: {error.strerror}")
