@@ -23,6 +23,7 @@ from hba.adapters.pvscsi.bench import PvscsiBenchDriver
 from hba.cli.systemd import TEMPLATE, unit
 from hba.control.client import ControlClient
 from hba.lab.paths import PACKAGE, PROJECT
+from hba.vfio_user.libvfio_user.find import find
 
 PROGRAM = PROJECT / ".venv" / "bin" / "hba"
 EXPOSURE = 2.0  # of 10, as `systemd-analyze security` counts
@@ -103,7 +104,7 @@ def test_a_user_that_cannot_be(user: str) -> None:
 class Unprivileged:
     """`hba serve` as somebody who may do nothing, with the environment, folders and limits of the unit."""
 
-    def __init__(self, folder: Path, *prefix: str) -> None:
+    def __init__(self, folder: Path, engine: str, *prefix: str) -> None:
         self.folder = folder
         made = settings((PACKAGE / "systemd" / TEMPLATE).read_text())
         self.state, self.run = folder / "lib", folder / "run"
@@ -117,7 +118,9 @@ class Unprivileged:
             file.truncate(1 << 20)
         os.chown(disk, who.pw_uid, who.pw_gid)
         config = folder / "disks.toml"
-        text = '[[adapter]]\ntype = "pvscsi"\nname = "disks"\n[[adapter.lun]]\n'
+        text = f'[[adapter]]\ntype = "pvscsi"\nname = "disks"\nengine = "{engine}"\n'
+        text += "" if engine == "native" else f"engine_library = '{find().file}'\n"
+        text += "[[adapter.lun]]\n"
         text += f"state_file = '{self.state}/state'\nstorage = {{ kind = \"file\", path = '{disk}' }}\n"
         config.write_text(text)
         (name, _, value) = made["Environment"][0].partition("=")
@@ -172,8 +175,8 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_an_ordinary_user_without_privileges_serves(folder: Path) -> None:
-    server = Unprivileged(folder)
+def test_an_ordinary_user_without_privileges_serves(folder: Path, engine: str) -> None:
+    server = Unprivileged(folder, engine)
     try:
         status = Path(f"/proc/{server.listening['pid']}/status").read_text()
         uids = re.search(r"^Uid:\s+(.*)$", status, re.MULTILINE)
@@ -191,13 +194,13 @@ def test_an_ordinary_user_without_privileges_serves(folder: Path) -> None:
 
 
 @needs_systemd
-def test_it_makes_no_system_call_that_the_unit_forbids(folder: Path) -> None:
+def test_it_makes_no_system_call_that_the_unit_forbids(folder: Path, engine: str) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is missing: apt-get install strace")
     made = settings((PACKAGE / "systemd" / TEMPLATE).read_text())
     allowed = calls_of(made["SystemCallFilter"])
     counted = folder / "calls"
-    server = Unprivileged(folder, "strace", "-f", "-qq", "-c", "-o", str(counted))
+    server = Unprivileged(folder, engine, "strace", "-f", "-qq", "-c", "-o", str(counted))
     try:
         server.use()
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hba.lab import paths
+from tests.engines import require
 from tests.guest.launching import Launch
 
 pytestmark = pytest.mark.qemu
@@ -28,6 +29,12 @@ def test_the_smoke_suite_passes(tmp_path: Path, port_model: str, machine: str) -
         report,
         *("--port-model", port_model, "--machine", machine, "--fail-on", "violation"),
     )
+
+
+@pytest.mark.parametrize("port_model", ["scsiport", "storport"])
+def test_the_smoke_suite_passes_with_the_other_engine(tmp_path: Path, port_model: str) -> None:
+    require("libvfio-user")
+    run(tmp_path, tmp_path / "report.xml", "--port-model", port_model, "--engine", "libvfio-user")
 
 
 def test_the_smoke_suite_passes_on_the_peer(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ DATA = COMPLETIONS + COMPLETION_PAGES * PAGE_SIZE
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Several]:
+def server(tmp_path: Path, engine: str) -> Iterator[Several]:
     """Two adapters, `victim` and `other`, each with a file."""
     text = ""
     for name in ("victim", "other"):
         (tmp_path / f"{name}.img").write_bytes(os.urandom(1 << 20))
-        text += f'[[adapter]]\ntype = "pvscsi"\nname = "{name}"\n[[adapter.lun]]\n'
+        text += f'[[adapter]]\ntype = "pvscsi"\nname = "{name}"\nengine = "{engine}"\n[[adapter.lun]]\n'
         text += f'storage = {{ kind = "file", path = "{name}.img" }}\n'
     server = Several(tmp_path, text, 2)
     yield server
