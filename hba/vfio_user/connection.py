@@ -25,9 +25,10 @@ import msgspec
 
 from hba.clock import MS, S, Timer
 from hba.loop import EventLoop
-from hba.peer import has_hung_up, peer_pid
+from hba.peer import peer_pid
 from hba.vfio_user import limits
 from hba.vfio_user import protocol as p
+from hba.vfio_user.client_session import ClientSession
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import REGION_WRITE, Device, Done, RequestError
 from hba.vfio_user.dma_messages import (
@@ -35,12 +36,11 @@ from hba.vfio_user.dma_messages import (
     MAX_DEFERRED,
     MAX_DEFERRED_BYTES,
     RESET,
-    DmaMessages,
 )
 from hba.vfio_user.framing import NO_FDS, Stream, close_fds
 from hba.vfio_user.outbox import Outbox
 from hba.vfio_user.plan import Plan
-from hba.vfio_user.protocol import Capabilities, Header, ProtocolError
+from hba.vfio_user.protocol import Header, ProtocolError
 from hba.vfio_user.requests import ACCESS_SIZE, Requests, unpack_access
 from hba.vfio_user.sharing import Sharing
 
@@ -52,7 +52,7 @@ TURN = 5 * MS  # of CPU
 VERSION_TIMEOUT = 10 * S  # there is one seat; who takes it has to say what he is
 
 
-class Connection(DmaMessages):
+class Connection(ClientSession):
     """Serves one connected socket until either side closes it; the device's `Client` meanwhile.
 
     `closed` is called once, when the socket and all descriptors are closed and the device knows.
@@ -67,18 +67,12 @@ class Connection(DmaMessages):
         closed: Callable[[], None],
         dma_timeout: int,
     ) -> None:
-        super().__init__(counters)
+        super().__init__(loop, sock, device, counters, closed, dma_timeout)
         sock.setblocking(False)
-        self._loop = loop
-        self._sock = sock
-        self._device = device
-        self._closed = closed
         self._stream = Stream(sock)
         self._outbox = Outbox(loop, sock, counters, self.fail)
         self._requests: Requests | None = None  # None before VERSION
         self._regions: list[tuple[int, int]] = []
-        self.capabilities: Capabilities | None = None  # what the client announced; None before VERSION
-        self._torn_down = False
         self._in_process = False
         self._paused = False  # whole messages wait for the next turn
 
@@ -89,7 +83,6 @@ class Connection(DmaMessages):
         self._begun = False  # a request takes a while; nothing else is looked at before it has ended
 
         # DMA by message.
-        self._dma_timeout = dma_timeout  # ns
         self._deferred: deque[tuple[Header, Plan, int]] = deque()  # checked (writes: and answered), with body size
         self._deferred_bytes = 0
         self._impatience: Timer | None = loop.clock.call_later(VERSION_TIMEOUT, self._no_version)
@@ -298,11 +291,6 @@ class Connection(DmaMessages):
             self._outbox.send([p.HEADER.pack(header[0], header[1], p.HEADER_SIZE, p.TYPE_REPLY | p.ERROR, code)])
             self._answered = True
 
-    def _note(self, why: str) -> None:
-        self._counters.errors += 1
-        self._counters.last_error = why
-        log.info("%s", why)
-
     def _negotiate(self, header: Header, body: memoryview, fds: list[int]) -> None:
         """VERSION, and whatever comes in its place. Raises `RequestError`."""
         close_fds(fds)
@@ -337,45 +325,12 @@ class Connection(DmaMessages):
 
     # -- the end ----------------------------------------------------------------------------------------------
 
-    def fail(self, why: str | None) -> None:
-        """Close the connection as soon as nobody is inside it any more. `why`: None when the client hung up."""
-        if self._why is None:
-            self._why = why or "the client closed the connection"
-            if why is not None:
-                self._note(why)
-            self._loop.call_soon(self._tear_down)
-
-    def _tear_down(self) -> None:
-        if self._torn_down:
-            return
-        self._torn_down = True
+    def _let_go(self) -> None:
         if self._impatience is not None:
             self._impatience.cancel()
-        if self._why is None:
-            self._why = "the server closed the connection"
-        self._loop.remove_reader(self._sock.fileno())
         self._outbox.close()
         self._stream.close()
         self._deferred.clear()
-        self._sock.close()
-        if self._requests is not None:
-            try:
-                self._device.disconnected()
-            except Exception as error:
-                log.error("disconnect failed", exc_info=error)
-                self._note(f"internal error at disconnect: {error!r}")
-        self._closed()
-
-    def close(self) -> None:
-        """Hang up now. Not from inside the device."""
-        self._tear_down()
-
-    @property
-    def gone(self) -> bool:
-        """The client has hung up, whether that was noticed yet or not; what it sent before may be unread."""
-        if self._why is not None:
-            return True
-        return has_hung_up(self._sock)
 
     # -- DMA by message ---------------------------------------------------------------------------------------
 

@@ -135,6 +135,22 @@ def test_outside_of_any_request(it: Bench) -> None:
     assert [call[3] for call in it.device.calls] == [b"one", b"two", b"three", 5]
 
 
+def test_what_came_meanwhile_is_carried_out_though_nothing_else_comes(it: Bench) -> None:
+    client = it.device.client
+    assert client is not None
+    peer = Peer(it)
+    it.loop.call_soon(lambda: client.dma_read(BASE, 4))
+    floods = [write_message(BAR0, 8, bytes([i])) for i in range(200)]
+
+    def like_qemu() -> None:
+        _, dma = peer.take()
+        peer.send(*floods, dma_reply(dma, b"data"))
+
+    it.call(like_qemu)
+    it.turn()
+    assert [call[3] for call in it.device.calls] == [bytes([i]) for i in range(200)]
+
+
 def test_a_write_is_acknowledged_before_the_dma_it_causes(it: Bench) -> None:
     outcomes = read_on_write(it)
     peer = Peer(it)
@@ -410,16 +426,16 @@ def test_the_client_leaves_during_the_wait(it: Bench) -> None:
 
 
 def test_a_flood_during_the_wait_fails_the_dma_and_is_worked_off(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MAX_DEFERRED", 10)
-    monkeypatch.setattr(session, "MAX_DEFERRED", 10)
+    monkeypatch.setattr(connection, "MAX_DEFERRED", 150)
+    monkeypatch.setattr(session, "MAX_DEFERRED", 150)
     outcomes = read_on_write(it)
     peer = Peer(it)
-    floods = [write_message(BAR0, 8, bytes([i])) for i in range(25)]
+    floods = [write_message(BAR0, 8, bytes([i])) for i in range(200)]
     peer.send(write_message(BAR0, 0, b"go"), *floods)
     it.turn()
     assert isinstance(outcomes[0], DmaFault)
     assert "too many" in outcomes[0].why
-    assert [call[3] for call in it.device.calls] == [b"go"] + [bytes([i]) for i in range(25)]
+    assert [call[3] for call in it.device.calls] == [b"go"] + [bytes([i]) for i in range(200)]
     assert it.engine.connected
 
 

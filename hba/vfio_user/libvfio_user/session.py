@@ -29,12 +29,13 @@ import msgspec
 
 from hba.clock import MS, S, Timer
 from hba.loop import EventLoop
-from hba.peer import has_hung_up, peer_pid
+from hba.peer import peer_pid
 from hba.vfio_user import protocol as p
+from hba.vfio_user.client_session import ClientSession
 from hba.vfio_user.connection import VERSION_TIMEOUT
 from hba.vfio_user.counters import Counters
 from hba.vfio_user.device import Device, RequestError
-from hba.vfio_user.dma_messages import CROWDED, MAX_DEFERRED, MAX_DEFERRED_BYTES, RESET, DmaMessages
+from hba.vfio_user.dma_messages import CROWDED, MAX_DEFERRED, MAX_DEFERRED_BYTES, RESET
 from hba.vfio_user.framing import close_fds, send_message
 from hba.vfio_user.libvfio_user import answers, irqs
 from hba.vfio_user.libvfio_user.binding import DmaRange, Unusable
@@ -54,9 +55,8 @@ _REST = MS  # before the rest of a message is looked for: it cannot be waited fo
 _NOTHING: Header = (0, 0, 0, p.NO_REPLY, 0)
 
 
-class LibrarySession(DmaMessages):
-    """`server.Session`, and the device's `Client` meanwhile. `left` is called once, when the socket is closed and the
-    device knows."""
+class LibrarySession(ClientSession):
+    """`client_session.ClientSession`, with the library behind it."""
 
     def __init__(
         self,
@@ -68,17 +68,10 @@ class LibrarySession(DmaMessages):
         left: Callable[[], None],
         dma_timeout: int,
     ) -> None:
-        super().__init__(counters)
-        self._loop = loop
-        self._sock = sock
+        super().__init__(loop, sock, device, counters, left, dma_timeout)
         self._served = served
-        self._device = device
-        self._left = left
-        self._dma_timeout = dma_timeout  # ns
-        self.capabilities: Capabilities | None = None
         self._incoming = Incoming(sock)
         self._sharing = Sharing(peer_pid(sock))
-        self._torn_down = False
         self._in_process = False
 
         # The request in progress, its answer if we may give it, and whether we did.
@@ -164,9 +157,11 @@ class LibrarySession(DmaMessages):
             self._in_process = False
         if self._why is not None:
             self._tear_down()
+        elif self._deferred:
+            self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        """After a DMA by message outside of any request: what arrived meanwhile."""
+        """What arrived during a DMA by message and is still to be carried out: nothing else may come for it."""
         if not self._torn_down:
             self._process()
 
@@ -237,11 +232,6 @@ class LibrarySession(DmaMessages):
             told.tell(self._device, self._served.context)
         except RequestError as error:
             self._note(f"DEVICE_SET_IRQS, which libvfio-user has taken: {error}")
-
-    def _note(self, why: str) -> None:
-        self._counters.errors += 1
-        self._counters.last_error = why
-        log.info("%s", why)
 
     # -- what the library calls for ---------------------------------------------------------------------------
 
@@ -384,44 +374,14 @@ class LibrarySession(DmaMessages):
 
     # -- the end ----------------------------------------------------------------------------------------------
 
-    def fail(self, why: str | None) -> None:
-        """Close the connection as soon as nobody is inside it any more. `why`: None when the client hung up."""
-        if self._why is None:
-            self._why = why or "the client closed the connection"
-            if why is not None:
-                self._note(why)
-            self._loop.call_soon(self._tear_down)
-
-    def _tear_down(self) -> None:
-        if self._torn_down:
-            return
-        self._torn_down = True
-        self._why = self._why or "the server closed the connection"
+    def _let_go(self) -> None:
         self._calm()
-        self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._deferred.clear()
         served = self._served
         served.handover.hang_up()
         served.take_errors()
         served.calls = None
-        self._sock.close()
-        if self.capabilities is not None:
-            try:
-                self._device.disconnected()
-            except Exception as error:
-                log.error("disconnect failed", exc_info=error)
-                self._note(f"internal error at disconnect: {error!r}")
-        self._left()
-
-    def close(self) -> None:
-        """Hang up now. Not from inside the device."""
-        self._tear_down()
-
-    @property
-    def gone(self) -> bool:
-        """`server.Session.gone`."""
-        return self._why is not None or has_hung_up(self._sock)
 
 
 def _announced(message: bytes) -> Capabilities:
