@@ -52,6 +52,7 @@ class FakeDevice:
         self.mapped: dict[tuple[int, int], memoryview] = {}  # memory the engine has mapped
         self.fds: list[int] = []  # eventfds and memory, ours
         self.wires: dict[tuple[int, int], Wire | None] = {}
+        self.io_fds: dict[int, tuple[IoEventFd, ...]] = {}
         self.client: Client | None = None
         self.on_read: Callable[[], None] = lambda: None
         self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
@@ -111,7 +112,7 @@ class FakeDevice:
         self.wires.update({(index, vector): wire for vector, wire in enumerate(wires, start)})
 
     def region_io_fds(self, index: int) -> tuple[IoEventFd, ...]:
-        return ()
+        return self.io_fds.get(index, ())
 
     def uses(self, iova: int, size: int) -> bool:
         return self.busy
@@ -254,10 +255,12 @@ def bench(
     dma_timeout: int = 2 * S,
     negotiate: bool = True,
     infos: Mapping[int, RegionInfo] = MappingProxyType({}),
+    io_fds: Mapping[int, tuple[IoEventFd, ...]] = MappingProxyType({}),
 ) -> Iterator[Bench]:
-    """`infos`: regions of the device beside those it has anyway."""
+    """`infos`: regions of the device beside those it has anyway. `io_fds`: where writes may come as events."""
     device = FakeDevice()
     device.infos.update(infos)
+    device.io_fds.update(io_fds)
     it = Bench(engine, device, dma_timeout)
     try:
         if negotiate:

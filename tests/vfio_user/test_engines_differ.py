@@ -16,7 +16,7 @@ import pytest
 from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import Disconnected
-from hba.vfio_user.device import RegionInfo
+from hba.vfio_user.device import IoEventFd, RegionInfo
 from hba.vfio_user.framing import close_fds
 from tests.vfio_user.support import BAR0, BAR1, INTX, MSI, ROM, Bench, bench
 
@@ -82,6 +82,10 @@ def region_info(index: int, argsz: int = 4096) -> bytes:
     return p.REGION_INFO_BODY.encode(p.RegionInfoBody(argsz, 0, index, 0, 0, 0))
 
 
+def io_fds(index: int) -> bytes:
+    return p.REGION_IO_FDS_BODY.encode(p.RegionIoFds(4096, 0, index, 0))
+
+
 def nothing(it: Bench) -> None:
     pass
 
@@ -122,6 +126,7 @@ ROWS = [
     Row("region, all of it mappable", p.DEVICE_GET_REGION_INFO, region_info(3), Answer(0, 32, 1), Answer(0, 64, 1)),
     Row("SET_IRQS, unknown flags", p.DEVICE_SET_IRQS, set_irqs(NONE | TRIGGER | 64, INTX), NO, Answer()),
     Row("SET_IRQS, index without vectors", p.DEVICE_SET_IRQS, set_irqs(NONE | TRIGGER, 2, 0, 0), Answer(), NO),
+    Row("GET_REGION_IO_FDS, an entry", p.DEVICE_GET_REGION_IO_FDS, io_fds(3), Answer(0, 56, 1), Answer(0, 64, 1)),
     Row("access to no bytes", p.REGION_READ, access(BAR0, 0, 0), Answer(0, 16), Answer()),
     Row("refused access", p.REGION_WRITE, access(ROM, 0, 4, b"abcd"), Answer(errno.EPERM), Answer(errno.EPERM, 16)),
     Row(
@@ -142,7 +147,7 @@ def it(engine: str) -> Iterator[Bench]:
         2: RegionInfo(0, dev.REGION_MMAP, fd),
         3: RegionInfo(0x1000, 7, fd),
     }
-    with bench(engine, infos=infos) as the_bench:
+    with bench(engine, infos=infos, io_fds={3: (IoEventFd(0, 4, fd),)}) as the_bench:
         yield the_bench
     os.close(fd)
 

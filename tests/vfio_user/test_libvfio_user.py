@@ -17,6 +17,7 @@ from hba.vfio_user import device as dev
 from hba.vfio_user import protocol as p
 from hba.vfio_user.client import Disconnected, GuestRam, ReplyError, VfioUserClient
 from hba.vfio_user.connection import VERSION_TIMEOUT
+from hba.vfio_user.device import IoEventFd
 from hba.vfio_user.libvfio_user import incoming
 from hba.vfio_user.mappings import mapped_at
 from hba.vfio_user.sharing import Sharing
@@ -162,6 +163,26 @@ def test_neither_a_full_eventfd_nor_one_that_is_none_holds_anybody_up(it: Bench)
         wire.trigger()
     assert it.device.wires[MSI, 1] is None
     for fd in (full, near, far):
+        os.close(fd)
+
+
+def test_writes_that_may_come_as_events() -> None:
+    eventfds = [os.eventfd(0), os.eventfd(0)]
+    offered = (IoEventFd(0x10, 4, eventfds[0]), IoEventFd(0x40, 8, eventfds[1]))
+    with bench("libvfio-user", io_fds={BAR0: offered}) as it:
+        body = p.REGION_IO_FDS_BODY.encode(p.RegionIoFds(4096, 0, BAR0, 0))
+        message_id = it.client.send(p.DEVICE_GET_REGION_IO_FDS, body)
+        answer, fds = it.call(lambda: it.client.wait_reply(message_id, p.DEVICE_GET_REGION_IO_FDS, max_fds=2))
+        told = p.REGION_IO_FDS_BODY.decode(answer)
+        each = (told.argsz - p.REGION_IO_FDS_BODY.size) // told.count
+        parts = [p.SUB_REGION_BODY.decode(answer[p.REGION_IO_FDS_BODY.size + each * at :]) for at in range(told.count)]
+        assert {(part.offset, part.size) for part in parts} == {(0x10, 4), (0x40, 8)}
+        for part in parts:
+            os.eventfd_write(fds[part.fd_index], 3)
+            os.close(fds[part.fd_index])
+        assert [os.eventfd_read(fd) for fd in eventfds] == [3, 3]
+        assert it.engine.counters.bytes_sent == it.client._stream.received
+    for fd in eventfds:
         os.close(fd)
 
 

@@ -11,10 +11,10 @@ from hba.vfio_user import protocol as p
 from hba.vfio_user.device import Device
 from hba.vfio_user.protocol import Header
 
+_SUB_REGION = 48  # struct vfio_user_sub_region_ioeventfd; the specification has 40 and no shadow
 _BODIES = {
     p.DMA_UNMAP: p.DMA_UNMAP_BODY.size,
     p.DEVICE_GET_INFO: p.DEVICE_INFO_BODY.size,
-    p.DEVICE_GET_REGION_IO_FDS: p.REGION_IO_FDS_BODY.size,
     p.DEVICE_GET_IRQ_INFO: p.IRQ_INFO_BODY.size,
 }
 
@@ -33,6 +33,8 @@ def length(header: Header, body: bytes, device: Device, *, refused: bool, by_dev
         return p.HEADER_SIZE + size + (count if command == p.REGION_READ else 0)
     if command == p.DEVICE_GET_REGION_INFO:
         return p.HEADER_SIZE + _region_info(p.REGION_INFO_BODY.decode(body), device)
+    if command == p.DEVICE_GET_REGION_IO_FDS:
+        return p.HEADER_SIZE + _region_io_fds(p.REGION_IO_FDS_BODY.decode(body), device)
     return p.HEADER_SIZE + _BODIES.get(command, 0)
 
 
@@ -43,3 +45,9 @@ def _region_info(asked: p.RegionInfoBody, device: Device) -> int:
         return size
     areas = len(info.sparse) or 1  # all of it, if there are none
     return min(size + p.SPARSE_CAP.size + areas * p.SPARSE_AREA.size, asked.argsz)
+
+
+def _region_io_fds(asked: p.RegionIoFds, device: Device) -> int:
+    size = p.REGION_IO_FDS_BODY.size
+    whole = size + len(device.region_io_fds(asked.index)) * _SUB_REGION
+    return whole if whole <= asked.argsz else size

@@ -100,6 +100,8 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vfu_setup_device_quiesce_cb": (None, (_Context, _QuiesceFn)),
     "vfu_setup_device_nr_irqs": (_INT, (_Context, _INT, _UINT)),
     "vfu_irq_trigger": (_INT, (_Context, _UINT)),
+    # region, fd, offset, size, flags, datamatch; and a shadow, which there was none of before July 2022
+    "vfu_create_ioeventfd": (_INT, (_Context, _UINT, _INT, _SIZE, _UINT, _UINT, ctypes.c_uint64, _INT, _SIZE)),
 }
 _DMA = "vfu_setup_device_dma"  # its arguments differ
 
@@ -185,6 +187,11 @@ class Context:
             f"vfu_setup_region {index}",
             self._of.vfu_setup_region(self._context, index, size, callback, flags, mapped, len(areas), fd, offset),
         )
+
+    def ioeventfd(self, region: int, fd: int, offset: int, size: int) -> None:
+        """A part of a region where writes may come as events on `fd`, which stays the caller's."""
+        result = self._of.vfu_create_ioeventfd(self._context, region, fd, offset, size, 0, 0, -1, 0)
+        self._check(f"vfu_create_ioeventfd {region}", result)
 
     def irqs(self, kind: int, count: int) -> None:
         self._check("vfu_setup_device_nr_irqs", self._of.vfu_setup_device_nr_irqs(self._context, kind, count))

@@ -106,6 +106,8 @@ class Served:
             self.context.region(index, info.size, access, flags, areas=info.sparse, fd=info.fd, offset=info.offset)
         else:
             self.context.region(index, info.size, access, flags)
+        for part in self._device.region_io_fds(index):
+            self.context.ioeventfd(index, part.fd, part.offset, part.size)
 
     def take_errors(self) -> Errors:
         """What has gone wrong since the last call."""
