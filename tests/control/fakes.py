@@ -77,6 +77,12 @@ class FakeUnit(LogicalUnit):
     def luns_reported(self, initiator: int) -> None:
         pass
 
+    def saved(self) -> dict[str, object]:
+        return {}
+
+    def restore(self, state: object) -> None:
+        pass
+
     def describe(self) -> dict[str, object]:
         storage = None if self.backend is None else self.backend.describe()
         return {"type": "disk", "read_only": self.read_only, "storage": storage}
