@@ -203,9 +203,11 @@ class LibrarySession(ClientSession):
         told = irqs.read(self._incoming, size) if command == p.DEVICE_SET_IRQS else None
         outer = self._current, self._early, self._answered, self._no_dma
         self._current, self._early, self._answered, self._no_dma = header, None, False, None
+        given_up = False
         try:
             self._served.context.run()
         except OSError as error:
+            given_up = True
             self.fail(f"{p.command_name(command)}: {error.strerror}")
         finally:
             answered = self._answered
@@ -222,7 +224,7 @@ class LibrarySession(ClientSession):
                 header, body, self._device, refused=refused, by_device=by_device
             )
         if told is not None:
-            self._tell(told, accepted=not refused)
+            self._tell(told, accepted=not refused and not given_up)
 
     def _tell(self, told: irqs.IrqRequest, accepted: bool) -> None:
         if not accepted:
