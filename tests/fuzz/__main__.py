@@ -96,16 +96,19 @@ def _run(attacked: Target, arguments: list[str], limit: float) -> str:
         again = Path(folder) / attacked.name
         again.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fuzz.breed {attacked.name} "$@"\n')
         again.chmod(0o700)
-        done = subprocess.run(
-            [again, *arguments],
-            cwd=PROJECT,
-            env={**os.environ, "HBA_FUZZ_AGAIN": str(again)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-        )
-    return done.stdout.decode("utf-8", "replace")
+        try:
+            said = subprocess.run(
+                [again, *arguments],
+                cwd=PROJECT,
+                env={**os.environ, "HBA_FUZZ_AGAIN": str(again)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+            ).stdout
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"") + f"\nnot over within {limit:.0f} s, killed\n".encode()
+    return said.decode("utf-8", "replace")
 
 
 def _seeds(attacked: Target, folder: Path) -> Path:
