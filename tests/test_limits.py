@@ -8,6 +8,7 @@ import pytest
 
 from hba import verifier
 from hba.adapters.pvscsi import adapter, scatter, structures
+from hba.adapters.ring import inflight, turn
 from hba.clock import S
 from hba.control import protocol
 from hba.control import server as control
@@ -15,7 +16,7 @@ from hba.pci import release
 from hba.scsi import medium, reservations, server, state
 from hba.scsi.disk import copy, protection, provisioning, verify, wipe
 from hba.scsi.spc import buffers, diagnostic
-from hba.vfio_user import connection
+from hba.vfio_user import connection, dma_messages
 from hba.vfio_user import protocol as wire
 from tests.conftest import LIMIT
 
@@ -27,8 +28,8 @@ MIB, KIB = 1 << 20, 1 << 10
     "sentence",
     [
         f"more than {LIMIT} ms of CPU",
-        f"| {adapter.TURN_REQUESTS} requests, {adapter.TURN_BYTES // MIB} MiB, {adapter.TURN_PIECES} pieces",
-        f"requests that have more than {adapter.MANY} | the rest stays",
+        f"| {turn.TURN_REQUESTS} requests, {turn.TURN_BYTES // MIB} MiB, {turn.TURN_PIECES} pieces",
+        f"requests that have more than {inflight.MANY} | the rest stays",
         f"| READ, WRITE | {medium.MAX_TRANSFER_BYTES // MIB} MiB",
         f"EXTENDED COPY | {verify.CHUNK // MIB} MiB",
         f"SANITIZE BLOCK ERASE | {wipe.PIECE // MIB} MiB",
@@ -39,14 +40,14 @@ MIB, KIB = 1 << 20, 1 << 10
         f"after one of {control.COSTLY / 1e6} ms or more",
         f"at most {structures.SETUP_RINGS_MAX_PAGES * 32} requests",
         f"| {scatter.MAX_ELEMENTS}, in at most {structures.SG_MAX_SEGMENTS} segments",
-        f"| {adapter.MAX_PIECES} (some",
+        f"| {inflight.MAX_PIECES} (some",
         f"| bytes of one request | {adapter.MAX_TRANSFER // MIB} MiB",
         f"| tasks waiting in a unit | {server.MAX_WAITING} |",
         f"| {reservations.MAX_REGISTRATIONS} a unit |",
         f"| {buffers.DATA_CAPACITY // KIB} KiB, {buffers.ECHO_CAPACITY // KIB} KiB |",
         f"| {copy.KEPT_RESULTS}, {diagnostic._KEPT} |",
         f"| DMA maps | {wire.MAX_DMA_MAPS},",
-        f"| {connection.MAX_DEFERRED}, {connection.MAX_DEFERRED_BYTES // MIB} MiB |",
+        f"| {dma_messages.MAX_DEFERRED}, {dma_messages.MAX_DEFERRED_BYTES // MIB} MiB |",
         f"it has {connection.VERSION_TIMEOUT // S} s to say VERSION",
         f"| {protocol.MAX_CLIENTS}; {protocol.MAX_LINE // MIB} MiB a line, {protocol.MAX_BACKLOG // MIB} MiB of",
         f"the newest {verifier.KEPT};",
