@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -55,11 +56,21 @@ HEX = HexBytes()
 NUMBER = Whole32()
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds; "nan", which is within any range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def wait_option(default: float) -> Callable[[F], F]:
     """--wait, with the default of its method."""
     return click.option(
         "--wait",
-        type=click.FloatRange(0, 600),
+        type=Seconds(0, 600),
         default=default,
         show_default=True,
         help="Seconds for its end; after that the event `inject` tells it.",
