@@ -294,6 +294,44 @@ class GuardedSrb:
     def next_srb(self) -> Any:
         return self._ask("next_srb")
 
+    # -- of requests that are no commands: seldom, and asked about each time ------------------------------------------
+
+    @property
+    def srb_power_flags(self) -> Any:
+        return self._ask("srb_power_flags")
+
+    @property
+    def device_power_state(self) -> Any:
+        return self._ask("device_power_state")
+
+    @property
+    def power_action(self) -> Any:
+        return self._ask("power_action")
+
+    @property
+    def srb_pnp_flags(self) -> Any:
+        return self._ask("srb_pnp_flags")
+
+    @property
+    def pnp_action(self) -> Any:
+        return self._ask("pnp_action")
+
+    @property
+    def pnp_sub_function(self) -> Any:
+        return self._ask("pnp_sub_function")
+
+    @property
+    def wmi_flags(self) -> Any:
+        return self._ask("wmi_flags")
+
+    @property
+    def wmi_sub_function(self) -> Any:
+        return self._ask("wmi_sub_function")
+
+    @property
+    def data_path(self) -> Any:
+        return self._ask("data_path")
+
     # -- what are none --------------------------------------------------------------------------------------------
 
     @property
