@@ -77,7 +77,7 @@ def test_it_is_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ("raise SystemExit(3)", "trying it out failed: exit code 3"),
         ("print('[]')", "trying it out failed"),
         ("""print('{"why": "it refuses VERSION"}')""", "it refuses VERSION"),
-        ("import time; time.sleep(60)", "does not answer within"),
+        ("import time; time.sleep(60)", "does not answer within"),  # a library that hangs is what is tested
     ],
 )
 def test_trying_it_out_goes_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, said: str) -> None:
