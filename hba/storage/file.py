@@ -11,6 +11,7 @@ from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.storage import linux
 from hba.storage.descriptor import SECTOR, DescriptorBackend
+from hba.storage.extents import Extents
 from hba.storage.workers import WorkerPool
 
 
@@ -48,6 +49,8 @@ class FileBackend(DescriptorBackend):
         self.deleted = False  # by others, while we have it open
         self._links = 1
         self._unnamed = unnamed
+        self._extents = Extents()
+        self._looked = 0  # st_mtime_ns when they were asked
         # O_NONBLOCK: opening a FIFO by mistake must not wait for its other end. It means nothing to a regular file.
         flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR)
         fd, made = self._open(flags, create and not read_only, size)
@@ -156,23 +159,19 @@ class FileBackend(DescriptorBackend):
     # -- the file's own ways ----------------------------------------------------------------------------------
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
-        """From SEEK_DATA and SEEK_HOLE; a file system without them calls everything data."""
-        end = offset + length
-        try:
-            data = os.lseek(self._fd, offset, os.SEEK_DATA)
-            if data > offset:
-                return False, min(data, end) - offset
-            return True, min(os.lseek(self._fd, offset, os.SEEK_HOLE), end) - offset
-        except OSError as problem:
-            if problem.errno == errno.ENXIO:  # no data from here to the end of the file
-                return False, length
-            return True, length
+        """As the file system says; asked anew when the file has changed, whoever changed it."""
+        changed = os.fstat(self._fd).st_mtime_ns
+        if changed != self._looked:
+            self._looked = changed
+            self._extents.forget()
+        return self._extents.look(self._fd, offset, length)
 
     def _zero_blocking(self, offset: int, length: int) -> None:
         """What is not there reads as zeros already, and need not take space to go on doing so."""
         end = offset + length
+        extents = Extents()  # this is another thread
         while offset < end:
-            present, count = self.allocated(offset, end - offset)
+            present, count = extents.look(self._fd, offset, end - offset)
             if present:
                 super()._zero_blocking(offset, count)
             offset += count

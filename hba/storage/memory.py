@@ -15,6 +15,7 @@ from hba.errors import StorageError
 from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
+from hba.storage.extents import Extents
 from hba.storage.vectors import length_of, transfer
 
 PAGE = 4096  # bytes; what is allocated and given up as one
@@ -43,6 +44,7 @@ class MemoryBackend(CountingBackend):
         self.limit = default_limit() if limit is None else limit
         self._fd = os.memfd_create("hba-memory", os.MFD_CLOEXEC)
         self._closed = False
+        self._extents = Extents()
         try:
             self._truncate(size)
         except StorageError:
@@ -139,22 +141,18 @@ class MemoryBackend(CountingBackend):
             if end == self.size:
                 end = -(-end // PAGE) * PAGE  # the last page goes, too
             linux.punch_hole(self._fd, offset, end - offset)
+            self._extents.forget()
         return True
 
     def allocated(self, offset: int, length: int) -> tuple[bool, int]:
         return self._extent(offset, min(length, self.size - offset))
 
     def _extent(self, offset: int, length: int) -> tuple[bool, int]:
-        try:
-            data = os.lseek(self._fd, offset, os.SEEK_DATA)
-        except OSError:
-            return False, length  # nothing but zeros from here to the end
-        if data > offset:
-            return False, min(data - offset, length)
-        return True, min(os.lseek(self._fd, offset, os.SEEK_HOLE) - offset, length)
+        return self._extents.look(self._fd, offset, length)
 
     def resize(self, size: int) -> None:
         self._truncate(size)
+        self._extents.forget()
         self.size = size
 
     def _outside(self, what: str, offset: int, length: int) -> StorageError:
