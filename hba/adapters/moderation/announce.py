@@ -5,11 +5,14 @@ completions share one. It is sent
 
 - at once when all that the driver has had in flight lately has been completed: it waits for us, and a driver with one
   request at a time always does;
+- at once for a request without data: a driver seldom has several of these (a flush, a look whether the unit is ready);
 - when enough completions, or bytes, have come together: `count`, `bytes`, or half of what was in flight lately;
-- when no new request has come for `delay`: the driver has stopped to wait; at the latest after `PATIENCE` times that.
+- when no new request has come for `delay`, or for four times the time that lately lay between two of them: the driver
+  has stopped to wait; at the latest after `PATIENCE` times `delay`.
 
 Nothing is sent when the driver has taken all completions meanwhile, as it does when it is in its interrupt routine
-already. How much a driver has in flight is learned from what it had; a wait in vain corrects that.
+already. How much a driver has in flight is learned from what it had; each wait in vain halves it,
+down to what there is.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from hba.loop import EventLoop
 from hba.native import mypyc_attr
 
 PATIENCE = 10  # times `delay`: how long a completion may wait while new requests keep coming
+GAPS, SLOWEST = 4, 5  # times `gap`, at most times `delay`: how long the next request of a slow driver is waited for
+SHARE = 8  # of the time between two requests, what the latest counts for
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -39,8 +44,8 @@ class Driver(ABC):
 
 
 class Announcer:
-    """One adapter's. `depth`: requests the driver has had in flight lately; `held` counts announcements put off,
-    `spared` those that were not needed any more."""
+    """One adapter's. `depth`: requests the driver has had in flight lately; `gap`: ns between two of them; `held`
+    counts announcements put off, `spared` those that were not needed any more."""
 
     def __init__(self, loop: EventLoop, driver: Driver, options: InterruptOptions) -> None:
         self._clock = loop.clock
@@ -49,6 +54,7 @@ class Announcer:
         self._bytes = options.bytes
         self._delay = options.delay * US
         self.depth = 1
+        self.gap = 0
         self.held = self.spared = 0
         self._posted = self._size = 0  # not announced yet
         self._arrived_at = self._held_at = 0  # ns
@@ -56,7 +62,10 @@ class Announcer:
 
     def arrived(self) -> None:
         """Requests are being taken: the driver is at work."""
-        self._arrived_at = self._clock.now()
+        now = self._clock.now()
+        gap = min(now - self._arrived_at, SLOWEST * self._delay)
+        self.gap += (gap - self.gap) // SHARE
+        self._arrived_at = now
 
     def posted(self, count: int, size: int) -> None:
         """`count` completions of `size` bytes have been posted."""
@@ -67,14 +76,18 @@ class Announcer:
         if (
             self._posted >= min(self._count, depth // 2)
             or self._size >= self._bytes
-            or not self._delay
+            or not (size and self._delay)
             or unseen >= depth
         ):
             self._announce(unseen)
         elif self._timer is None:
             self.held += 1
             self._held_at = self._clock.now()
-            self._timer = self._clock.call_later(self._delay, self._due)
+            self._timer = self._clock.call_later(self._pause(), self._due)
+
+    def _pause(self) -> int:
+        """ns without a request after which the driver waits: a slow one is given longer."""
+        return max(self._delay, min(GAPS * self.gap, SLOWEST * self._delay))
 
     def now(self) -> None:
         """Announce what has been posted and not been announced yet."""
@@ -101,12 +114,12 @@ class Announcer:
 
     def _due(self) -> None:
         now = self._clock.now()
-        quiet = now - self._arrived_at
-        if quiet < self._delay and now - self._held_at < PATIENCE * self._delay:
-            self._timer = self._clock.call_later(self._delay - quiet, self._due)
+        left = self._pause() - (now - self._arrived_at)
+        if left > 0 and now - self._held_at < PATIENCE * self._delay:
+            self._timer = self._clock.call_later(left, self._due)
             return
         _, unseen = self._driver.standing()
-        self.depth = max(1, unseen)  # it has stopped at that
+        self.depth = max(1, unseen, self.depth // 2)  # it may have stopped at that
         self._announce(unseen)
 
     def snapshot(self) -> dict[str, object]:

@@ -19,4 +19,4 @@ class InterruptOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     count: Annotated[int, Meta(ge=1, le=1024)] = 8  # completions that are enough for an interrupt; 1: each batch
     bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 512 << 10  # transferred by them: enough, too
-    delay: Annotated[int, Meta(ge=0, le=10_000)] = 100  # µs without a new request after which it is time; 0: at once
+    delay: Annotated[int, Meta(ge=0, le=10_000)] = 100  # µs without a new request, more for a slow driver; 0: at once

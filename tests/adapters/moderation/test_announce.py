@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hba.adapters.moderation.announce import PATIENCE, Announcer, Driver
+from hba.adapters.moderation.announce import GAPS, PATIENCE, SLOWEST, Announcer, Driver
 from hba.adapters.moderation.options import InterruptOptions
 from hba.clock import US, VirtualClock
 from hba.loop import EventLoop
@@ -33,7 +33,7 @@ class Scripted(Driver):
         self.submitted += count
         self.announcer.arrived()
 
-    def complete(self, count: int = 1, size: int = 0) -> None:
+    def complete(self, count: int = 1, size: int = 512) -> None:
         self.completed += count
         self.announcer.posted(count, size)
 
@@ -117,19 +117,58 @@ def test_requests_that_keep_coming_put_it_off_but_not_for_ever() -> None:
     assert waited > 2 * DELAY
 
 
-def test_a_wait_in_vain_is_not_repeated() -> None:
+def test_waits_in_vain_become_fewer_and_end() -> None:
     driver = Scripted()
     driver.submit(32)
     driver.complete(32)
     driver.take()
     driver.interrupts.clear()
-    for _ in range(5):
+    held = []
+    for _ in range(20):
         driver.submit()
         driver.complete()
-        driver.clock.advance(DELAY)  # from now on one at a time: only the first pays
+        driver.clock.advance(SLOWEST * DELAY)  # from now on one at a time
         driver.take()
-    assert len(driver.interrupts) == 5
-    assert driver.announcer.held == 1
+        held.append(driver.announcer.held)
+    assert len(driver.interrupts) == 20
+    assert held == [1, 2, 3, *[4] * 17]  # as for 32, 16, 8 and 4 in flight
+
+
+def test_a_request_without_data_is_announced_at_once() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(1, 0)
+    assert driver.interrupts == [1]
+
+
+def test_a_slow_driver_is_given_longer() -> None:
+    """It goes on submitting, each request done at once, but takes more than the delay from one to the next."""
+    driver = Scripted(count=8)
+    driver.submit(32)
+    driver.complete(32)
+    driver.take()
+    driver.clock.advance(1000 * DELAY)
+    driver.interrupts.clear()
+    for _ in range(400):
+        driver.submit()
+        driver.complete()
+        driver.clock.advance(DELAY * 5 // 4)
+        if driver.interrupts and driver.interrupts[-1] == driver.completed - driver.taken:
+            driver.take()
+    assert len(driver.interrupts) < 400 // 3
+
+
+def test_one_that_is_too_slow_is_not_waited_for() -> None:
+    driver = Scripted()
+    for _ in range(100):
+        driver.clock.advance(2 * SLOWEST * DELAY)
+        driver.submit(32)
+    driver.complete(1)
+    assert driver.announcer.gap * GAPS > SLOWEST * DELAY
+    driver.clock.advance(SLOWEST * DELAY - 1)
+    assert driver.interrupts == []
+    driver.clock.advance(1)
+    assert driver.interrupts == [1]
 
 
 def test_what_the_driver_has_taken_already_is_not_announced() -> None:
