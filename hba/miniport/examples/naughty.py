@@ -20,6 +20,8 @@ The sins take turns, one every `every` commands, so a guest that sends a few hun
 | Q-13   | both     | sets SRB_STATUS_QUEUE_FROZEN                                       |            |
 | IN-03  | both     | stalls for 200 ms in hw_start_io                                   | ST-08 (Storport) |
 | MB-13  | both     | has the chip write to memory that belongs to no request            |            |
+| LB-02  | both     | reads the config space while it starts a request                   |            |
+| LB-03  | both     | reads a register at its bus address, which is none GetDeviceBase gave it |      |
 | CF-02  | SCSI Port| reads a data buffer that is not mapped                             |            |
 | CF-04  | SCSI Port| names no SRB for the address of its buffer, and one for that of its extension | |
 | MB-05  | Storport | reads the data buffer of a read or write                           |            |
@@ -30,6 +32,9 @@ The sins take turns, one every `every` commands, so a guest that sends a few hun
 | ST-09  | Storport | leaves SynchronizationModel at half duplex (once, at the start)    |            |
 | LK-03  | Storport | returns from hw_build_io with a lock held                          |            |
 | LK-04  | Storport | takes the lock of a message although messages have none            |            |
+| LB-01  | Storport | reads the registry while it starts a request, at DISPATCH_LEVEL    |            |
+| LB-04  | Storport | frees the registry buffer twice                                    |            |
+| IN-08  | Storport | asks in hw_msi_interrupt what a message is (interrupts are messages for this) | |
 | PF-05  | Storport | asks for redirection to messages it does not have (once)           |            |
 | PF-06  | Storport | asks for the parameters of a start-I/O without room for them       |            |
 | QD-04  | Storport | asks for queue depth 0                                             |            |
@@ -37,12 +42,15 @@ The sins take turns, one every `every` commands, so a guest that sends a few hun
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 from hba.dma import DmaBuffer
 from hba.errors import ConfigError
+from hba.miniport.board import MEMORY_BASE
 from hba.miniport.config import (
+    INTERRUPT_SYNCHRONIZE_ALL,
     STOR_PERF_DPC_REDIRECTION,
     STOR_PERF_INTERRUPT_MESSAGE_RANGES,
     STOR_SYNCHRONIZE_HALF_DUPLEX,
@@ -50,22 +58,25 @@ from hba.miniport.config import (
     PortConfigurationInformation,
 )
 from hba.miniport.examples.good import GoodMiniport
-from hba.miniport.services import INTERRUPT_LOCK, NEXT_REQUEST, StorPortServices
+from hba.miniport.services import INTERRUPT_LOCK, NEXT_REQUEST, STOR_STATUS_SUCCESS, StorPortServices
 from hba.scsi.task import DATA_IN, Task
 from hba.srb import SRB_FUNCTION_EXECUTE_SCSI, SRB_STATUS_QUEUE_FROZEN, Srb
 
-BOTH = ("OW-01", "OW-02", "OW-06", "OW-08", "OW-09", "Q-13", "IN-03", "MB-13")
+BOTH = ("OW-01", "OW-02", "OW-06", "OW-08", "OW-09", "Q-13", "IN-03", "MB-13", "LB-02", "LB-03")
 SINS = {
     "scsiport": (*BOTH, "CF-02", "CF-04"),
     "storport": (
         *(*BOTH, "MB-05", "MB-11", "MB-12", "ST-02", "ST-04", "ST-09"),
-        *("LK-03", "LK-04", "PF-05", "PF-06", "QD-04"),
+        *("LK-03", "LK-04", "PF-05", "PF-06", "QD-04", "LB-01", "LB-04", "IN-08"),
     ),
 }
 ONCE = ("ST-09", "PF-05")  # at the start
 SIDE_EFFECTS = {("storport", "IN-03"): "ST-08"}  # a stall in Storport's StartIo is wrong however short
 READ_WRITE = (0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA)
 NOWHERE = 0x0BAD_F00D_0000  # a bus address no request has
+PCI_CONFIGURATION = 4  # BUS_DATA_TYPE, wdm.h
+REG_SZ = 1
+NO_MESSAGE = 0xFFFF  # beyond all that are ever granted
 
 
 def expected(model: str, rules: Iterable[str] | None = None) -> set[str]:
@@ -88,11 +99,13 @@ class NaughtyMiniport(GoodMiniport):
                 f"some of {', '.join(SINS[model])} and every a number from 1"
             )
         self.rules = [rule for rule in SINS[model] if rule in rules]
-        self.turns = [rule for rule in self.rules if rule not in ONCE]
+        self.turns = deque(rule for rule in self.rules if rule not in ONCE)
         self.every = every
         self.commands = 0
         self.sin = ""
         found = super().hw_find_adapter(config)
+        if "IN-08" in self.rules:
+            config.interrupt_synchronization_mode = INTERRUPT_SYNCHRONIZE_ALL
         if "ST-09" in self.rules:
             config.synchronization_model = STOR_SYNCHRONIZE_HALF_DUPLEX
         return found
@@ -100,13 +113,16 @@ class NaughtyMiniport(GoodMiniport):
     def hw_initialize(self) -> bool:
         if "PF-05" in self.rules:
             flags = STOR_PERF_DPC_REDIRECTION | STOR_PERF_INTERRUPT_MESSAGE_RANGES
-            perf = PerfConfigurationData(flags=flags, last_redirection_message_number=3)
+            perf = PerfConfigurationData(flags=flags, last_redirection_message_number=NO_MESSAGE)
             self.try_to(lambda: cast(StorPortServices, self.port).initialize_perf_opts(False, perf))
+        if "IN-08" in self.turns and cast(StorPortServices, self.port).get_msi_info(0)[0] != STOR_STATUS_SUCCESS:
+            self.turns.remove("IN-08")  # none was granted
         return super().hw_initialize()
 
     def hw_build_io(self, srb: Srb) -> bool:
         if self.storport and self.sin == "ST-04":
             self.built = object()  # shared by all BuildIos, guarded by nothing
+            self.next_turn()
         if self.storport and self.sin == "LK-03" and srb.function == SRB_FUNCTION_EXECUTE_SCSI:
             self.try_to(lambda: cast(StorPortServices, self.port).acquire_spin_lock(INTERRUPT_LOCK))
             self.next_turn()
@@ -115,9 +131,10 @@ class NaughtyMiniport(GoodMiniport):
     def hw_start_io(self, srb: Srb) -> bool:
         if srb.function == SRB_FUNCTION_EXECUTE_SCSI and srb.cdb and srb.cdb[0] in READ_WRITE:
             self.commands += 1
-            # Half of the time it behaves, so that a sin is over when the next one begins.
-            if self.turns and self.commands % self.every == 0:
-                self.sin = self.turns[self.commands // self.every % len(self.turns)]
+            # Most of the time it behaves, and one that waits for its opportunity is not forgotten for the next.
+            if self.turns and not self.sin and self.commands % self.every == 0:
+                self.sin = self.turns[0]
+                self.turns.rotate(-1)
             self.before(srb)
         return super().hw_start_io(srb)
 
@@ -138,6 +155,17 @@ class NaughtyMiniport(GoodMiniport):
             self.try_to(lambda: port.get_physical_address(srb, srb.srb_extension))
         elif sin == "OW-09":
             self.try_to(lambda: srb.mdl)
+        elif sin == "LB-01":
+            self.try_to(lambda: cast(StorPortServices, port).registry_read("Colour", True, REG_SZ, None, 0))
+        elif sin == "LB-02":
+            self.try_to(lambda: port.get_bus_data(PCI_CONFIGURATION, 0, 0))
+        elif sin == "LB-03":
+            self.try_to(lambda: port.read_register_ulong(cast(Any, MEMORY_BASE)))
+        elif sin == "LB-04":
+            self.try_to(self.free_twice)
+        elif sin == "IN-08":
+            self.chip.raise_interrupt()  # commands that end at once raise none
+            return
         elif sin == "LK-04":
             self.try_to(lambda: cast(StorPortServices, port).acquire_msi_spin_lock(0))
         elif sin == "PF-06":
@@ -150,6 +178,20 @@ class NaughtyMiniport(GoodMiniport):
         else:
             return
         self.next_turn()
+
+    def free_twice(self) -> None:
+        port = cast(StorPortServices, self.port)
+        buffer = port.allocate_registry_buffer(4)
+        port.free_registry_buffer(buffer)
+        port.free_registry_buffer(buffer)
+
+    def hw_msi_interrupt(self, message_id: int) -> bool:
+        self.chip.acknowledge()
+        self.reap()
+        if self.sin == "IN-08":
+            self.try_to(lambda: cast(StorPortServices, self.port).get_msi_info(message_id))
+            self.next_turn()
+        return True
 
     def complete(self, srb: Srb) -> None:
         """Sins around a completion."""
