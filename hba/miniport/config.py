@@ -25,11 +25,13 @@ INTERRUPT_SUPPORT_NONE = 0
 INTERRUPT_SYNCHRONIZE_ALL = 1
 INTERRUPT_SYNCHRONIZE_PER_MESSAGE = 2
 
-# Dma64BitAddresses: one of these, or 0
+# Dma64BitAddresses: one of these, or 0. The numbers of the first three and of the last are those of storport.h as of
+# Windows 8. Microsoft's page names the fourth without one, and so does no header in public: it got the next. Nothing
+# depends on it, a miniport uses the name.
 SCSI_DMA64_MINIPORT_SUPPORTED = 0x01
 SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED = 0x02
 SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED = 0x03
-SCSI_DMA64_MINIPORT_64BIT_ONE_4GB_SUPPORTED = 0x04  # the page names it without its value: inferred
+SCSI_DMA64_MINIPORT_64BIT_ONE_4GB_SUPPORTED = 0x04
 SCSI_DMA64_SYSTEM_SUPPORTED = 0x80  # the port's: answer with one of the others
 
 # FeatureSupport

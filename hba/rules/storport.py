@@ -466,10 +466,9 @@ STORPORT_RULES: tuple[Rule, ...] = (
         "QD-08",
         "busy requests are retried",
         "After SRB_STATUS_BUSY the unit rests for BusyPauseTime (250 ms) and the request is tried again, "
-        "BusyRetryCount "
-        "(10) times; another document says without end.",
-        "Registry Entries for StorPort Miniport Drivers; Storport Queue Management",
-        "'busy_retry' (10 or \"inf\") and 'busy_pause_time'; then BUSY goes up.",
+        "BusyRetryCount (20) times; another document says without end.",
+        "Registry Entries for StorPort Miniport Drivers (since October 2021; 10 before); Storport Queue Management",
+        "'busy_retry' (20 or \"inf\") and 'busy_pause_time'; then BUSY goes up.",
     ),
     _rule(
         "QD-09",

@@ -86,9 +86,9 @@ class StorPortConfig(PortConfig, frozen=True, kw_only=True, forbid_unknown_field
     max_ios_per_lun: Positive | None = None
     # MaxNumberOfIO; documented default 1000 (QD-03).
     max_number_of_io: Positive | None = None
-    # Retries of a request the unit is busy for: the registry's BusyRetryCount, or without end as "Storport Queue
-    # Management" says (QD-08).
-    busy_retry: Count | Literal["inf"] = 10
+    # Retries of a request the unit is busy for: the registry's BusyRetryCount (10 in the page until October 2021), or
+    # without end as "Storport Queue Management" says (QD-08).
+    busy_retry: Count | Literal["inf"] = 20
     busy_pause_time: Positive = 250  # milliseconds the unit's queue rests before a retry (QD-08)
     # What a SCSI status BUSY does: the port retries as for SRB_STATUS_BUSY, or it goes up.
     scsi_busy: Literal["retry", "pass"] = "retry"

@@ -11,7 +11,7 @@ from typing import Any, cast
 from hba.clock import MS
 from hba.dma import Segment
 from hba.miniport import services as n
-from hba.miniport.base import SCSI_ADAPTER_PO_FX_POWER_ACTIVE, SCSI_UNIT_PO_FX_POWER_ACTIVE, SCSI_UNIT_REMOVE
+from hba.miniport.base import SCSI_ADAPTER_PO_FX_POWER_ACTIVE, SCSI_UNIT_PO_FX_POWER_ACTIVE
 from hba.miniport.config import (
     MessageInterruptInformation,
     PerfConfigurationData,
@@ -319,10 +319,13 @@ class StorPortLibrary(Library):
         self.notification(n.BUS_CHANGE_DETECTED, path_id)
 
     def remove_unit(self, address: tuple[int, int, int]) -> None:
-        """A device that has failed is removed: the miniport hears of it if it has declared so."""
-        unit = self._unit(*address)
-        if unit is not None:
-            self._port.power.unit_control(unit, SCSI_UNIT_REMOVE)
+        """StorPortMarkDeviceFailed: the PnP manager is told, asks (PNP_DEVICE_FAILED), and takes the unit out by
+        surprise, as soon as no callback runs. Source: Handling an IRP_MN_SURPRISE_REMOVAL Request."""
+        self._port.loop.call_soon(lambda: self._take_out(address))
+
+    def _take_out(self, address: tuple[int, int, int]) -> None:
+        if self._port.started:
+            self._port.remove_unit(*address, True, lambda _steps: None)
 
     def power_told(self, address: tuple[int, int, int] | None, component: int, active: bool) -> None:
         """ScsiUnitPoFxPowerActive, ScsiAdapterPoFxPowerActive, as soon as no callback runs."""

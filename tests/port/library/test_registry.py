@@ -21,6 +21,13 @@ from hba.port.library.events import (
     TelemetryEvent,
 )
 from hba.port.library.registry import REG_BINARY, REG_DWORD, REG_MULTI_SZ, REG_QWORD, REG_SZ
+from hba.srb import (
+    SRB_FUNCTION_LOCK_QUEUE,
+    SRB_FUNCTION_PNP,
+    SRB_STATUS_NO_DEVICE,
+    STOR_SURPRISE_REMOVAL,
+    Srb,
+)
 from tests.miniport.rig import Rig as AnyRig
 from tests.port.library.conftest import MakeRig, above_dispatch, in_build_io
 from tests.port.storport.rig import Rig
@@ -178,6 +185,24 @@ def test_a_failed_device_is_told_of(rig: Rig, caplog: pytest.LogCaptureFixture) 
     assert port.mark_device_failed_ex(None, 0x80, 0x10, "hot") == STOR_STATUS_INVALID_PARAMETER
     assert rig.port.counters["devices marked failed"] == 2
     assert "0:0:0 has failed: no answer" in caplog.text and "adapter has failed: 0x10 hot 01" in caplog.text
+
+
+def test_RS_08_a_failed_device_is_taken_out_as_by_the_pnp_manager(rig: Rig) -> None:
+    """Handling an IRP_MN_SURPRISE_REMOVAL Request: that is what a device that is PNP_DEVICE_FAILED gets."""
+    rig.inquire()
+    active = rig.submit()
+    rig.port.submit(Srb(SRB_FUNCTION_LOCK_QUEUE))
+    waiting = rig.submit()
+    port = rig.scripted.port
+    rig.in_interrupt(lambda: port.mark_device_failed((0, 0, 0), STORPORT_MARK_DEVICE_FAILED_FLAG_REMOVE_DEVICE, "gone"))
+    assert rig.port.knows(0, 0, 0)
+    rig.loop.run_once(0)
+    assert waiting.srb_status == SRB_STATUS_NO_DEVICE and active not in rig.done
+    removal = rig.scripted.started[-1]
+    assert (removal.function, removal.pnp_action) == (SRB_FUNCTION_PNP, STOR_SURPRISE_REMOVAL)
+    port.mark_device_failed((0, 7, 0), STORPORT_MARK_DEVICE_FAILED_FLAG_REMOVE_DEVICE, "never there")
+    rig.loop.run_once(0)
+    assert rig.port.knows(0, 0, 0)
 
 
 @pytest.mark.parametrize("model", ["scsiport", "storport"])

@@ -292,12 +292,12 @@ def test_QD_07_a_hold_counts_from_its_beginning_and_a_request_from_its_arrival(m
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_QD_08_busy_rests_250_ms_and_is_tried_10_times(make_rig: MakeRig, level: str | None) -> None:
+def test_QD_08_busy_rests_250_ms_and_is_tried_20_times(make_rig: MakeRig, level: str | None) -> None:
     rig = make_rig(level=level)
     rig.inquire()
     srb = rig.submit()
     later = rig.submit()
-    for attempt in range(10):
+    for attempt in range(20):
         rig.complete(srb, SRB_STATUS_BUSY)
         held = rig.submit(lun=0) if attempt == 0 else None
         starts = rig.scripted.names().count("start")
