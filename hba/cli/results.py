@@ -295,6 +295,21 @@ class RestartingLine(Result, tag_field="event", tag="restarting"):
     most: Count
 
 
+class SpinningLine(Result, tag_field="event", tag="spinning"):
+    """It uses the processor without answering, and was given the lowest priority until it does."""
+
+    adapter: str
+    message: str
+    pid: Count
+
+
+class AnswersLine(Result, tag_field="event", tag="answers"):
+    """It was spinning and answers again. `restored`: with the priority it had; false where raising it is forbidden."""
+
+    adapter: str
+    restored: bool
+
+
 class GaveUpLine(Result, tag_field="event", tag="gave-up"):
     """It died too often and stays dead; "failed" follows."""
 
@@ -326,7 +341,7 @@ class ErrorLine(Result):
 
 
 ShownEvent = FindingEventLine | TraceEventLine | StorageEventLine | HotplugEventLine | InjectEventLine | ClientEventLine
-ServeEvent = ListeningLine | StoppedLine | RestartingLine | GaveUpLine | FailedLine
+ServeEvent = ListeningLine | StoppedLine | RestartingLine | SpinningLine | AnswersLine | GaveUpLine | FailedLine
 
 
 @dataclass(frozen=True)

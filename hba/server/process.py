@@ -19,6 +19,7 @@ from hba.control.server import ControlServer
 from hba.errors import EXIT_INTERNAL, EXIT_OK, HbaError
 from hba.loop import EventLoop
 from hba.runtime import control_path, ensure_runtime_dir
+from hba.server.pulse import Pulse
 from hba.server.report import Report
 from hba.server.signals import SignalPipe
 from hba.vfio_user.limits import raise_descriptor_limit
@@ -45,13 +46,15 @@ class Running(Protocol):
 Assemble = Callable[[AdapterConfig, Path, EventLoop], Running]
 
 
-def serve(config: AdapterConfig, directory: Path, report: Report, assemble: Assemble) -> int:
+def serve(
+    config: AdapterConfig, directory: Path, report: Report, assemble: Assemble, pulse: Pulse | None = None
+) -> int:
     """Serve one adapter until it is told to stop (signal, or `server.stop`); returns the exit code.
 
-    `directory` is what relative paths in `config` are relative to.
+    `directory` is what relative paths in `config` are relative to. `pulse`: what a supervisor watches it by.
     """
     try:
-        _run(config, directory, report, assemble)
+        _run(config, directory, report, assemble, pulse)
     except HbaError as error:
         if os.environ.get("HBA_DEBUG"):
             traceback.print_exc(file=sys.stderr)
@@ -67,7 +70,7 @@ def serve(config: AdapterConfig, directory: Path, report: Report, assemble: Asse
     return EXIT_OK
 
 
-def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assemble) -> None:
+def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assemble, pulse: Pulse | None) -> None:
     _name_process(config.name)
     ensure_runtime_dir()
     raise_descriptor_limit()
@@ -85,8 +88,12 @@ def _run(config: AdapterConfig, directory: Path, report: Report, assemble: Assem
             gc.freeze()
             gc.enable()
             report.listening(config.name, config.socket, str(control.path), os.getpid())
+            if pulse is not None:
+                pulse.begin(loop)
             loop.run()
         finally:
+            if pulse is not None:
+                pulse.close(loop)
             try:
                 running.close()
             finally:

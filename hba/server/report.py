@@ -46,6 +46,25 @@ class Report:
         lost = "its client has to connect anew; memory units are empty, and units added at run time are gone"
         self._error(adapter, f"{visible(message)}; {again}; {lost}", EXIT_SERVER)
 
+    def spinning(self, adapter: str, pid: int) -> None:
+        """It uses the processor and answers nothing; it gets idle time alone now."""
+        message = (
+            f"it uses the processor and does not answer: a loop without end, in its miniport or a defect of hba "
+            f"(process {pid}). It gets the lowest priority until it answers, so that the others keep their rate"
+        )
+        if self._json:
+            self._line({"event": "spinning", "adapter": adapter, "message": message, "pid": pid})
+        self._error(adapter, f"{message}; kill -KILL {pid} has it started again", EXIT_SERVER)
+
+    def answers(self, adapter: str, restored: bool) -> None:
+        """One that was spinning answers; `restored`: with the priority that it had."""
+        if self._json:
+            self._line({"event": "answers", "adapter": adapter, "restored": restored})
+            return
+        low = "but keeps the lowest priority: raising it is not permitted (RLIMIT_NICE; a unit: LimitNICE=+0)"
+        has = "with the priority that it had" if restored else low
+        self._text(self._err, f"{adapter}: answers again, {has}")
+
     def gave_up(self, adapter: str, message: str, deaths: int, window: float) -> None:
         """It died again and stays dead."""
         if self._json:

@@ -7,6 +7,8 @@ An adapter dies by a signal that nobody sends to end it, or by a defect of ours.
 memory is a file that is mapped here, and a file that is made smaller takes the pages away from under us (SIGBUS). To
 the client, and to its guest, that is a device that went: the connection ends, and whoever connects to the same socket
 finds an adapter as after power on.
+
+One that spins takes a processor from the others: `hba.server.pulse` says how it is found, and what is done.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from hba.config.model import AdapterConfig
 from hba.errors import EXIT_INTERNAL, EXIT_OK, SocketError
 from hba.runtime import control_path
 from hba.server.process import Assemble, serve
+from hba.server.pulse import PERIOD, Pulse, Watch, pulse
 from hba.server.report import Report
 from hba.server.signals import SignalPipe
 from hba.vfio_user.server import remove_stale
@@ -45,7 +48,7 @@ _WHY = {
     signal.SIGSEGV: "a defect in native code",
 }
 
-Serve = Callable[[AdapterConfig], int]
+Serve = Callable[[AdapterConfig, Pulse], int]
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Child:
     config: AdapterConfig
     pid: int
     fd: int  # pidfd
+    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def supervise(adapters: Sequence[AdapterConfig], directory: Path, report: Report
     within `WINDOW` seconds. The exit code is that of the first that failed for good, or 0; one that was killed counts
     as 128 + signal, as in a shell.
     """
-    return run_children(adapters, lambda config: serve(config, directory, report, assemble), report)
+    return run_children(adapters, lambda config, pulse: serve(config, directory, report, assemble, pulse), report)
 
 
 def run_children(
@@ -103,6 +107,8 @@ class _Supervisor:
         self._poll = select.poll()
         self._poll.register(self._signals.fd, select.POLLIN)
         self._children: dict[int, Child] = {}  # by pidfd
+        self._watched: dict[int, Child] = {}  # by the descriptor of their pulse, until they end
+        self._next_look = time.monotonic() + PERIOD
         self._deaths: dict[str, list[float]] = {}  # when each adapter died, within the window
         self._due: list[tuple[float, AdapterConfig]] = []  # to be started again, and when
         self._ending = False  # told to end: nothing is started again
@@ -113,6 +119,8 @@ class _Supervisor:
         child = _fork(config, self._body, self._signals)
         self._children[child.fd] = child
         self._poll.register(child.fd, select.POLLIN)
+        self._watched[child.watch.fd] = child
+        self._poll.register(child.watch.fd, select.POLLIN)
 
     def wait(self) -> int:
         """Until all have ended; the exit code."""
@@ -123,8 +131,11 @@ class _Supervisor:
             for fd, _ in ready:
                 if fd == self._signals.fd:
                     self._told_to_end()
-                else:
+                elif fd in self._watched:
+                    self._pulse(self._watched[fd])
+                elif fd in self._children:
                     self._ended(fd)
+            self._look()
             self._start_due()
         return self._result
 
@@ -133,6 +144,7 @@ class _Supervisor:
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
             os.close(child.fd)
+            child.watch.close()
         self._signals.close()
 
     def _patience(self) -> float | None:
@@ -140,6 +152,8 @@ class _Supervisor:
         moments = [moment for moment, _ in self._due]
         if self._deadline is not None:
             moments.append(self._deadline)
+        if self._watched:
+            moments.append(self._next_look)
         return max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
 
     def _told_to_end(self) -> None:
@@ -157,9 +171,35 @@ class _Supervisor:
             os.kill(child.pid, signal.SIGKILL)
         self._deadline = None
 
+    def _look(self) -> None:
+        """Whether one of them spins."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + PERIOD
+        for child in self._watched.values():
+            if child.watch.look():
+                self._report.spinning(child.config.name, child.pid)
+
+    def _pulse(self, child: Child) -> None:
+        """One has answered, or closed its end."""
+        try:
+            restored = child.watch.answered()
+        except EOFError:
+            self._unwatch(child)
+            return
+        if restored is not None:
+            self._report.answers(child.config.name, restored)
+
+    def _unwatch(self, child: Child) -> None:
+        if self._watched.pop(child.watch.fd, None) is not None:
+            self._poll.unregister(child.watch.fd)
+            child.watch.close()
+
     def _ended(self, fd: int) -> None:
         self._poll.unregister(fd)
         child = self._children.pop(fd)
+        self._unwatch(child)
         _, status = os.waitpid(child.pid, 0)
         os.close(child.fd)
         code = os.waitstatus_to_exitcode(status)
@@ -217,16 +257,19 @@ def _fork(config: AdapterConfig, body: Serve, signals: SignalPipe) -> Child:
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
+    ours, its = pulse()
     pid = os.fork()
     if pid:
-        return Child(config, pid, os.pidfd_open(pid))
+        its.close()
+        return Child(config, pid, os.pidfd_open(pid), Watch(pid, ours))
     code = EXIT_INTERNAL
     try:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os._exit(0)
         signals.close()
-        code = body(config)
+        ours.close()
+        code = body(config, Pulse(its))
         sys.stdout.flush()
     except BaseException as error:  # a child must never return into the supervisor's code
         sys.stderr.write(f"error: adapter {config.name}: {error!r}\n")

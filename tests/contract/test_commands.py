@@ -150,6 +150,8 @@ def _lines(terminal: Terminal, parts: Parts) -> None:
     report.listening("a", "/a.sock", "/a.ctl", 1)
     report.listening("a", "", "/a.ctl", 1)
     report.restarting("a", "ended by SIGKILL", 1, 5, 60.0)
+    report.spinning("a", 1)
+    report.answers("a", True)
     report.gave_up("a", "ended by SIGKILL", 6, 60.0)
     report.failed("a", "no such file", EXIT_STORAGE)
     report.stopped("a")

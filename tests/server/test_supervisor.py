@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hba.config.model import AdapterConfig, adapter_config
+from hba.server.pulse import Pulse
 from hba.server.report import Report
 from hba.server.supervisor import Restarts, run_children
 
@@ -34,7 +35,7 @@ def run(
     bodies: dict[str, Callable[[], int]], grace: float = 60.0, restarts: Restarts = NEVER
 ) -> tuple[int, list[dict[str, object]]]:
     told, out = report()
-    code = run_children(adapters(*bodies), lambda config: bodies[config.name](), told, grace, restarts)
+    code = run_children(adapters(*bodies), lambda config, pulse: bodies[config.name](), told, grace, restarts)
     return code, [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -143,7 +144,7 @@ def test_children_end_when_the_supervisor_is_killed() -> None:
     supervisor = os.fork()
     if supervisor == 0:
 
-        def body(config: AdapterConfig) -> int:
+        def body(config: AdapterConfig, pulse: Pulse) -> int:
             os.write(write, b"%d" % os.getpid())
             while True:
                 signal.pause()
