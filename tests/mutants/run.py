@@ -18,7 +18,7 @@ from tests.mutants.plant import Mutant
 
 PATIENCE = 40.0  # seconds; a fault that makes the tests hang is noticed
 PATIENCE_FOR_ALL = 400.0
-KILLED, SURVIVED = "killed", "survived"
+KILLED, HUNG, SURVIVED = "killed", "hung", "survived"
 
 
 class Reach:
@@ -159,5 +159,5 @@ def outcomes(mutants: Iterable[Mutant], reach: Reach, workers: int) -> Iterable[
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 del running[child]
-                yield mutant, KILLED
+                yield mutant, HUNG
         time.sleep(0.01)  # asked again: waiting for any one of several children has no time limit to it
