@@ -278,21 +278,9 @@ class DmaMiniport(Miniport):
 
     def _reap(self) -> None:
         completed = self.chip.completed
-        notification = self._notification
-        plain = not self._next_at_completion
         while completed:
             task = completed.popleft()
-            srb: Srb = task.owner
-            # What `_complete` does, for the common case.
-            if (
-                plain
-                and not (task.status or task.response or task.overrun)
-                and task.transferred == srb.data_transfer_length
-            ):
-                srb.srb_status = SRB_STATUS_SUCCESS
-                notification(REQUEST_COMPLETE, srb)
-            else:
-                self._complete(srb, task)
+            self._complete(task.owner, task)
 
     # -- everything that is not a command ---------------------------------------------------------------------
 
