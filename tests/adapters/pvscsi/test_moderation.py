@@ -279,17 +279,17 @@ def test_one_request_at_a_time_has_its_interrupt_at_once(linux: Driver) -> None:
 def test_many_requests_share_an_interrupt_and_the_last_is_not_forgotten(linux: Driver) -> None:
     linux.port.at_once = lambda srb: None
     for _ in range(32):
-        linux.put()
+        linux.put(length=512)
     linux.kick()
     linux.completions()
     before = signals(linux)
     for number in range(32):  # the driver goes on with others in flight, and looks when it is interrupted
-        linux.put(context=number)
+        linux.put(context=number, length=512)
         linux.kick()
         linux.clock.advance(20 * US)
     assert 1 <= signals(linux) - before <= 32 * 0.3
     before = signals(linux)
-    linux.put()
+    linux.put(length=512)
     linux.kick()
     run(linux, MS)
     assert signals(linux) == before + 1
@@ -299,7 +299,7 @@ def test_a_held_interrupt_sets_the_status_when_it_comes(linux: Driver) -> None:
     """INTx: INTR_STATUS and the line go together, and an acknowledgement takes both back."""
     interrupts = linux.adapter.function.interrupts
     for context in range(32):
-        linux.put(context=context)
+        linux.put(context=context, length=512)
     linux.kick()
     linux.port.complete(linux.port.srbs[0])
     linux.turn()
