@@ -20,16 +20,21 @@ MSI = 1  # interrupt index
 BASE = 0x1000_0000  # bus address of our memory
 MOST_CAPABILITIES = 48  # that have room in the first 256 bytes; more would be a list without end
 PATIENCE = 10_000  # ms without any completion before the server is given up
+PAGE = 4096  # bytes; of a DMA map
 
 Transfer = tuple[bool, int, int]  # (write?, offset in bytes, length in bytes)
+Place = tuple[int, int]  # (target, LUN)
 Self = TypeVar("Self", bound="BenchDriver")
 
 
 class BenchDriver(ABC):
-    """Brings an adapter up, runs lists of transfers on one of its units, and takes it down again. A context manager.
+    """Brings an adapter up, runs lists of transfers on its units, and takes it down again. A context manager.
 
     Here is what any PCI function needs: the connection, `own_size` bytes of memory at BASE for what the driver shares
     with the adapter and behind them `data_size` for data, bus mastering, and MSI as an event.
+
+    It is no kinder to the adapter than a driver in a guest: it hears of completions by the interrupt alone, and has
+    every request bring room for sense data.
     """
 
     def __init__(self, socket: str | Path, own_size: int, data_size: int, target: int = 0, lun: int = 0) -> None:
@@ -44,7 +49,7 @@ class BenchDriver(ABC):
         try:
             self._connect()
             self._bring_up()
-            self._settle()
+            self.settle()
         except BaseException:
             self.close()
             raise
@@ -60,21 +65,21 @@ class BenchDriver(ABC):
         """Let go of what lies in our memory, and have the adapter do so. May raise what it likes."""
 
     @abstractmethod
-    def command(self, cdb: bytes, length: int = 0) -> int:
-        """Run one command that reads `length` bytes (to the start of the data area); 0 when it ended well."""
+    def command(self, cdb: bytes, length: int = 0, place: Place | None = None) -> int:
+        """Run one command that reads `length` bytes (to the start of the data area), on the unit at `place` if not on
+        its own; 0 when it ended well."""
 
     @abstractmethod
-    def prepare(self, transfers: Sequence[Transfer], block_size: int) -> None:
-        """Make everything ready to run `transfers`, over and over."""
+    def prepare(self, transfers: Sequence[Transfer], block_size: int, places: Sequence[Place] = ()) -> None:
+        """Make everything ready to run `transfers`, over and over; each on the next of `places`, or all on its unit."""
 
     @abstractmethod
-    def run(
-        self, seconds: float, depth: int, batch: int | None = None, most: int = 1 << 62
-    ) -> tuple[int, float, array[int]]:
+    def run(self, seconds: float, depth: int, most: int = 1 << 62, each: bool = False) -> tuple[int, float, array[int]]:
         """Keep `depth` commands outstanding for `seconds`, or until there were `most` of them.
 
-        Returns (commands, seconds, latencies in ns). New ones are submitted when `batch` have ended (default: half
-        of the depth). Raises `GuestError` when a command fails or none ends for 10 s.
+        Returns (commands, seconds, latencies in ns). For each that has ended there is a new one at once; the adapter is
+        told of those that come together once, or of `each`. Raises `GuestError` when a command fails or none ends for
+        10 s.
         """
 
     # -- what they share ------------------------------------------------------------------------------------------
@@ -113,12 +118,21 @@ class BenchDriver(ABC):
     def _read(self, offset: int) -> int:
         return int.from_bytes(self._client.region_read(0, offset, 4), "little")
 
-    def _settle(self) -> None:
-        """Make the unit ready: take its unit attentions, as a driver's first commands do."""
+    def settle(self, place: Place | None = None) -> None:
+        """Make a unit ready: take its unit attentions, as a driver's first commands do."""
         for _ in range(8):
-            if self.command(bytes(6)) == 0:
+            if self.command(bytes(6), place=place) == 0:
                 return
-        raise GuestError(f"unit {unit_name(self._target, self._lun)} does not become ready")
+        raise GuestError(f"unit {unit_name(*place or (self._target, self._lun))} does not become ready")
+
+    def split_data(self, pieces: int) -> None:
+        """Map the memory for data anew, in so many pieces (bytes of one: a multiple of a page)."""
+        size = self._data_size // pieces // PAGE * PAGE
+        self._client.dma_unmap(BASE, self.ram.size)
+        self._client.dma_map(BASE, self._data_at, fd=self.ram.fd)
+        for start in range(self._data_at, self.ram.size, size):
+            length = min(size, self.ram.size - start)
+            self._client.dma_map(BASE + start, length, fd=self.ram.fd, offset=start)
 
     def _sleep(self) -> None:
         """Until the adapter interrupts. Raises `GuestError` when it does not for `PATIENCE`."""

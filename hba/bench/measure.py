@@ -122,9 +122,9 @@ def _case(
                 before = time.process_time()
                 plain.add(*loop.run(transfers, seconds))
                 plain.cpu += time.process_time() - before
-            before = _cpu(server)
+            before = cpu_seconds(server)
             adapter.add(*driver.run(seconds, case.depth))
-            adapter.cpu += _cpu(server) - before
+            adapter.cpu += cpu_seconds(server) - before
     finally:
         if loop is not None:
             loop.close()
@@ -169,16 +169,17 @@ def percentiles(latencies: list[int]) -> dict[str, float]:
     return found | {"max": ordered[last] / 1e3}
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """What it has used so far, in the program and in the kernel."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 def _idle(server: psutil.Process, seconds: float = 1.0) -> float:
     """Percent of a CPU that the server takes with a client connected and nothing to do."""
-    before = _cpu(server)
+    before = cpu_seconds(server)
     time.sleep(seconds)
-    return (_cpu(server) - before) / seconds * 100
+    return (cpu_seconds(server) - before) / seconds * 100
 
 
 def server_memory(server: psutil.Process) -> dict[str, int]:

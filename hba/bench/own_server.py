@@ -9,14 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hba.adapters.bench import Place
 from hba.adapters.registry import ADAPTERS
 from hba.errors import EXIT_SERVER, HbaError
 from hba.lab import process
 
 PATIENCE = 20.0  # seconds to listen
+DISK = "disk.img"
 
 
 class ServerFailed(HbaError):
@@ -37,6 +40,11 @@ class OwnServer:
     pid: int
     listen_seconds: float
 
+    @property
+    def disk(self) -> Path:
+        """The temporary disk, of a server that was started without a configuration."""
+        return self.folder / DISK
+
     def close(self) -> None:
         process.stop(self.child)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -56,9 +64,11 @@ def start(
     engine: str = "native",
     verifier: str = "off",
     size: int = 256 << 20,
+    options: str = "",
+    units: tuple[Sequence[Place], int] = ((), 0),
 ) -> OwnServer:
     """Start the first adapter of `config`; without one, one of type `kind` with a disk of `size` bytes in a temporary
-    file.
+    file, `options` (lines of its configuration), and further units in memory: (places, bytes of each).
 
     Raises `HbaError` when it does not listen.
     """
@@ -66,19 +76,26 @@ def start(
     try:
         if config is None:
             config = folder / "bench.toml"
-            config.write_text(_config(folder / "disk.img", kind, port, engine, verifier))
-            _fill(folder / "disk.img", size)
+            config.write_text(_config(folder / DISK, kind, port, engine, verifier, options) + _units(*units))
+            _fill(folder / DISK, size)
         return _start(config, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _config(disk: Path, kind: str, port: str, engine: str, verifier: str) -> str:
+def _config(disk: Path, kind: str, port: str, engine: str, verifier: str, options: str) -> str:
     return (
         f'[[adapter]]\ntype = "{kind}"\nname = "bench"\n'
-        f'port = "{port}"\nengine = "{engine}"\nverifier = {{ level = "{verifier}" }}\n'
+        f'port = "{port}"\nengine = "{engine}"\nverifier = {{ level = "{verifier}" }}\n{options}'
         f"[[adapter.lun]]\nstorage = {{ kind = \"file\", path = '{disk}' }}\n"
+    )
+
+
+def _units(places: Sequence[Place], size: int) -> str:
+    return "".join(
+        f'[[adapter.lun]]\ntarget = {target}\nlun = {lun}\nstorage = {{ kind = "memory", size = {size} }}\n'
+        for target, lun in places
     )
 
 

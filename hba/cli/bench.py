@@ -55,8 +55,9 @@ class _Summary(msgspec.Struct):
 )
 @click.option("--writes", is_flag=True, help="Write cases too; they destroy what is on the unit.")
 @click.option("--ports", is_flag=True, help="What the port models and the verifier cost, in this process; no server.")
+@click.option("--levels", is_flag=True, help="Both port models: no instruments, verifier, trace; with peers.")
 @click.option("--guest", is_flag=True, help="Boot a guest: fio on our adapter and on QEMU's own, in turns.")
-@click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="With --guest, of each case.")
+@click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="With --guest and --levels.")
 @click.option(
     "--accel",
     type=click.Choice(get_args(Wanted)),
@@ -77,6 +78,7 @@ def command(
     seconds: float,
     writes: bool,
     ports: bool,
+    levels: bool,
     guest: bool,
     rounds: int,
     accel: Wanted,
@@ -88,6 +90,9 @@ def command(
     one), and the write cases run too. CONFIG (a file) is started likewise; ADAPTER runs already and must have no
     client.
 
+    With --levels, adapters of both port models without instruments, with the verifier and with the trace take turns.
+    Their peers: an echo of messages, the preadv and pwritev loop, and they themselves with one unit and one map.
+
     With --guest, a Linux guest has our adapter (as the first of CONFIG, if given, but with a disk of the benchmark's
     own) and QEMU's own model of it, and runs fio on both.
     """
@@ -95,10 +100,14 @@ def command(
 
     if ports and what is not None:
         raise click.UsageError("--ports measures in this process: it takes no ADAPTER or CONFIG")
+    if levels and what is not None:
+        raise click.UsageError("--levels starts adapters of its own: it takes no ADAPTER or CONFIG")
     with interruption.listening():
         try:
             if ports:
                 _ports(ADAPTERS[kind], as_json)
+            elif levels:
+                _levels(kind, size << 20, seconds, rounds, as_json)
             elif guest:
                 _guest(what, kind, port, verifier, size << 20, seconds, rounds, accel, as_json)
             else:
@@ -214,6 +223,46 @@ def _ports(kind: AdapterType[Any], as_json: bool) -> None:
     click.echo(
         f"  port/command: share of the port with the verifier off, at most {ports.PORT_SHARE:.2f}; "
         f"report/off: at most {ports.REPORT_RATIO:.0f}"
+    )
+
+
+def _levels(kind: str, size: int, seconds: float, rounds: int, as_json: bool) -> None:
+    from hba.bench import levels
+
+    rows = levels.measure(kind, size=size, seconds=seconds, rounds=rounds, progress=_progress)
+    if as_json:
+        output.print_json({"type": kind, "compiled": compiled.in_use(), "rows": rows})
+        return
+    if screen.animated(sys.stderr):
+        click.echo("\r\033[K", nl=False, err=True)
+    way = "compiled" if compiled.in_use() else "not compiled"
+    output.heading(f"{kind}, {way}; a client that kicks for a batch or for each, and hears by interrupts")
+    output.table(
+        (
+            "port", "instruments", "32: cpu µs", "to off", "each: cpu µs", "to off", "1: p50 µs", "to echo",
+            "512 KiB reads", "writes", "many",
+        ),
+        [
+            (
+                row["port"],
+                row["level"],
+                f"{row['cpu_us_batch']:.1f}",
+                f"{row['cpu_ratio_batch']:.2f}",
+                f"{row['cpu_us_each']:.1f}",
+                f"{row['cpu_ratio_each']:.2f}",
+                f"{row['p50_us']:.0f}",
+                f"{row['echo_ratio']:.1f}",
+                f"{row['large_reads_ratio']:.2f}",
+                f"{row['large_writes_ratio']:.2f}",
+                f"{row['many_ratio']:.2f}",
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    click.echo(
+        "  32, each: the server's CPU for a 4 KiB read, 32 outstanding, one kick for those that come together or for "
+        "each; 1: median latency,\n  to that of an echo; 512 KiB: rate to that of the loop; many: rate with 64 units, "
+        "500 outstanding and 1,000 DMA maps, to one unit and map"
     )
 
 

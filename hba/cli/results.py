@@ -168,6 +168,34 @@ class PortBenchmark(Result):
     cases: list[PortCase]
 
 
+class Level(Result):
+    """A port model with the verifier off, with it on (report), or with the trace, at 4 KiB reads, depth 32, unless its
+    name says otherwise. CPU is the server's, of a command: kicked for a `batch` or for `each`; ratios to off. `p50_us`
+    at depth 1, and of an echo. `large`: 512 KiB, to the rate of the plain loop. `many_ratio`: rate with 64 units, 500
+    outstanding and 1,000 DMA maps, to that with one unit and map."""
+
+    port: Literal["scsiport", "storport"]
+    level: Literal["off", "report", "trace"]
+    cpu_us_batch: Microseconds
+    cpu_ratio_batch: float
+    cpu_us_each: Microseconds
+    cpu_ratio_each: float
+    p50_us: Microseconds
+    echo_p50_us: Microseconds
+    echo_ratio: float
+    large_reads_ratio: float
+    large_writes_ratio: float
+    many_ratio: float
+
+
+class LevelBenchmark(Result):
+    """`hba bench --levels`."""
+
+    type: str
+    compiled: bool
+    rows: list[Level]
+
+
 class GuestSide(Result):
     """One of the two devices: medians over the rounds, and the `rates` of each in commands a second. What is not known
     of QEMU's own device is null."""
@@ -391,6 +419,7 @@ OUTPUTS: dict[str, Output] = {
     "hba doctor": Output(Diagnosis),
     "hba bench": Output(Benchmark),
     "hba bench --ports": Output(PortBenchmark),
+    "hba bench --levels": Output(LevelBenchmark),
     "hba bench --guest": Output(GuestBenchmark),
     "hba systemd": Output(SystemdUnit),
     "hba version": Output(Versions),

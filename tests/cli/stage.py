@@ -14,9 +14,10 @@ from typing import Any
 import click
 import pytest
 
-from hba.bench import guest, measure, own_server, ports
+from hba.bench import guest, levels, measure, own_server, ports
 from hba.cli import machine
 from hba.cli.main import cli
+from hba.cli.results import Level
 from hba.config.model import adapter_config
 from hba.control.client import ControlClient
 from hba.control.parts import Parts
@@ -101,6 +102,11 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
         numbers = dict.fromkeys(("port_share", "report_ratio", "trace_ratio"), 1.0)
         return [{"model": "storport", "depth": 1, "cpu_us": dict.fromkeys(ports.KINDS, 9.5), **numbers}]
 
+    def of_levels(*_: object, progress: Callable[[str], None], **__: object) -> list[dict[str, Any]]:
+        progress("storport: 4 KiB random reads …")
+        numbers = dict.fromkeys((name for name in Level.__annotations__ if name not in ("port", "level")), 1.5)
+        return [{"port": "storport", "level": level, **numbers} for level in levels.LEVELS]
+
     def in_a_guest(*, progress: Callable[[str], None], rounds: int, seconds: float, **_: object) -> dict[str, Any]:
         progress("booting the guest …")
         ours, theirs = guest.Side([1.0], [50.0], [30.0], [0.1], [0.2]), guest.Side([2.0], [60.0])
@@ -130,6 +136,7 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(own_server, "start", refused)
     patch.setattr(measure, "measure", measured)
     patch.setattr(ports, "measure", compared)
+    patch.setattr(levels, "measure", of_levels)
     patch.setattr(guest, "measure", in_a_guest)
     patch.setattr(machine, "examine", lambda: [Check("python", "good", LONG)])
     patch.setattr(doctor, "examine", lambda: [Check("KVM", "limited", "is not there …", "do something about it")])

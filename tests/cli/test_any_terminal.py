@@ -66,6 +66,7 @@ LINES = [
     (HBA, "doctor"),
     (HBA, "bench", "fake0", "--unit", "1:0"),
     (HBA, "bench", "--ports"),
+    (HBA, "bench", "--levels"),
     (HBA, "bench", "--guest"),
     (HBA, "systemd"),
     (HBA, "version"),

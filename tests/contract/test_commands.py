@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hba.bench import guest, ports
+from hba.bench import guest, levels, ports
 from hba.cli import machine
 from hba.cli.main import run
 from hba.cli.results import OUTPUTS, ErrorLine, Output
@@ -83,6 +83,7 @@ def test_every_command_prints_what_its_schema_says(
     terminal("hba bench", "--seconds", "0.1", "--size", "16")
     terminal("hba bench", NAME, "--unit", "4:0", "--seconds", "0.1")  # which is no file
     terminal("hba bench --ports")
+    terminal("hba bench --levels", "--seconds", "0.1", "--size", "16")
     terminal("hba bench --guest")
     assert terminal.run == set(OUTPUTS)
     kinds = [output.kind for output in OUTPUTS.values()]
@@ -93,6 +94,7 @@ def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less of what takes long: of measurements, and of what is tried on this machine for guests."""
     small = partial(ports.measure, models=("storport",), depths=(1,), rounds=1, commands=32)
     monkeypatch.setattr(ports, "measure", small)
+    monkeypatch.setattr(levels, "measure", partial(levels.measure, models=("storport",)))
     monkeypatch.setattr(guest, "measure", _a_guest)  # the real one is in tests/bench/test_guest.py
     monkeypatch.setattr(doctor, "examine", lambda: [machine._python()])
 

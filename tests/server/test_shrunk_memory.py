@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hba.adapters.pvscsi.bench import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, PvscsiBenchDriver
+from hba.adapters.pvscsi.bench import COMPLETION_PAGES, KICK, MASK, REQUEST_PAGES, SENSE_PAGES, PvscsiBenchDriver
 from hba.adapters.pvscsi.registers import CMD_CONFIG
 from hba.adapters.pvscsi.structures import (
     CMP_PROD_IDX,
@@ -36,7 +36,7 @@ READ, WRITE, INQUIRY, UNKNOWN = "28000000000000000800", "2a000000000000000800", 
 SENSE_FIELDS = 24  # bytes into a request descriptor: senseAddr, senseLen
 RINGS = PAGE_SIZE
 COMPLETIONS = RINGS + REQUEST_PAGES * PAGE_SIZE
-DATA = COMPLETIONS + COMPLETION_PAGES * PAGE_SIZE
+DATA = COMPLETIONS + (COMPLETION_PAGES + SENSE_PAGES) * PAGE_SIZE
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """A guest's PVSCSI driver for benchmarks: descriptors written once, then only indices and kicks.
 
 That of an adapter behind a socket must cost less than the server, or it would be what is measured: every slot of the
-request ring holds a finished descriptor, a batch of completions is answered with a batch of new requests and one kick,
-and while it waits it looks at the completion index before it sleeps on the interrupt.
+request ring holds a finished descriptor.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from array import array
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
-from hba.adapters.bench import BASE, BenchDriver, InnerDriver, Transfer, transfer_cdb
+from hba.adapters.bench import BASE, BenchDriver, InnerDriver, Place, Transfer, transfer_cdb
 from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET, CMD_SETUP_RINGS, INTR_CMPL_0, STATUS_FAILED
 from hba.adapters.pvscsi.structures import (
     CMP_CONS_IDX,
@@ -39,9 +37,8 @@ SLOTS = 1024  # entries of the request ring: as many different requests before t
 REQUEST_PAGES = SLOTS * REQUEST_SIZE // PAGE_SIZE
 COMPLETION_PAGES = SLOTS * COMPLETION_SIZE // PAGE_SIZE
 MASK = SLOTS - 1
-SPINS = 40  # rounds of looks at the completion index, with the CPU offered to others in between, before sleeping
-LOOKS = 50
-SMALL = 128 << 10  # bytes; who waits for more sleeps at once: the server can use the processor to copy
+SENSE = 96  # bytes of room for the sense data of each request, as Linux's driver has it
+SENSE_PAGES = SLOTS * SENSE // PAGE_SIZE
 
 
 def setup_rings(state: int, requests: int, request_pages: int, completions: int, completion_pages: int) -> bytes:
@@ -62,9 +59,9 @@ class PvscsiBenchDriver(BenchDriver):
 
     def __init__(self, socket: str | Path, data_size: int, target: int = 0, lun: int = 0) -> None:
         self._requests_at = PAGE_SIZE
+        self._sense_at = (1 + REQUEST_PAGES + COMPLETION_PAGES) * PAGE_SIZE
         self._produced = 0
-        self._spins = SPINS
-        super().__init__(socket, (1 + REQUEST_PAGES + COMPLETION_PAGES) * PAGE_SIZE, data_size, target, lun)
+        super().__init__(socket, self._sense_at + SENSE_PAGES * PAGE_SIZE, data_size, target, lun)
 
     def _bring_up(self) -> None:
         self._state = self.ram.view[:PAGE_SIZE].cast("I")
@@ -93,42 +90,41 @@ class PvscsiBenchDriver(BenchDriver):
 
     # -- single commands ----------------------------------------------------------------------------------------
 
-    def command(self, cdb: bytes, length: int = 0) -> int:
+    def command(self, cdb: bytes, length: int = 0, place: Place | None = None) -> int:
         """Run one command that reads `length` bytes (to the start of the data area); its completion's status word."""
-        self._place(0, cdb, length, FLAG_DIR_TOHOST, self._data_at, slot=self._produced & MASK)
         slot = self._produced & MASK
+        self._place(0, cdb, length, FLAG_DIR_TOHOST, self._data_at, slot, place)
         self._submit(1)
         self._wait(self._produced)
         entry = slot * 4
         self._state[CMP_CONS_IDX // 4] = self._produced & 0xFFFFFFFF
-        return int(self._completions[entry + 2])
+        return int(self._completions[entry + 2] >> 32)  # what there is of sense data does not count
 
-    def _place(self, context: int, cdb: bytes, length: int, flags: int, at: int, slot: int) -> None:
+    def _place(
+        self, context: int, cdb: bytes, length: int, flags: int, at: int, slot: int, place: Place | None = None
+    ) -> None:
+        target, lun = place or (self._target, self._lun)
         REQUEST.pack_into(
             self.ram.view, self._requests_at + slot * REQUEST_SIZE,
-            context, BASE + at if length else 0, length, 0, 0, flags, cdb.ljust(16, b"\0"), len(cdb),
-            self._lun << 8, 0x20, 0, self._target, 0,
+            context, BASE + at if length else 0, length, BASE + self._sense_at + slot * SENSE, SENSE, flags,
+            cdb.ljust(16, b"\0"), len(cdb), lun << 8, 0x20, 0, target, 0,
         )  # fmt: skip
 
     # -- a stream of commands -------------------------------------------------------------------------------------
 
-    def prepare(self, transfers: Sequence[Transfer], block_size: int) -> None:
-        """Write the descriptors: one for each slot of the ring, over and over through `transfers`."""
-        largest = max(length for _, _, length in transfers)
-        self._spins = SPINS if largest <= SMALL else 1
-        room = self._data_size // largest
+    def prepare(self, transfers: Sequence[Transfer], block_size: int, places: Sequence[Place] = ()) -> None:
+        """Write the descriptors: one for each slot of the ring, over and over through `transfers` and `places`."""
+        room = self._data_size // max(length for _, _, length in transfers)
         for slot in range(SLOTS):
             write, _, length = transfer = transfers[slot % len(transfers)]
             cdb = transfer_cdb(transfer, block_size)
             at = self._data_at + slot % room * length
-            self._place(slot, cdb, length, FLAG_DIR_TODEVICE if write else FLAG_DIR_TOHOST, at, slot)
+            flags = FLAG_DIR_TODEVICE if write else FLAG_DIR_TOHOST
+            self._place(slot, cdb, length, flags, at, slot, places[slot % len(places)] if places else None)
 
-    def run(
-        self, seconds: float, depth: int, batch: int | None = None, most: int = 1 << 62
-    ) -> tuple[int, float, array[int]]:
+    def run(self, seconds: float, depth: int, most: int = 1 << 62, each: bool = False) -> tuple[int, float, array[int]]:
         if depth > SLOTS // 2:
             raise ValueError(f"depth is at most {SLOTS // 2}")
-        batch = max(1, depth // 2) if batch is None else batch
         state, completions = self._state, self._completions
         clock = time.perf_counter_ns
         started = array("Q", bytes(8 * SLOTS))
@@ -144,15 +140,16 @@ class PvscsiBenchDriver(BenchDriver):
             if new:
                 for index in range(self._produced, self._produced + new):
                     started[index & MASK] = now
-                self._submit(new)
+                for _ in range(new if each else 1):
+                    self._submit(1 if each else new)
             elif self._produced == consumed:
                 break
-            self._wait(min(consumed + batch, self._produced))
+            self._wait(consumed + 1)
             now = clock()
             done = (state[prod_at] - consumed) & 0xFFFFFFFF
             for index in range(consumed, consumed + done):
                 entry = (index & MASK) * 4
-                if completions[entry + 2]:
+                if completions[entry + 2] >> 32:
                     raise GuestError(f"a command ended with {completions[entry + 2]:#x} (sense, host, SCSI status)")
                 latencies.append(now - started[completions[entry]])
             consumed += done
@@ -167,13 +164,7 @@ class PvscsiBenchDriver(BenchDriver):
     def _wait(self, wanted: int) -> None:
         """Until completion number `wanted` is there."""
         state, at = self._state, CMP_PROD_IDX // 4
-        wanted &= 0xFFFFFFFF
-        while True:
-            for _ in range(self._spins):
-                for _ in range(LOOKS):
-                    if (state[at] - wanted) & 0xFFFFFFFF < 0x8000_0000:
-                        return
-                os.sched_yield()
+        while (state[at] - wanted) & 0x80000000:
             self._sleep()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from hba.adapters.adapter import Adapter
-from hba.adapters.bench import BASE, BenchDriver, InnerDriver, Transfer, transfer_cdb
+from hba.adapters.bench import BASE, BenchDriver, InnerDriver, Place, Transfer, transfer_cdb
 from hba.errors import GuestError
 from tests.adapters.minimal.structures import (
     DONE,
@@ -61,12 +62,13 @@ class MinimalDriver(BenchDriver):
         while self._read(DONE) != self._rung:
             self._sleep()
 
-    def execute(self, cdb: bytes, length: int = 0, direction: int = NO_DATA) -> int:
+    def execute(self, cdb: bytes, length: int = 0, direction: int = NO_DATA, place: Place | None = None) -> int:
         """Run one command on the start of the data area: 0, or SRB status and SCSI status."""
-        return self._run([entry(cdb, BASE + self._data_at, length, direction, self._target, self._lun)])
+        target, lun = place or (self._target, self._lun)
+        return self._run([entry(cdb, BASE + self._data_at, length, direction, target, lun)])
 
-    def command(self, cdb: bytes, length: int = 0) -> int:
-        return self.execute(cdb, length, IN if length else NO_DATA)
+    def command(self, cdb: bytes, length: int = 0, place: Place | None = None) -> int:
+        return self.execute(cdb, length, IN if length else NO_DATA, place)
 
     def _run(self, entries: Sequence[bytes]) -> int:
         """Run them together; what the last one that failed ended with."""
@@ -85,18 +87,14 @@ class MinimalDriver(BenchDriver):
                 self.sense = sense[:length]
         return failed
 
-    def prepare(self, transfers: Sequence[Transfer], block_size: int) -> None:
+    def prepare(self, transfers: Sequence[Transfer], block_size: int, places: Sequence[Place] = ()) -> None:
         at = BASE + self._data_at
         self._entries = [
-            entry(
-                transfer_cdb(transfer, block_size), at, transfer[2], OUT if transfer[0] else IN, self._target, self._lun
-            )
-            for transfer in transfers
+            entry(transfer_cdb(transfer, block_size), at, transfer[2], OUT if transfer[0] else IN, target, lun)
+            for transfer, (target, lun) in zip(transfers, cycle(places or [(self._target, self._lun)]), strict=False)
         ]
 
-    def run(
-        self, seconds: float, depth: int, batch: int | None = None, most: int = 1 << 62
-    ) -> tuple[int, float, array[int]]:
+    def run(self, seconds: float, depth: int, most: int = 1 << 62, each: bool = False) -> tuple[int, float, array[int]]:
         """A batch of `depth` after the other."""
         begin = now = time.perf_counter_ns()
         latencies: array[int] = array("Q")

@@ -160,7 +160,7 @@ def test_what_makes_no_sense_stops_its_ring_until_it_is_set_up_anew(
     assert queues["ring_fault"] == f"{ENTRIES + 1} requests are said to be ready; the ring has {ENTRIES} entries"
     driver._bring_up()
     driver._rung = 0
-    driver._settle()
+    driver.settle()
     assert driver.command(bytes(6)) == 0
     assert control.call("show.queues")["adapter"]["ring_fault"] == ""
 
