@@ -32,6 +32,21 @@ def test_the_smoke_suite_passes(tmp_path: Path, port_model: str, machine: str) -
 
 
 @pytest.mark.parametrize("port_model", ["scsiport", "storport"])
+def test_the_smoke_suite_passes_below_the_class_driver(tmp_path: Path, port_model: str) -> None:
+    """With what disk.sys does between the guest and the port."""
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)  # what the suite asks for
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"[[adapter]]\ntype = 'pvscsi'\nname = 'smoke-{port_model}'\nport = '{port_model}'\n"
+        f"socket = '{tmp_path}/adapter.sock'\nclass_driver = {{ enabled = true }}\n"
+        f"[[adapter.lun]]\nstorage = {{ kind = 'file', path = '{disk}' }}\n"
+    )
+    run(tmp_path, tmp_path / "report.xml", "--config", os.fspath(config), "--fail-on", "violation")
+
+
+@pytest.mark.parametrize("port_model", ["scsiport", "storport"])
 def test_the_smoke_suite_passes_with_the_other_engine(tmp_path: Path, port_model: str) -> None:
     require("libvfio-user")
     run(tmp_path, tmp_path / "report.xml", "--port-model", port_model, "--engine", "libvfio-user")
