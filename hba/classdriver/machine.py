@@ -7,6 +7,7 @@ Each runs a sequence over all units and the adapter, in the order the documents 
     resume     the adapter to D0; for each unit: POWER to D0 past the lock, UNLOCK_QUEUE                       (Q-12)
     rebalance  the adapter is stopped, and started with the resources it gets then
     shutdown   for each unit: SYNCHRONIZE CACHE of a disk, SHUTDOWN; then the adapter is stopped
+    dump       a crash, and a few blocks through a miniport in dump mode (`hba.classdriver.dump`)             (DM-01)
 
 Sources: Locking SCSI Port Driver's Internal Queue; Handling Power Requests to Storage Peripherals; Handling
 SRB_FUNCTION_FLUSH and SRB_FUNCTION_SHUTDOWN; `hba.port.pnp` for the adapter's part.
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from hba.classdriver import srbs
 from hba.classdriver.driver import ClassDriver
+from hba.classdriver.dump import MakePort, dump
 from hba.classdriver.enumeration import FoundUnit, inquiry, scan, send
 from hba.classdriver.srbs import Unit
 from hba.port.base import AnyPort
@@ -70,12 +72,16 @@ class Machine:
 
     `port`          where its requests go
     `class_driver`  the layer above it, if there is one
+    `dump_port`     makes a port for dump mode
     `pending`       what was sent from outside and has not ended, by number
     """
 
-    def __init__(self, port: AnyPort, class_driver: ClassDriver | None = None) -> None:
+    def __init__(
+        self, port: AnyPort, class_driver: ClassDriver | None = None, dump_port: MakePort | None = None
+    ) -> None:
         self.port = port
         self.class_driver = class_driver
+        self._dump_port = dump_port
         self.pending: dict[int, object] = {}
         self._numbers = 0
         self._doing = ""
@@ -135,6 +141,12 @@ class Machine:
     def surprise_removal(self, told: Callable[[list[PnpStep]], None]) -> None:
         states = {"running", "stopped", "asleep"}
         self._begin("surprise removal", self._of_adapter(self.port.pnp.surprise_removal), told, states)
+
+    def dump(self, mode: int, unit: Unit, lba: int, blocks: int, told: Callable[[list[PnpStep]], None]) -> None:
+        """`mode`: DUMP_MODE_*; from block `lba` of a disk."""
+        if self._dump_port is None:
+            raise Busy("nobody makes miniports for dumps here")
+        self._begin("dump", dump(self.port, self._dump_port, mode, unit, lba, blocks), told, {"running"})
 
     # -- the sequences ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from hba.dma import DmaBuffer
-from hba.port.memory import bounce_buffer
+from hba.miniport.bounce import bounce_buffer
 from hba.srb import (
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
     SRB_FLAGS_DATA_IN,

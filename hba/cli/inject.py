@@ -1,4 +1,4 @@
-"""hba inject scsi|io-control|wmi|power|pnp|send|remove|machine|rescan|tracing"""
+"""hba inject scsi|io-control|wmi|power|pnp|send|remove|machine|dump|rescan|tracing"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hba.cli import output
 from hba.cli.adapters import adapter_option, connect, object_of, understood
 from hba.cli.lun import ADDRESS
 from hba.cli.views import inject as views
-from hba.control.methods.inject import ACTIONS, CONTROLS, MOST_DATA, PNP_ACTIONS, STATES, TAGS, WHOLES
+from hba.control.methods.inject import ACTIONS, CONTROLS, DUMP_MODES, MOST_DATA, PNP_ACTIONS, STATES, TAGS, WHOLES
 from hba.srb import FLAG_NAMES
 from hba.terminal.groups import SuggestingGroup
 
@@ -286,6 +286,24 @@ def remove(unit: tuple[int, int], surprise: bool, wait: float, adapter: str | No
 def machine(what: str, wait: float, adapter: str | None, as_json: bool) -> None:
     """Have the machine sleep, resume or shut down; stop, start, rebalance or take out the adapter."""
     _sequence(adapter, as_json, wait, "inject.machine", what=what)
+
+
+@command.command("dump")
+@click.argument("unit", metavar="UNIT", type=ADDRESS)
+@click.option("--mode", type=click.Choice(list(DUMP_MODES)), default="crash", show_default=True, help="DumpMode.")
+@click.option("--lba", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="The first block.")
+@click.option("--blocks", type=click.IntRange(1, 2048), default=8, show_default=True, help="How many; 1 MiB at most.")
+@wait_option(30.0)
+@adapter_option
+@output.json_option
+def dump(
+    unit: tuple[int, int], mode: str, lba: int, blocks: int, wait: float, adapter: str | None, as_json: bool
+) -> None:
+    """Try the miniport's dump mode: a second one reads blocks of a disk, writes them as they were, reads them again.
+
+    What the guest has under way meanwhile ends as by a bus reset.
+    """
+    _sequence(adapter, as_json, wait, "inject.dump", **_unit(unit), mode=mode, lba=lba, blocks=blocks)
 
 
 @command.command("rescan")

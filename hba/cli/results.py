@@ -410,6 +410,7 @@ OUTPUTS: dict[str, Output] = {
     "hba inject send": Output(Injected),
     "hba inject remove": Output(Sequence),
     "hba inject machine": Output(Sequence),
+    "hba inject dump": Output(Sequence),
     "hba inject rescan": Output(UnitsFound),
     "hba inject tracing": Output(Tracing),
     "hba events": Output(ShownEvent, lines=True),

@@ -12,6 +12,7 @@ from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
 from hba.port.base import AnyPort
 from hba.port.config import PortConfig
+from hba.port.dump import Dump
 from hba.port.scsiport.config import ScsiPortConfig
 from hba.port.scsiport.driver import ScsiPort
 from hba.port.scsiport.services import ScsiPortLibrary
@@ -32,8 +33,9 @@ def make_port(
     config: PortConfig | None = None,
     verifier: Verifier | None = None,
     trace: Recorder | None = None,
+    dump: Dump | None = None,
 ) -> AnyPort:
-    """A port driver, not started yet. `config` is the model's own struct; None: its defaults.
+    """A port driver, not started yet. `config` is the model's own struct; None: its defaults. `dump`: for dump mode.
 
     Raises ValueError for an unknown model and TypeError for the other model's options.
     """
@@ -50,6 +52,7 @@ def make_port(
         port.library = StorPortLibrary(storport)
     else:
         raise ValueError(f"no port model {model!r}; there are {', '.join(MODELS)}")
+    port.dump = dump
     instrument(port, verifier, trace)
     return port
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from hba.dma import HOST_MEMORY_BASE, LOW_MEMORY_BASE, LOW_MEMORY_END, DmaBuffer, DmaSpace, Segment
 from hba.errors import DmaFault
+from hba.miniport.bounce import BOUNCE_BASE, bounced
 from hba.miniport.windows import DmaWindows
 from hba.scsi.bus import ScsiBus
 from hba.scsi.task import DATA_IN, RESPONSE_RESET, Task
@@ -251,7 +252,8 @@ class Chip:
             mdl: DmaBuffer | None = srb.mdl if type(srb) is Srb else srb._port.srb.mdl
             if mdl is not None and (segments is mdl.segments or segments == mdl.segments):
                 return mdl
-        if not self._own_memory and not self._low_memory:
+        plain = not self._own_memory and not self._low_memory
+        if plain and not (segments and segments[0][0] >= BOUNCE_BASE):
             return self.dma.buffer(segments, bool(write))
         return self._map_mixed(segments, bool(write))
 
@@ -274,6 +276,12 @@ class Chip:
         views: list[memoryview] = []
         for address, length in segments:
             own = self._own_memory
+            if BOUNCE_BASE <= address < HOST_MEMORY_BASE:
+                memory = bounced(address, length)
+                if memory is None:
+                    raise DmaFault(address, length, "no such memory of the host")
+                views.append(memory)
+                continue
             if address < HOST_MEMORY_BASE:
                 own = self._low_memory
                 if not own or not LOW_MEMORY_BASE <= address < LOW_MEMORY_END:

@@ -37,6 +37,12 @@ SCSI_DMA64_SYSTEM_SUPPORTED = 0x80  # the port's: answer with one of the others
 # FeatureSupport
 STOR_ADAPTER_FEATURE_ABORT_COMMAND = 0x10
 
+# DumpMode: 0 while Windows runs
+DUMP_MODE_CRASH = 1
+DUMP_MODE_HIBER = 2
+DUMP_MODE_MARK_MEMORY = 3
+DUMP_MODE_RESUME = 4
+
 # SrbType
 SRB_TYPE_SCSI_REQUEST_BLOCK = 0
 SRB_TYPE_STORAGE_REQUEST_BLOCK = 1
@@ -89,6 +95,8 @@ class PortConfigurationInformation:
     bus_interrupt_level: int = 1  # 0: polled adapter, no interrupt (IN-07)
     feature_support: int = 0
     srb_type: int = SRB_TYPE_SCSI_REQUEST_BLOCK
+    dump_mode: int = 0  # DUMP_MODE_*
+    requested_dump_buffer_size: int = 0  # bytes of uncached extension wanted in dump mode; 0: the usual 32 KiB will do
     virtual_device: bool = False  # a Storport virtual miniport: no locks around its callbacks
     access_ranges: tuple[tuple[int, int], ...] = ()  # (range_start, range_length) of the adapter's BARs (CF-10)
     adapter_interface_type: int = 5  # INTERFACE_TYPE: PCIBus

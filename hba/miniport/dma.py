@@ -119,6 +119,7 @@ class DmaMiniport(Miniport):
         config.scatter_gather = True
         config.master = True
         config.dma64_bit_addresses = SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED
+        self._dump = config.dump_mode != 0
         self._notification = self.port.notification
         self._start: Callable[[int, int, Task], bool] = self.chip.start
         self._map: Callable[[Srb, Sequence[Segment], int], DmaBuffer] = self.chip.map
@@ -143,6 +144,10 @@ class DmaMiniport(Miniport):
         return SP_RETURN_FOUND
 
     def hw_initialize(self) -> bool:
+        if self._dump:  # DM-05: nothing of the crashed system goes on
+            self.chip.reset_bus()
+            self.chip.acknowledge()
+            self.chip.completed.clear()
         self.chip.interrupts_enabled = True
         return True
 

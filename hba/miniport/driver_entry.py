@@ -136,6 +136,20 @@ class DriverObject:
     refused: str = ""  # why `initialize` refused the last time
 
 
+_dumping: list[DriverObject] = []  # whose DriverEntry runs for a dump
+
+
+def enter(entry: Callable[[Any, Any], int], driver_object: DriverObject, registry_path: str, dump: bool) -> int:
+    """Call DriverEntry as the system does when it loads a driver; in dump mode with NULL for both arguments."""
+    if not dump:
+        return entry(driver_object, registry_path)
+    _dumping.append(driver_object)
+    try:
+        return entry(None, None)
+    finally:
+        _dumping.pop()
+
+
 def initialize(
     argument1: DriverObject | None,
     argument2: str | None,
@@ -144,10 +158,13 @@ def initialize(
 ) -> int:
     """ScsiPortInitialize, StorPortInitialize: save what DriverEntry says of its adapters. Returns an NTSTATUS.
 
-    `argument1`, `argument2` are those of DriverEntry; `hw_context` goes to HwFindAdapter under SCSI Port alone.
+    `argument1`, `argument2` are those of DriverEntry, in dump mode both None; `hw_context` goes to HwFindAdapter under
+    SCSI Port alone.
     STATUS_INVALID_PARAMETER: something is NULL that must not be, or the other way round. STATUS_REVISION_MISMATCH: the
     size is that of no version of the structure, or (CF-12) a required routine is missing.
     """
+    if argument1 is None and argument2 is None and _dumping:
+        argument1, argument2 = _dumping[-1], ""
     if argument1 is None or argument2 is None or hw_initialization_data is None:
         if argument1 is not None:
             argument1.refused = "the registry path or HwInitializationData is NULL"
@@ -207,7 +224,8 @@ class RoutineMiniport(Miniport):
             return SP_RETURN_NOT_FOUND
         self._preset(config)
         again = [False]  # SCSI Port: another adapter may be looked for. There is one
-        arguments = (self.hw_context, None, _argument_string(self.options), config, again)
+        argument_string = _argument_string(self.options) + ("dump=1;" if config.dump_mode else "")
+        arguments = (self.hw_context, None, argument_string, config, again)
         return int(routine(self, *arguments))
 
     def _preset(self, config: PortConfigurationInformation) -> None:

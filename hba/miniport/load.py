@@ -11,16 +11,18 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import hba.miniport.driver_entry
 from hba.errors import ConfigError
 from hba.miniport.base import Miniport
 from hba.miniport.chip import Chip
-from hba.miniport.driver_entry import STATUS_SUCCESS, DriverObject
+from hba.miniport.driver_entry import STATUS_SUCCESS, DriverObject, enter
 
 BUILT_IN = {"dma": "hba.miniport.dma:DmaMiniport"}
 EXPECTED = (
     'expected "dma", or "module:Class" or "module:driver_entry" of an importable module, such as '
     '"hba.miniport.examples.good:GoodMiniport"'
 )
+OURS = (__file__, importlib.__file__, hba.miniport.driver_entry.__file__)  # whose frames are no place in the miniport
 REGISTRY_PATH = r"\Registry\Machine\System\CurrentControlSet\Services\{name}"
 DriverEntry = Callable[[DriverObject, str], int]
 
@@ -60,14 +62,16 @@ def miniport_class(name: str) -> type[Miniport] | DriverEntry:
     return found
 
 
-def load_miniport(name: str, chip: Chip, options: dict[str, Any] | None = None, model: str = "storport") -> Miniport:
+def load_miniport(
+    name: str, chip: Chip, options: dict[str, Any] | None = None, model: str = "storport", dump: bool = False
+) -> Miniport:
     """Make the miniport called `name` for `chip`. Its `port` is set by the port driver it is given to.
 
-    `model`: the port driver a DriverEntry routine finds itself linked to. Raises `ConfigError` for a bad name, a class
-    that cannot be made without arguments, and a DriverEntry that does not succeed.
+    `model`: the port driver a DriverEntry routine finds itself linked to; `dump`: it is loaded to write a dump. Raises
+    `ConfigError` for a bad name, a class that cannot be made without arguments, a DriverEntry that does not succeed.
     """
     kind = miniport_class(name)
-    miniport = _made(name, kind) if isinstance(kind, type) else _entered(name, kind, model)
+    miniport = _made(name, kind) if isinstance(kind, type) else _entered(name, kind, model, dump)
     miniport.chip = chip
     miniport.options = dict(options or {})
     return miniport
@@ -83,12 +87,12 @@ def _made(name: str, kind: type[Miniport]) -> Miniport:
         ) from error
 
 
-def _entered(name: str, driver_entry: DriverEntry, model: str) -> Miniport:
-    """Call DriverEntry, as the system does when it loads a driver."""
+def _entered(name: str, driver_entry: DriverEntry, model: str, dump: bool) -> Miniport:
     module_name = driver_entry.__module__
     driver_object = DriverObject(model)
     try:
-        status = driver_entry(driver_object, REGISTRY_PATH.format(name=module_name.rpartition(".")[2]))
+        registry_path = REGISTRY_PATH.format(name=module_name.rpartition(".")[2])
+        status = enter(driver_entry, driver_object, registry_path, dump)
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"miniport = {name!r}: {_place(error, module_name)}: DriverEntry failed with {_said(error)}; mend it there"
@@ -115,7 +119,7 @@ def _place(error: BaseException, module_name: str) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen importlib") and frame.filename not in (__file__, importlib.__file__)
+        if not frame.filename.startswith("<frozen importlib") and frame.filename not in OURS
     ]
     if not frames:
         return f"module {module_name!r}"

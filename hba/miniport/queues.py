@@ -44,9 +44,10 @@ class QueueTask(Task):
 
 
 class Queue:
-    """One queue as the chip knows it: where completions go, and which message tells of them."""
+    """One queue as the chip knows it: whose it is, where completions go, and which message tells of them."""
 
-    def __init__(self, ring_address: int, entries: int, message: int) -> None:
+    def __init__(self, of: CommandQueues, ring_address: int, entries: int, message: int) -> None:
+        self.of = of
         self.ring_address = ring_address
         self.entries = entries
         self.message = message
@@ -66,7 +67,7 @@ class CommandQueues:
     def create(self, number: int, ring_address: int, entries: int, message: int = 0) -> None:
         """Set up a queue, anew if it is there already. The ring is `entries` COMPLETIONs of zeroes; there must never be
         more commands than that whose completions were not taken."""
-        self._queues[number] = Queue(ring_address, entries, message)
+        self._queues[number] = Queue(self, ring_address, entries, message)
 
     def delete_all(self) -> None:
         self._queues.clear()
@@ -117,8 +118,9 @@ class CommandQueues:
         told: dict[int, None] = {}
         for task in tasks:
             if isinstance(task, QueueTask):
-                self._complete(task)
-                told[task.queue.message] = None
+                if task.queue.of is self:  # else of one there was before the driver was loaded anew: nobody's any more
+                    self._complete(task)
+                    told[task.queue.message] = None
             else:
                 others.append(task)
         for message in told:

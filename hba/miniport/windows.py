@@ -55,6 +55,12 @@ class DmaWindows:
             ):
                 self._report("MB-13", "completed while the device still uses its SRB extension or sense buffer", srb)
 
+    def abandon(self) -> None:
+        """The system has crashed: what its commands still move is not looked at any more."""
+        self._moving.clear()
+        for window in self.open_now.values():
+            window[2] = None
+
     def add_fixed(self, first: int, length: int) -> None:
         self._fixed.append((first, first + length))
 

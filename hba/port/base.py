@@ -57,12 +57,14 @@ from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
 from hba.port.context import (
     DIRQL,
     FIND_ADAPTER,
+    HIGH_LEVEL,
     INITIALIZE,
     INTERRUPT,
     NO_CALLBACK,
     PASSIVE_LEVEL,
     TIMER,
 )
+from hba.port.dump import Dump
 from hba.port.ledger import Ledger
 from hba.port.memory import MOST_EXTENSION, PortMemory
 from hba.port.pnp import Pnp, Told
@@ -118,6 +120,8 @@ class PortBase(Callbacks, Generic[U]):
         self.pnp = Pnp(self)
         self.waiters: list[tuple[Callable[[], bool], Callable[[], None]]] = []  # see `when`
         self.on_bus_change: Callable[[int], None] | None = None  # BusChangeDetected, with the path: who is above
+        self.dump: Dump | None = None  # it serves a dump: set before it is started
+        self.kept: list[Srb] | None = None  # since `crash`: what came from above
 
     @property
     def outstanding(self) -> int:
@@ -133,6 +137,9 @@ class PortBase(Callbacks, Generic[U]):
 
     def submit_all(self, srbs: Sequence[Srb]) -> None:
         """A batch, which the chip executes together; a single request is a batch of one, executed at once."""
+        if self.kept is not None:
+            self.kept += srbs
+            return
         together = len(srbs) > 1
         if together:
             self.chip.plug()
@@ -367,7 +374,7 @@ class PortBase(Callbacks, Generic[U]):
     def run_isr(self, routine: Callable[..., object], *arguments: object) -> tuple[bool, object]:
         """Call an interrupt routine, at DIRQL; whether it returned, and what (which may be anything)."""
         outer, irql, charged, unsettled = self.callback, self.irql, self.charged, self.unsettled
-        self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, DIRQL, 0, False
+        self.callback, self.irql, self.charged, self.unsettled = INTERRUPT, self.dirql, 0, False
         mine: object = False
         returned = False
         try:
@@ -377,7 +384,7 @@ class PortBase(Callbacks, Generic[U]):
             self.crashed(error, None)
         finally:
             if self.unsettled:
-                self.leave(INTERRUPT, DIRQL, None)
+                self.leave(INTERRUPT, self.dirql, None)
             self.callback, self.irql, self.charged, self.unsettled = outer, irql, charged, unsettled
         return returned, mine
 
@@ -468,10 +475,17 @@ class PortBase(Callbacks, Generic[U]):
         miniport, chip = self.miniport, self.chip
         miniport.chip = chip
         miniport.port = self.library
-        chip.on_interrupt = self.on_interrupt
+        dump = self.dump
+        if dump is None:
+            chip.on_interrupt = self.on_interrupt
+        else:  # DM-01
+            chip.on_interrupt = None
+            self.least_irql = self.dirql = HIGH_LEVEL
         self.units.clear()
         self.memory.clear()
         self._attach()
+        if dump is not None:
+            dump.initialized(self, chip)
 
     def _attach(self) -> None:
         """HwFindAdapter and HwInitialize."""
@@ -481,6 +495,9 @@ class PortBase(Callbacks, Generic[U]):
         self.library.begin()
         info = self.info = PortConfigurationInformation()
         self.preset(info)
+        if self.dump is not None:
+            self.dump.marks = self.sends_power  # Storport
+            self.dump.preset(info)
         returned = self.call(FIND_ADAPTER, PASSIVE_LEVEL, -1, miniport.hw_find_adapter, info)
         if returned != SP_RETURN_FOUND:
             raise ConfigError(
@@ -492,8 +509,11 @@ class PortBase(Callbacks, Generic[U]):
         self.limits = TransferLimits.of(info, self.options)
         for watcher in self.watchers:
             watcher.configured(info)
+        if self.dump is not None:
+            self.dump.found(self, self.memory)
         self._initialize()
-        self._query_control_types()
+        if self.dump is None:
+            self._query_control_types()
 
     def _checked_size(self, info: PortConfigurationInformation) -> int:
         size = info.srb_extension_size
@@ -563,6 +583,11 @@ class PortBase(Callbacks, Generic[U]):
 
     def stop(self) -> None:
         """See `PortDriver`. Nothing waits here: in an orderly end `pnp.shut_down` has gone before."""
+        if self.kept is not None:
+            self._give_up_everything(SRB_STATUS_ABORTED)
+            self.kept = self.chip.on_interrupt = None
+            self._end_tick()
+            return
         if not self.started:
             return
         self.note(None, "stop")
@@ -596,6 +621,10 @@ class PortBase(Callbacks, Generic[U]):
                     self.ledger.take_back(request, srb_status)
         for request in self.drop_queues():
             self.ledger.answer(request, srb_status)
+        if self.kept:
+            kept, self.kept = self.kept, []
+            for request in self.ledger.admit(kept):
+                self.ledger.answer(request, srb_status)
         self.reported_stuck.clear()
         while self.ledger.finished:  # what goes up may ask for more
             finished, _ = self.retired()
@@ -603,6 +632,37 @@ class PortBase(Callbacks, Generic[U]):
         chip.on_interrupt = self.on_interrupt
         if self.pnp.holding:
             self.hold_all(True)  # what comes from now on waits as before
+
+    # -- a crash (`hba.port.dump`) ----------------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """The machine has crashed: nothing of the miniport runs any more, and nobody takes from the adapter what it
+        still does. What comes from above waits for `recover`."""
+        self.note(None, "crash")
+        self.started = False
+        self.kept = []
+        self.chip.on_interrupt = None
+        if self.chip.windows is not None:
+            self.chip.windows.abandon()
+        for task in (*self.chip.active, *self.chip.completed):
+            task.owner = None
+
+    def recover(self) -> None:
+        """The machine has booted again: what was under way ends with BUS_RESET, the miniport finds its adapter anew.
+        Raises `ConfigError` when it does not."""
+        if self.kept is None:
+            return  # it was stopped meanwhile
+        kept, self.kept = self.kept, None
+        self._give_up_everything(SRB_STATUS_BUS_RESET)
+        try:
+            self.begin_again()
+        finally:
+            self.submit_all(kept)
+
+    def poll(self) -> None:
+        """DM-01: interrupts are off, whoever waits for a request has hw_interrupt called."""
+        self.interrupt_pending = True
+        self.run()
 
     # -- what the PnP and power managers need (`hba.port.pnp`) -------------------------------------------------------
 

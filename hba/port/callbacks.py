@@ -18,9 +18,11 @@ from hba.port.buffers import ForbiddenAccess
 from hba.port.config import PortConfig
 from hba.port.context import (
     CALLBACK_NAMES,
+    DIRQL,
     FIND_ADAPTER,
     INITIALIZE,
     INTERRUPT,
+    PASSIVE_LEVEL,
     raised_at,
 )
 from hba.port.reports import Reports
@@ -50,10 +52,13 @@ class Callbacks(Reports):
         self.options = config
         self.edge: MiniportEdge = miniport  # where requests and interrupts go
         self.last_crash = ""
+        self.least_irql = PASSIVE_LEVEL  # at which callbacks run, whatever they are
+        self.dirql = DIRQL
 
     def call(self, callback: int, irql: int, default: T, routine: Callable[..., T], *arguments: Any) -> T:
         """Run a callback of the miniport; `default` when it raises. (hw_build_io and hw_start_io, which are about one
         request, are called where that request is: in the models' drivers.)"""
+        irql = max(irql, self.least_irql)
         outer, outer_irql, outer_charged = self.callback, self.irql, self.charged
         self.callback, self.irql, self.charged = callback, irql, 0
         for watcher in self.watchers:

@@ -57,8 +57,14 @@ CALLBACK_NAMES = (
 PASSIVE_LEVEL = 0
 DISPATCH_LEVEL = 2
 DIRQL = 5
+HIGH_LEVEL = 15  # nothing interrupts: in dump mode (DM-01)
 
-IRQL_NAMES = {PASSIVE_LEVEL: "PASSIVE_LEVEL", DISPATCH_LEVEL: "DISPATCH_LEVEL", DIRQL: "DIRQL"}
+IRQL_NAMES = {
+    PASSIVE_LEVEL: "PASSIVE_LEVEL",
+    DISPATCH_LEVEL: "DISPATCH_LEVEL",
+    DIRQL: "DIRQL",
+    HIGH_LEVEL: "HIGH_LEVEL",
+}
 
 # -- legality matrix (port-driver documents; section 2.4 of the catalogue) --------------------------------------
 # Columns are the callbacks; "Y" documented, "y" inferred, "-" not allowed or pointless.

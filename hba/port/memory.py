@@ -11,12 +11,10 @@ import ctypes
 from collections import deque
 from collections.abc import Sequence
 
-from hba.dma import DmaBuffer
 from hba.miniport.chip import Chip
 from hba.miniport.memory import SrbExtension
 from hba.port.request import Request
 
-BOUNCE_BASE = 1 << 61  # aligned copies of misaligned guest buffers
 SENSE_SIZE = 256  # SenseInfoBufferLength is a byte
 CHUNK = 64  # pieces that are made at once
 MOST_EXTENSION = 1 << 20  # bytes of one SRB extension; more is a slip
@@ -33,6 +31,7 @@ class PortMemory:
         self._chip = chip
         self._areas: list[tuple[memoryview, int]] = []  # (memory, bus address)
         self.pool = 0  # bytes the miniport has from StorPortAllocatePool
+        self.marked: list[tuple[int, int]] = []  # (bus address, bytes) a dump needs: StorPortMarkDumpMemory
         self.lends = False  # there is something to take back
         self.extensions: Pieces | None = None
         self._sense: Pieces | None = None
@@ -88,6 +87,7 @@ class PortMemory:
         """A new hw_find_adapter begins: what the earlier one got is gone."""
         self._areas.clear()
         self.pool = 0
+        self.marked.clear()
         self._chip.release_host_memory()
         self.extensions = self._sense = None
         self._sense_of.clear()
@@ -178,8 +178,3 @@ class Pieces:
 
     def covers(self, address: int) -> bool:
         return any(bus <= address < bus + CHUNK * self._stride for bus, _ in self._chunks)
-
-
-def bounce_buffer(size: int) -> DmaBuffer:
-    """Aligned memory for one transfer of `size` bytes."""
-    return DmaBuffer.of(bytearray(size), base=BOUNCE_BASE)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hba.dma import DmaBuffer, Segment
+from hba.miniport.bounce import bounce_buffer
 from hba.miniport.config import SP_UNINITIALIZED, PortConfigurationInformation
 from hba.port.config import PortConfig
-from hba.port.memory import bounce_buffer
 from hba.port.request import Request
 from hba.srb import (
     SRB_FLAGS_DATA_IN,

@@ -1,10 +1,11 @@
-"""The catalogue: every rule by ID. One file per side: SCSI Port, Storport (and both), the library, the guest's driver.
+"""The catalogue: every rule by ID. A file for each: SCSI Port, Storport (and both), library, dump mode, guest's driver.
 
 An adapter's rules of its guest's driver are with the adapter; `hba.adapters.types.Registry.rules` has all there are.
 """
 
 from __future__ import annotations
 
+from hba.rules.dump import DUMP_RULES
 from hba.rules.guest import GUEST_RULES
 from hba.rules.library import LIBRARY_RULES
 from hba.rules.rule import Rule
@@ -21,4 +22,4 @@ def catalogue(*rules: Rule) -> dict[str, Rule]:
     return found
 
 
-RULES = catalogue(*SCSIPORT_RULES, *STORPORT_RULES, *LIBRARY_RULES, *GUEST_RULES)  # without any adapter's
+RULES = catalogue(*SCSIPORT_RULES, *STORPORT_RULES, *LIBRARY_RULES, *DUMP_RULES, *GUEST_RULES)  # without any adapter's

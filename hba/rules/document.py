@@ -23,6 +23,7 @@ FAMILIES = {
     "PF": "Performance options, MSI, DPC",
     "XS": "Extended SRBs",
     "LB": "The routines a miniport calls",
+    "DM": "Dump mode",
     "GD": "The guest's driver, as the device sees it",
 }
 

@@ -34,6 +34,7 @@ from hba.miniport.load import load_miniport
 from hba.pci.memory import GuestMemory
 from hba.pci.unreachable import SHARE
 from hba.port.base import AnyPort
+from hba.port.dump import Dump
 from hba.rules.rule import Rule
 from hba.scsi.address import placed, unit_name
 from hba.scsi.build import build_unit
@@ -221,7 +222,14 @@ class Assembler:
             bus.close()
             workers.shutdown()
             raise
-        machine = Machine(port, class_driver)
+
+        def dump_port(mode: int) -> AnyPort:
+            """As Windows has it for dumps: the miniport a second time, with the same chip."""
+            other = load_miniport(config.miniport, chip, config.miniport_options, config.port, dump=True)
+            dump = Dump(mode, port.info.requested_dump_buffer_size)
+            return make_port(config.port, loop, other, chip, options, verifier, recorder, dump)
+
+        machine = Machine(port, class_driver, dump_port)
         parts = Parts(
             name=config.name,
             config=config,

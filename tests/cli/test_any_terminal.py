@@ -57,6 +57,7 @@ LINES = [
     (HBA, "inject", "pnp", "query-capabilities", "1"),
     (HBA, "inject", "remove", "1"),
     (HBA, "inject", "machine", "sleep"),
+    (HBA, "inject", "dump", "1"),
     (HBA, "inject", "rescan"),
     (HBA, "inject", "tracing", "on"),
     (HBA, "events", "--count", "1"),

@@ -138,6 +138,7 @@ def _injected(terminal: Terminal) -> None:
     terminal("hba inject send", "flush", "0")
     terminal("hba inject rescan")
     terminal("hba inject tracing", "on")
+    terminal("hba inject dump", "0")
     terminal("hba inject machine", "rebalance")
     terminal("hba inject remove", "0")
 

@@ -177,6 +177,10 @@ def of_injection(ask: Asking) -> None:
             assert ask("inject.scsi", target=0, cdb="00" * 6, wait=0)["where"] == "QUEUED"
         ask("inject.control", target=0, function=function)
     ask("inject.rescan")
+    assert ask("inject.dump", target=0, lba=1)["steps"][-2:] == [
+        {"what": "compare", "unit": "0:0:0", "outcome": "the same"},
+        {"what": "recover", "unit": None, "outcome": "success"},
+    ]
     ask("inject.tracing", enabled=True)
     ask("inject.remove", target=4, surprise=True)
     for what in ("sleep", "resume", "rebalance"):

@@ -19,7 +19,8 @@ from hba.classdriver.srbs import IO_CONTROL_HEADER, Unit
 from hba.clock import S
 from hba.control.method import Call, Later, Method, Refused
 from hba.control.results.inject import Injected, Sequence, Tracing, UnitsFound
-from hba.port.memory import bounce_buffer
+from hba.miniport.bounce import bounce_buffer
+from hba.miniport.config import DUMP_MODE_CRASH, DUMP_MODE_HIBER, DUMP_MODE_MARK_MEMORY, DUMP_MODE_RESUME
 from hba.port.pnp import PnpStep
 from hba.port.request import STATE_NAMES
 from hba.scsi.address import unit_name
@@ -119,6 +120,12 @@ ControlName = Literal[
     "RESET_BUS",
 ]
 WHOLES = ("sleep", "hibernate", "resume", "stop", "start", "rebalance", "shutdown", "surprise-removal")
+DUMP_MODES = {
+    "crash": DUMP_MODE_CRASH,
+    "hibernate": DUMP_MODE_HIBER,
+    "mark-memory": DUMP_MODE_MARK_MEMORY,
+    "resume": DUMP_MODE_RESUME,
+}
 _FUNCTIONS = {name: value for value, name in FUNCTION_NAMES.items()}
 _FLAGS = {name: value for value, name in FLAG_NAMES.items()}
 
@@ -225,6 +232,16 @@ class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What is done to the machine, or to the adapter as a whole."""
 
     what: Literal["sleep", "hibernate", "resume", "stop", "start", "rebalance", "shutdown", "surprise-removal"]
+    wait: Wait = 30.0
+
+
+class Dump(ToUnit, kw_only=True):
+    """A dump to a disk: `blocks` from `lba` are read, written as they were and read again; for `resume` they are only
+    read, and for `mark-memory` nothing is. `mode`: DumpMode."""
+
+    mode: Literal["crash", "hibernate", "mark-memory", "resume"] = "crash"
+    lba: Annotated[int, Meta(ge=0, le=(1 << 63) - 1, description="the first block")] = 0
+    blocks: Annotated[int, Meta(ge=1, le=2048)] = 8
     wait: Wait = 30.0
 
 
@@ -523,6 +540,17 @@ def remove(call: Call, params: Remove) -> object:
     return _sequence(call, machine, f"{what} of {unit_name(*unit[1:])}", params.wait, begin)
 
 
+def dump(call: Call, params: Dump) -> object:
+    machine = _machine(call)
+
+    def begin(told: Callable[[list[PnpStep]], None]) -> None:
+        if not machine.port.knows(*params.unit):
+            raise Busy(f"the port knows no unit at {unit_name(*params.unit[1:])}")
+        machine.dump(DUMP_MODES[params.mode], params.unit, params.lba, params.blocks, told)
+
+    return _sequence(call, machine, f"{params.mode} dump", params.wait, begin)
+
+
 def rescan(call: Call, params: Rescan) -> object:
     machine = _machine(call)
 
@@ -571,6 +599,13 @@ METHODS = (
         whole,
         "Have the machine sleep, wake up, shut down; stop, start or take out the adapter.",
         Whole,
+        Sequence,
+    ),
+    Method(
+        "inject.dump",
+        dump,
+        "Have a second miniport read and write a few blocks in dump mode, after a crash that is none.",
+        Dump,
         Sequence,
     ),
     Method("inject.rescan", rescan, "Look for units with INQUIRY and REPORT LUNS.", Rescan, UnitsFound),

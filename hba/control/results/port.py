@@ -56,6 +56,8 @@ class PortConfiguration(Result):
     bus_interrupt_level: int
     feature_support: int
     srb_type: int
+    dump_mode: int
+    requested_dump_buffer_size: Bytes
     virtual_device: bool
     access_ranges: list[tuple[int, int]]
     adapter_interface_type: int

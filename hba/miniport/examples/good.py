@@ -90,6 +90,7 @@ class GoodMiniport(Miniport):
 
     def hw_find_adapter(self, config: PortConfigurationInformation) -> int:
         self.storport = self.port.model == "storport"
+        self.dump = bool(config.dump_mode)
         config.master = True
         config.scatter_gather = True
         config.need_physical_addresses = True
@@ -111,6 +112,10 @@ class GoodMiniport(Miniport):
         return SP_RETURN_FOUND
 
     def hw_initialize(self) -> bool:
+        if self.dump:  # DM-05: the adapter may still have commands of the system that has crashed
+            self.chip.reset_bus()
+            self.chip.acknowledge()
+            self.chip.completed.clear()
         self.chip.interrupts_enabled = True
         return True
 

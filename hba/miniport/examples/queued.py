@@ -121,7 +121,7 @@ ELEMENTS = 128  # of a list of segments
 LIST_OFFSET = COMMAND_BLOCK.size  # where it lies in the SRB extension
 EXTENSION_SIZE = LIST_OFFSET + ELEMENTS * ELEMENT.size
 RING_ENTRIES = 1024
-RING_SIZE = RING_ENTRIES * COMPLETION.size
+DUMP_ENTRIES = 16  # in dump mode: memory is scarce (DM-02), and there is one request at a time
 MAX_CDB = 32
 
 WITHOUT_WORK = (SRB_FUNCTION_FLUSH, SRB_FUNCTION_SHUTDOWN, SRB_FUNCTION_POWER)  # nothing is cached, nothing sleeps
@@ -133,6 +133,7 @@ class Ring:
 
     def __init__(self, number: int, memory: memoryview, address: int) -> None:
         self.number = number
+        self.entries = len(memory) // COMPLETION.size
         self.address = address
         self.dpc: Dpc | None = None
         self.outstanding: dict[int, Srb] = {}  # by tag
@@ -148,7 +149,7 @@ class Ring:
             if entry[6] != self._phase:
                 return
             self._head += 1
-            if self._head == RING_ENTRIES:
+            if self._head == self.entries:
                 self._head = 0
                 self._phase ^= 1
             yield self.outstanding.pop(entry[0]), entry
@@ -163,7 +164,15 @@ class CommandBlocks(Miniport):
         config.dma64_bit_addresses = SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED
         config.maximum_transfer_length = 1 << 20
         config.srb_extension_size = EXTENSION_SIZE
-        config.max_number_of_io = RING_ENTRIES // 2  # a ring never overflows
+        self.dump = bool(config.dump_mode)
+        self.entries = DUMP_ENTRIES if self.dump else RING_ENTRIES
+        config.max_number_of_io = self.entries // 2  # a ring never overflows
+        config.max_ios_per_lun = min(config.max_ios_per_lun, config.max_number_of_io)
+
+    def take_over(self) -> None:
+        """DM-05: nothing that the crashed system has sent goes on."""
+        self.chip.reset_bus()
+        self.chip.acknowledge()
 
     def segments_of(self, srb: Srb) -> Sequence[tuple[int, int]]:
         raise NotImplementedError
@@ -270,9 +279,11 @@ class QueuedMiniport(CommandBlocks):
         config.number_of_physical_breaks = ELEMENTS
         config.initial_lun_queue_depth = 64
         config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND
-        memory = self.port.get_uncached_extension(config, QUEUES * RING_SIZE)
+        memory = self.port.get_uncached_extension(config, self.entries * COMPLETION.size * (1 if self.dump else QUEUES))
         if memory is None:
             return SP_RETURN_ERROR
+        if self.dump:
+            self.stor.mark_dump_memory(memory, 0)  # DM-04
         self.memory = memory
         self.registers = CommandQueues(self.chip)
         self.rings: list[Ring] = []
@@ -284,25 +295,35 @@ class QueuedMiniport(CommandBlocks):
     def hw_initialize(self) -> bool:
         """At DIRQL, so only what cannot wait: the rest is done at PASSIVE_LEVEL."""
         self.chip.interrupts_enabled = False
+        if self.dump:  # DM-01: there is nothing behind this
+            self.take_over()
+            return self.make_rings(0)
         return self.stor.enable_passive_initialization(self.passive_initialize)
 
     def passive_initialize(self) -> bool:
         messages = 0
         while messages < QUEUES and self.stor.get_msi_info(messages)[0] == STOR_STATUS_SUCCESS:
             messages += 1
-        count = max(1, messages)  # without messages: one queue, and the line
+        if not self.make_rings(messages):
+            return False
+        self.ask_for_optimizations(messages)
+        self.chip.interrupts_enabled = True
+        return True
+
+    def make_rings(self, messages: int) -> bool:
+        """A queue for each message; without messages one, and the line."""
         self.rings = []
-        for number in range(count):
-            ring_memory = self.memory[number * RING_SIZE : (number + 1) * RING_SIZE]
+        size = self.entries * COMPLETION.size
+        for number in range(max(1, messages)):
+            ring_memory = self.memory[number * size : (number + 1) * size]
             found = self.port.get_physical_address(None, ring_memory)
             if found is None:
                 return False
             ring = Ring(number, ring_memory, found[0])
-            ring.dpc = self.stor.initialize_dpc(self.complete_queue)
-            self.registers.create(number, ring.address, RING_ENTRIES, number if messages else 0)
+            if not self.dump:  # DM-03
+                ring.dpc = self.stor.initialize_dpc(self.complete_queue)
+            self.registers.create(number, ring.address, self.entries, number if messages else 0)
             self.rings.append(ring)
-        self.ask_for_optimizations(messages)
-        self.chip.interrupts_enabled = True
         return True
 
     def ask_for_optimizations(self, messages: int) -> None:
@@ -340,11 +361,17 @@ class QueuedMiniport(CommandBlocks):
         self.stor.get_start_io_perf_params(srb, params)
         ring = self.rings[params.message_number % len(self.rings)]
         address, tag = srb_get_miniport_context(srb).block_address, srb_get_queue_tag(srb)
+        if ring.dpc is None:
+            self.post(ring, tag, srb, address)
+            return True
         lock = self.stor.acquire_spin_lock(DPC_LOCK, ring.dpc)  # against the queue's DPC
-        ring.outstanding[tag] = srb
-        self.registers.post(ring.number, address)
+        self.post(ring, tag, srb, address)
         self.stor.release_spin_lock(lock)
         return True
+
+    def post(self, ring: Ring, tag: int, srb: Srb, address: int) -> None:
+        ring.outstanding[tag] = srb
+        self.registers.post(ring.number, address)
 
     # -- 4. End a request --------------------------------------------------------------------------------------
 
@@ -360,7 +387,10 @@ class QueuedMiniport(CommandBlocks):
         if not self.chip.asserted:
             return False
         self.chip.acknowledge()
-        self.stor.issue_dpc(cast(Dpc, self.rings[0].dpc), self.rings[0])
+        if self.dump:  # DM-03: what the DPC does is done here
+            self.complete_all()
+        else:
+            self.stor.issue_dpc(cast(Dpc, self.rings[0].dpc), self.rings[0])
         return True
 
     def complete_queue(self, dpc: Dpc, ring: Ring, _: object) -> None:
@@ -373,7 +403,11 @@ class QueuedMiniport(CommandBlocks):
     def complete_all(self) -> None:
         """What a reset or an abort has ended, before the request that asked for it (RS-02)."""
         for ring in self.rings:
-            self.complete_queue(cast(Dpc, ring.dpc), ring, None)
+            if ring.dpc is not None:
+                self.complete_queue(ring.dpc, ring, None)
+                continue
+            for srb, entry in list(ring.take()):
+                self.end(srb, entry)
 
     # -- 5. What is no command ---------------------------------------------------------------------------------
 
@@ -455,7 +489,7 @@ class QueuedScsiMiniport(CommandBlocks):
         config.map_buffers = False
         config.number_of_physical_breaks = ELEMENTS - 1  # CF-06
         # CF-09: what must be final by now is.
-        memory = self.port.get_uncached_extension(config, RING_SIZE)
+        memory = self.port.get_uncached_extension(config, self.entries * COMPLETION.size)
         found = None if memory is None else self.port.get_physical_address(None, memory)
         if memory is None or found is None:
             return SP_RETURN_ERROR
@@ -466,7 +500,9 @@ class QueuedScsiMiniport(CommandBlocks):
     def hw_initialize(self) -> bool:
         self.ring = Ring(0, self.memory, self.ring_address)
         self.next_tag = 0
-        self.registers.create(0, self.ring_address, RING_ENTRIES)
+        if self.dump:
+            self.take_over()
+        self.registers.create(0, self.ring_address, self.entries)
         self.chip.interrupts_enabled = True
         return True
 
@@ -509,6 +545,9 @@ class QueuedScsiMiniport(CommandBlocks):
         if not self.chip.asserted:
             return False
         self.chip.acknowledge()
+        if self.dump:  # there is no time below DIRQL to defer it to
+            self.complete_all()
+            return True
         self.chip.interrupts_enabled = False
         self.port.notification(CALL_ENABLE_INTERRUPTS, self.deferred)
         return True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from hba.miniport.base import Miniport
 from hba.miniport.board import board_of
 from hba.miniport.chip import Chip
+from hba.port.dump import Dump
 from hba.port.library.bus_data import BusData
 from hba.port.library.documented import SCSIPORT, STORPORT
 from hba.port.library.events import Debugger, Events
@@ -34,7 +36,10 @@ class AnyHost(Host, Protocol):
 
     chip: Chip
     control_type: int
+    dump: Dump | None
     memory: PortMemory
+
+    def finding(self, rule: str, message: str) -> object: ...
 
 
 class StorHost(AnyHost, LaterHost, Protocol):
@@ -63,6 +68,11 @@ class StorParts(Protocol):
     def set_max_io(self, count: int) -> None: ...
 
 
+def _not_in_a_dump(port: AnyHost, routine: str) -> None:
+    if port.dump is not None:
+        port.dump.asked(port, routine)
+
+
 def scsiport_routines(port: AnyHost, resolution: int) -> Routines:
     """`resolution`: milliseconds of the system's timer."""
     board = board_of(port.chip)
@@ -76,7 +86,7 @@ def scsiport_routines(port: AnyHost, resolution: int) -> Routines:
             BusData(port, board.config_space, lambda: port.control_type),
             ScsiPortAddresses(port.memory),
             Copies(),
-            SystemTime(port.clock, resolution),
+            SystemTime(port.clock, resolution, partial(_not_in_a_dump, port)),
             Debugger(),
         ),
     )
@@ -93,6 +103,8 @@ def storport_routines(
     def tell(first: int, length: int) -> None:
         for watcher in port.watchers:
             watcher.device_memory(first, length)
+        if port.dump is not None:
+            port.dump.allocated(port, "StorPortAllocateDmaMemory or its like", length)
 
     def is_there(address: Address) -> bool:
         path, target, lun = address
@@ -118,7 +130,8 @@ def storport_routines(
     workers = Workers(port, later)
     registry = Registry(port, later, options)
     power = PoFx(port, is_there, parts.power_told)
-    system_time = Time(port, port.clock, resolution, port.stall_execution, lambda: port.charged)
+    not_in_a_dump = partial(_not_in_a_dump, port)
+    system_time = Time(port, port.clock, resolution, not_in_a_dump, port.stall_execution, lambda: port.charged)
     threads = Threads(port, port.clock, later, processors, system_time.query_system_time)
     forget: tuple[Callable[[], None], ...] = (
         pool.forget,

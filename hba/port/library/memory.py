@@ -152,12 +152,10 @@ class DmaMemory:
         self._tell = tell
         self._blocks: dict[int, _Block] = {}  # by bus address
         self._buffers: dict[int, int] = {}  # host memory buffers: bus address -> bytes
-        self.marked: list[tuple[int, int]] = []  # what StorPortMarkDumpMemory named
 
     def forget(self) -> None:
         self._blocks.clear()
         self._buffers.clear()
-        self.marked.clear()
 
     # -- contiguous and DMA memory -----------------------------------------------------------------------------
 
@@ -307,7 +305,7 @@ class DmaMemory:
             found = self._memory.physical_address(address)
         if flags & ~MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS or found is None:
             return STOR_STATUS_INVALID_PARAMETER
-        self.marked.append((found[0], length or found[1]))
+        self._memory.marked.append((found[0], length or found[1]))
         return STOR_STATUS_SUCCESS
 
 

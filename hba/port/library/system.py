@@ -69,15 +69,19 @@ class DpcWatchdogInformation:
 
 
 class SystemTime:
-    """Of both models. The clock's time, from the wall clock's at the start; in steps as the system's time has."""
+    """Of both models. The clock's time, from the wall clock's at the start; in steps as the system's time has.
+    `asked(routine)`: the miniport asked for it."""
 
-    def __init__(self, clock: Clock, resolution: int) -> None:
+    def __init__(self, clock: Clock, resolution: int, asked: Callable[[str], None]) -> None:
         self._clock = clock
+        self._asked = asked
         self._resolution = resolution  # milliseconds
         self._start = time.time_ns() - clock.now()
 
     def query_system_time(self) -> int:
-        """StorPortQuerySystemTime, ScsiPortQuerySystemTime: 100 ns since January 1, 1601 (GMT). At any IRQL."""
+        """StorPortQuerySystemTime, ScsiPortQuerySystemTime: 100 ns since January 1, 1601 (GMT). At any IRQL, but
+        not to be relied on in dump mode (DM-03)."""
+        self._asked("QuerySystemTime")
         step = self._resolution * MS
         return (self._start + self._clock.now()) // step * step // 100 + EPOCH
 
@@ -90,10 +94,11 @@ class Time(SystemTime):
         caller: Caller,
         clock: Clock,
         resolution: int,
+        asked: Callable[[str], None],
         stall: Callable[[int], None],
         charged: Callable[[], int],
     ) -> None:
-        super().__init__(clock, resolution)
+        super().__init__(clock, resolution, asked)
         self._caller = caller
         self._stall = stall
         self._charged = charged

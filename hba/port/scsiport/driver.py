@@ -171,7 +171,7 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         slot.busy_with = request
         self.ledger.issue(request)
         # SP-05: interrupts raised from here on stay pending until hw_start_io has returned.
-        self.callback, self.irql = START_IO, DIRQL
+        self.callback, self.irql = START_IO, self.dirql
         returned: object = True
         try:
             returned = self.edge.hw_start_io(request.handed)
@@ -179,7 +179,7 @@ class ScsiPort(PortBase[ScsiPortUnit]):
             self.crashed(error, request)
             self._start_io_failed(request)
         if self.unsettled:
-            self.leave(START_IO, DIRQL, request)
+            self.leave(START_IO, self.dirql, request)
         if not self.info.bus_interrupt_level:
             self._check_polled(request)
         self.callback, self.irql = NO_CALLBACK, PASSIVE_LEVEL

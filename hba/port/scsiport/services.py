@@ -55,6 +55,8 @@ class ScsiPortLibrary(Library):
         made = port.memory.uncached(number_of_bytes, bool(config.dma64_bit_addresses))
         if made is None:
             return None
+        if port.dump is not None:
+            port.dump.allocated(port, "ScsiPortGetUncachedExtension", number_of_bytes)
         memory, bus = made
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)

@@ -132,7 +132,7 @@ class StorPort(PortBase[StorUnit]):
         self.locks = Locks(self, LockTable(half_duplex=True, virtual=False), self.info, self.messages)
         self.mapper: Mapper  # as soon as the miniport has said how (configured)
         self._total_sense = options.total_sense_data_bytes
-        self._start_irql = DISPATCH_LEVEL
+        self._build_irql = self._start_irql = DISPATCH_LEVEL
 
     # == configuration ============================================================================================
 
@@ -151,7 +151,7 @@ class StorPort(PortBase[StorUnit]):
         self.chip.use_messages(messages.granted)
         self.perf.grant(messages.granted)
         self.locks = Locks(self, LockTable(half, info.virtual_device, messages.per_message), info, messages)
-        self._start_irql = self.irql_of(START_IO)
+        self._build_irql, self._start_irql = self.irql_of(BUILD_IO), self.irql_of(START_IO)
         self.gates.max_io = max(1, info.max_number_of_io)
         self.mapper = Mapper(options, self, info.map_buffers)
         # Nobody reads from a unit he has not asked what it is (QD-04).
@@ -163,7 +163,10 @@ class StorPort(PortBase[StorUnit]):
         self.power.query()
 
     def _has_message_routine(self, info: PortConfigurationInformation) -> bool:
-        """HwMSInterruptRoutine, from the structure or as a method: without one there are no messages."""
+        """HwMSInterruptRoutine, from the structure or as a method: without one there are no messages, and none in dump
+        mode."""
+        if self.dump is not None:
+            return False
         miniport, routine = self.miniport, info.hw_ms_interrupt_routine
         if routine is not None:
             setattr(miniport, "hw_msi_interrupt", MethodType(routine, miniport))  # noqa: B010 - a method otherwise
@@ -178,7 +181,7 @@ class StorPort(PortBase[StorUnit]):
         self.run()
 
     def irql_of(self, callback: int) -> int:
-        return self.locks.table.irql(callback)
+        return max(self.locks.table.irql(callback), self.least_irql)
 
     def new_unit(self, path: int, target: int, lun: int) -> StorUnit:
         info = self.info
@@ -404,14 +407,14 @@ class StorPort(PortBase[StorUnit]):
             request.handed = StorageRequestBlock(request, self.offence_of, request.extension is not None)
         self.ledger.issue(request)
         outer, irql = self.callback, self.irql
-        self.callback, self.irql = BUILD_IO, DISPATCH_LEVEL
+        self.callback, self.irql = BUILD_IO, self._build_irql
         built = False
         try:
             built = bool(self.edge.hw_build_io(request.handed))
         except Exception as error:
             self._crashed_with(error, request)
         if self.unsettled:
-            self.leave(BUILD_IO, DISPATCH_LEVEL, request)
+            self.leave(BUILD_IO, self._build_irql, request)
         # ST-05: an SRB that is complete already although TRUE was returned is never started.
         if built and request.state == ISSUED and not (unit.gates | self.gates.closed) & HOLDING and not self.nested:
             self._start_io(request, outer, irql)

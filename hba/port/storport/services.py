@@ -142,6 +142,8 @@ class StorPortLibrary(Library):
         made = port.memory.uncached(number_of_bytes, bool(config.dma64_bit_addresses))
         if made is None:
             return None
+        if port.dump is not None:
+            port.dump.allocated(port, "StorPortGetUncachedExtension", number_of_bytes)
         view, bus = made
         for watcher in port.watchers:
             watcher.device_memory(bus, number_of_bytes)
@@ -248,6 +250,8 @@ class StorPortLibrary(Library):
         return self._port.messages.info(message_id)
 
     def initialize_dpc(self, routine: DpcRoutine) -> Dpc:
+        if self._port.dump is not None:
+            self._port.dump.asked(self._port, "StorPortInitializeDpc")
         return Dpc(routine)
 
     def issue_dpc(self, dpc: Dpc, argument1: Any = None, argument2: Any = None) -> bool:
@@ -306,6 +310,8 @@ class StorPortLibrary(Library):
         if port.callback != INITIALIZE:
             port.offence("PF-01", f"StorPortEnablePassiveInitialization from {CALLBACK_NAMES[port.callback]}")
             return False
+        if port.dump is not None:
+            return False  # DM-01: there is no PASSIVE_LEVEL
         port.passive_routine = routine
         return True
 
