@@ -26,13 +26,18 @@ class DmaWindows:
         self._report = report
         self._holder = holder
         self.open_now: dict[DmaBuffer, Window] = {}
+        # Segments of those by their bus address, as soon as a miniport makes lists of its own: what covers one, mostly.
+        self._starts: dict[int, tuple[DmaBuffer, int]] | None = None
         self._fixed: list[tuple[int, int]] = []  # (first, last + 1)
         self._moving: dict[DmaBuffer, Task] = {}  # by commands that have no open window
 
     def open(self, srb: Srb) -> None:
         """The miniport gets the SRB."""
-        if srb.mdl is not None:
-            self.open_now[srb.mdl] = [srb, 0, None]
+        mdl = srb.mdl
+        if mdl is not None:
+            self.open_now[mdl] = [srb, 0, None]
+            if self._starts is not None:
+                self._starts.update((address, (mdl, length)) for address, length in mdl.segments)
 
     def close(self, srb: Srb) -> None:
         """The miniport completed the SRB."""
@@ -41,6 +46,10 @@ class DmaWindows:
         mdl = srb.mdl
         if mdl is None:
             return
+        if self._starts is not None:
+            for address, _ in mdl.segments:
+                if address in self._starts and self._starts[address][0] is mdl:
+                    del self._starts[address]
         window = self.open_now.pop(mdl, None)
         if window is not None and window[2] is not None:
             self._moving[mdl] = window[2]
@@ -144,9 +153,16 @@ class DmaWindows:
     def _owner_of(self, address: int, length: int) -> Srb | None:
         if address >= HOST_MEMORY_BASE:
             return self._holder(address, length)
+        srb: Srb
+        if self._starts is None:
+            self._starts = {first: (mdl, size) for mdl in self.open_now for first, size in mdl.segments}
+        start = self._starts.get(address)
+        if start is not None and length <= start[1]:
+            srb = self.open_now[start[0]][0]
+            return srb
         for mdl, window in self.open_now.items():
             if _covers(mdl, address, length):
-                srb: Srb = window[0]
+                srb = window[0]
                 return srb
         return None
 

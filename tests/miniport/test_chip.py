@@ -193,6 +193,32 @@ def test_MB_13_inside_in_its_direction_and_in_time() -> None:
     assert windows.transferred(srb) == 0
 
 
+@pytest.mark.parametrize("asked_first", [False, True])
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_MB_13_lists_of_ones_own_for_two_requests_at_one_address(asked_first: bool, first_out: int) -> None:
+    """They are looked up by address, and what a request that ends leaves there is the other's."""
+    reports = Reports()
+    windows = DmaWindows(reports, lambda address, length: None)
+    first, second = Srb(), Srb()
+    first.mdl, second.mdl = DmaBuffer.of(bytearray(512)), DmaBuffer.of(bytearray(4096), bytearray(4096))
+    first.srb_flags = second.srb_flags = SRB_FLAGS_DATA_IN
+    short, long = DmaBuffer([(0x1000, 512)], [], 512), DmaBuffer([(0x1000, 4096), (0x2000, 4096)], [], 8192)
+    if asked_first:
+        windows.begin(Task(b"", DATA_IN, DmaBuffer([(0x9000, 1)], [], 1)))  # nobody's
+        reports.clear()
+    for srb in (first, second):
+        windows.open(srb)
+    windows.begin(Task(b"", DATA_IN, long))
+    windows.begin(Task(b"", DATA_IN, short))
+    assert reports == []
+    windows.close((first, second)[first_out])
+    windows.begin(Task(b"", DATA_IN, (long, short)[first_out]))
+    assert reports == []
+    windows.close((second, first)[first_out])
+    windows.begin(Task(b"", DATA_IN, short))
+    assert [rule for rule, _ in reports] == ["MB-13"]
+
+
 def test_MB_13_a_list_of_ones_own_across_segments() -> None:
     windows, reports, _ = window(4096, 4096)
     inside = DmaBuffer([(0x1800, 0x800), (0x2000, 0x100)], [], 0x900)
