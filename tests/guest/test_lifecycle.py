@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from hba.control.client import ControlClient
-from hba.errors import GuestError
+from hba.errors import ControlError, GuestError
 from hba.lab.server import Adapter, Server
 from tests.guest.scratch import scratch
 from tests.guest.units import Units, sparse, wait_for
@@ -74,6 +74,12 @@ class Plugged:
         with ControlClient(self.adapter.control) as control:
             return control.pid
 
+    def listens(self) -> bool:
+        try:
+            return self.pid() > 0
+        except ControlError:
+            return False
+
     def without_client(self) -> tuple[int, int]:
         """(descriptors, process) of the adapter, which nobody uses now."""
         with ControlClient(self.adapter.control) as control:
@@ -98,17 +104,24 @@ class Lab:
 
     # -- the cable ------------------------------------------------------------------------------------------------
 
-    def plug(self) -> None:
-        """Returns when the guest has the disk."""
+    def plug(self, name: str = "plugged", beside: str | None = None) -> str:
+        """The disk, when the guest has it; `beside` is another one at the same target, of an adapter that died."""
         self.units.experiment.guest.monitor.execute(
             "device_add",
             {
                 "driver": "vfio-user-pci",
-                "id": "plugged",
+                "id": name,
                 "socket": {"type": "unix", "path": str(self.plugged.adapter.socket)},
             },
         )
-        wait_for(lambda: self.units.node(PLUGGED), "the guest has the disk that was plugged in", timeout=120)
+        nodes: set[str] = set()
+
+        def there() -> bool:
+            nodes.update(set(self.units.nodes(PLUGGED)) - {beside})
+            return bool(nodes)
+
+        wait_for(there, "the guest has the disk that was plugged in", timeout=120)
+        return nodes.pop()
 
     def unplug(self) -> None:
         """Returns when QEMU has let go of it, which the guest's kernel has to agree to."""
@@ -223,6 +236,22 @@ def test_qemu_crashes_and_the_next_one_finds_everything(lab: Lab) -> None:
     assert lab.begins_with() == "hba-plugged"
     assert lab.units.write(STAYS) == lab.units.write(PLUGGED, 4096) == ""
     assert lab.units.counters()["outstanding"] == 0
+
+
+def test_a_server_that_was_killed_is_plugged_in_beside_the_dead_one(lab: Lab) -> None:
+    """The guest cannot let go of the dead device (docs/cli.md), but takes another of the same server, which its
+    supervisor has started again. Without load, or QEMU 11.1 may abort. The last of its guest, which keeps it."""
+    dead = lab.units.there(PLUGGED)
+    lab.units.sh(f"printf hba-acked | dd of={dead} bs=512 seek=9 conv=notrunc oflag=dsync; udevadm settle --timeout=60")
+    before = lab.plugged.pid()
+    os.kill(before, signal.SIGKILL)
+    wait_for(lab.plugged.listens, "it is started again")
+    assert lab.plugged.pid() != before
+    node = lab.plug("beside", beside=dead)
+    assert lab.units.sh(f"dd if={node} bs=512 skip=9 count=1 2>/dev/null | head -c 9") == "hba-acked"
+    lab.units.sh(f"printf hba-again | dd of={node} bs=512 seek=11 conv=notrunc oflag=dsync")
+    assert lab.units.sh(f"dd if={node} bs=512 skip=11 count=1 iflag=direct 2>/dev/null | head -c 9") == "hba-again"
+    assert lab.units.read(STAYS) == ""
 
 
 def test_unplugged_with_several_msix_vectors() -> None:

@@ -176,9 +176,12 @@ class Units:
 
     def node(self, target: int) -> str | None:
         """The device node of a target's disk, if the guest has one: `/dev/sdb`."""
+        return next(iter(self.nodes(target)), None)
+
+    def nodes(self, target: int) -> list[str]:
+        """The same of each adapter the guest has."""
         found = self.sh(f"ls -d /sys/class/scsi_device/*:0:{target}:0/device/block/* || true")
-        match = re.search(r"block/(\w+)$", found.strip())
-        return None if match is None else f"/dev/{match[1]}"
+        return [f"/dev/{name}" for name in re.findall(r"block/(\w+)$", found, re.MULTILINE)]
 
     def sizes(self) -> dict[int, int]:
         """The size of every disk the guest has, by target."""
