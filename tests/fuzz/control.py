@@ -50,6 +50,8 @@ def run(data: bytes) -> None:
     try:
         for _ in session.reader.steps(MOST_STEPS):
             session.step()
+            if session.over:
+                break
         session.finish()
     finally:
         session.close()
@@ -76,6 +78,11 @@ class _Session:
         self._connection = Connection(self._server, ours)
         self._asked: dict[int, str] = {}  # by the id of a request, its method
         self._received = b""
+
+    @property
+    def over(self) -> bool:
+        """Hung up on, or `server.stop` has ended the loop: what is still asked is not answered any more."""
+        return self._connection._closed or self._loop._stopping
 
     def step(self) -> None:
         kind = self.reader.u8()
@@ -186,7 +193,7 @@ class _Session:
         clock = self._loop.clock
         assert isinstance(clock, VirtualClock)
         deadline = time.monotonic() + PATIENCE
-        while self._asked and not self._connection._closed:
+        while self._asked and not self.over:
             self._turn()
             clock.advance(1 * MS)
             assert time.monotonic() < deadline, f"never answered: {self._asked}"
