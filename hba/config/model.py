@@ -76,7 +76,8 @@ class AdapterConfig(Struct, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.miniport != "dma" and not _is_reference(self.miniport):
-            raise ValueError(f'miniport: expected "dma" or "module:Class", got "{self.miniport}"')
+            expected = '"dma", "module:Class" or "module:driver_entry"'
+            raise ValueError(f'miniport: expected {expected}, got "{self.miniport}"')
 
     @property
     def options(self) -> Struct:

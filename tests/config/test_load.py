@@ -114,7 +114,7 @@ def test_a_target_beyond_the_adapters_limit_is_refused() -> None:
 @pytest.mark.parametrize("miniport", ["mine", "a b:C", "mod:", ":C", "mod:1"])
 def test_a_miniport_is_dma_or_module_and_class(miniport: str) -> None:
     (line,) = errors(ONE + f'miniport = "{miniport}"\n')
-    assert 'expected "dma" or "module:Class"' in line
+    assert 'expected "dma", "module:Class" or "module:driver_entry"' in line
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "x" * 41, "a b"])

@@ -527,6 +527,11 @@ def whole(call: Call, params: Whole) -> object:
     return _sequence(call, machine, params.what, params.wait, begin[params.what])
 
 
+def _unknown(unit: tuple[int, int, int]) -> str:
+    name = unit_name(*unit[1:])
+    return f"the port knows no unit at {name} (nobody has sent it anything, or it is gone); `hba inject rescan` looks"
+
+
 def remove(call: Call, params: Remove) -> object:
     machine = _machine(call)
     what = "surprise removal" if params.surprise else "removal"
@@ -534,7 +539,7 @@ def remove(call: Call, params: Remove) -> object:
 
     def begin(told: Callable[[list[PnpStep]], None]) -> None:
         if not machine.port.knows(*unit):
-            raise Busy(f"the port knows no unit at {unit_name(*unit[1:])}")
+            raise Busy(_unknown(unit))
         machine.port.remove_unit(*unit, params.surprise, told)
 
     return _sequence(call, machine, f"{what} of {unit_name(*unit[1:])}", params.wait, begin)
@@ -545,7 +550,7 @@ def dump(call: Call, params: Dump) -> object:
 
     def begin(told: Callable[[list[PnpStep]], None]) -> None:
         if not machine.port.knows(*params.unit):
-            raise Busy(f"the port knows no unit at {unit_name(*params.unit[1:])}")
+            raise Busy(_unknown(params.unit))
         machine.dump(DUMP_MODES[params.mode], params.unit, params.lba, params.blocks, told)
 
     return _sequence(call, machine, f"{params.mode} dump", params.wait, begin)
