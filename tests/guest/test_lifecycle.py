@@ -272,4 +272,4 @@ def test_unplugged_with_several_msix_vectors() -> None:
         lab.plug()
         assert lab.begins_with() == "hba-plugged" and lab.messages() == "MSI-X: Enable+ Count=8"
         if aborted:
-            pytest.xfail(aborted.splitlines()[0])
+            pytest.xfail(aborted.splitlines()[0])  # a defect of QEMU 11.1, which is gone then
