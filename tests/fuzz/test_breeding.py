@@ -40,7 +40,7 @@ def _few(attacked: Target, folder: Path) -> Outcome:
 @needs_atheris
 def test_what_breaks_is_found_and_named(tmp_path: Path) -> None:
     """The fuzzer sees our coverage, and what we compare: it comes through checks that chance would not pass."""
-    outcome = breed(target("breakable"), 60, tmp_path / "grown", tmp_path / "found")
+    outcome = breed(target("breakable"), 60, tmp_path / "grown", tmp_path / "found", SEED)
     assert [path.name.partition("-")[0] for path in outcome.findings] == ["crash"], outcome.said
     with pytest.raises(AssertionError):
         target("breakable").run(outcome.findings[0].read_bytes())
