@@ -32,8 +32,11 @@ settings.load_profile("fuzz" if os.environ.get("HBA_FUZZ") else "repeatable")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("qemu") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(GUEST_LIMIT))
+        if item.get_closest_marker("qemu"):
+            # One guest at a time, whatever else runs beside it: for pytest-xdist.
+            item.add_marker(pytest.mark.xdist_group("guest"))
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(GUEST_LIMIT))
 
 
 @pytest.fixture(params=ENGINES)

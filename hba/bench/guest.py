@@ -8,9 +8,7 @@ two neighbours, because what slows the machine down for a while slows both.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,17 +21,17 @@ import msgspec
 import psutil
 
 from hba.adapters.registry import ADAPTERS
+from hba.bench.disk import fill, make_folder
 from hba.config import toml
 from hba.config.load import load
 from hba.control.client import ControlClient
-from hba.errors import ConfigError, GuestError, StorageError
+from hba.errors import ConfigError, GuestError
 from hba.lab import config, disks, machine
 from hba.lab.accelerator import Wanted
 from hba.lab.experiment import Experiment, Options
 from hba.lab.guest import Guest
 from hba.lab.progress import Progress
 
-MEMORY = Path("/dev/shm")  # where the disks lie, if there is one
 LEAST_ROUNDS = 5  # for a median
 PATIENCE = 60.0  # s for the disks to show up in the guest, and for fio beyond its run time
 _OURS = ("lun", "name", "socket")  # of an adapter's table: the benchmark has its own
@@ -118,10 +116,10 @@ def measure(
     kind = ADAPTERS[adapter.get("type", ADAPTERS.default.name)]
     if kind.qemu is None:
         raise ConfigError(f"QEMU has no {kind.title} of its own to measure against; the other benchmarks need none")
-    with _folder() as folder:
+    with _folder(2 * size) as folder:
         ours, theirs = folder / "ours.img", folder / "qemu.img"
         for path in (ours, theirs):
-            _fill(path, size)
+            fill(path, size)
         more = {key: value for key, value in adapter.items() if key not in (*_OURS, "type", "port")}
         made = folder / "bench.toml"
         made.write_text(
@@ -245,24 +243,13 @@ def adapter_of(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder in memory where this machine has such a place, removed afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="hba-bench-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+def _folder(size: int) -> Iterator[Path]:
+    """For disks of `size` bytes in all, removed afterwards."""
+    path = make_folder(size)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _fill(path: Path, size: int) -> None:
-    """Real blocks, so that reads do not find holes."""
-    chunk = os.urandom(1 << 20)
-    try:
-        with path.open("wb") as file:
-            for _ in range(size >> 20):
-                file.write(chunk)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}; give the disks less room (--size)", error.errno or 0) from error
 
 
 def _cpu(pid: int) -> float:

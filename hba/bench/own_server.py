@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from hba.adapters.bench import Place
 from hba.adapters.registry import ADAPTERS
+from hba.bench.disk import fill, make_folder
 from hba.errors import EXIT_SERVER, HbaError
 from hba.lab import process
 
@@ -67,17 +66,17 @@ def start(
     options: str = "",
     units: tuple[Sequence[Place], int] = ((), 0),
 ) -> OwnServer:
-    """Start the first adapter of `config`; without one, one of type `kind` with a disk of `size` bytes in a temporary
-    file, `options` (lines of its configuration), and further units in memory: (places, bytes of each).
+    """Start the first adapter of `config`; without one, one of type `kind` with a disk of `size` bytes (see
+    `hba.bench.disk`), `options` (lines of its configuration), and further units in memory: (places, bytes of each).
 
     Raises `HbaError` when it does not listen.
     """
-    folder = Path(tempfile.mkdtemp(prefix="hba-bench-"))
+    folder = make_folder(size if config is None else 0)
     try:
         if config is None:
             config = folder / "bench.toml"
             config.write_text(_config(folder / DISK, kind, port, engine, verifier, options) + _units(*units))
-            _fill(folder / DISK, size)
+            fill(folder / DISK, size)
         return _start(config, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,14 +96,6 @@ def _units(places: Sequence[Place], size: int) -> str:
         f'[[adapter.lun]]\ntarget = {target}\nlun = {lun}\nstorage = {{ kind = "memory", size = {size} }}\n'
         for target, lun in places
     )
-
-
-def _fill(path: Path, size: int) -> None:
-    """Real blocks, so that reads do not find holes."""
-    chunk = os.urandom(1 << 20)
-    with path.open("wb") as file:
-        for _ in range(size >> 20):
-            file.write(chunk)
 
 
 def _start(config: Path, folder: Path) -> OwnServer:

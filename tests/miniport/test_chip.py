@@ -272,3 +272,19 @@ def test_a_reset_finds_plugged_commands_executed(chip: Chip) -> None:
     assert list(chip.completed) == [task]
     chip.unplug()
     assert list(chip.completed) == [task]
+
+
+def test_MB_13_what_the_chip_reads_and_writes_of_its_own_accord(chip: Chip) -> None:
+    base = chip.add_host_memory(memoryview(bytearray(64)))
+    reports = Reports()
+    chip.windows = DmaWindows(reports, lambda address, length: None)
+    chip.windows.add_fixed(base, 32)
+    chip.write_memory(base + 16, bytes(16), "completion")
+    chip.read_memory(base, 32, "command block")
+    assert reports == []
+    chip.write_memory(base + 16, bytes(17), "completion")
+    chip.read_memory(base + 32, 1, "command block")
+    assert [(rule, message.partition(" ")[0]) for rule, message in reports] == [
+        ("MB-13", "completion"),
+        ("MB-13", "command"),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 BATCH = 16  # requests that are executed, completed and announced together
 LARGE = 32 << 10  # bytes of a request
-BATCH_BYTES = 2 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
+BATCH_BYTES = 4 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
 # What is taken from the ring in one turn of the event loop; the rest waits for the next.
 TURN_REQUESTS = 256
 TURN_BYTES = 16 << 20

@@ -216,6 +216,10 @@ def test_GD_15_work_without_kick(watched: Driver) -> None:
     watched.put()
     watched.kick()
     watched.put()
+    watched.clock.advance(S - 1)
+    assert watched.found() == {}
+    watched.clock.advance(1)
+    assert watched.found() == {"GD-15": 1}
     watched.clock.advance(3 * S)
     watched.completions()
     assert watched.found() == {"GD-15": 1}

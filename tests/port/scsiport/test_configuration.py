@@ -272,6 +272,12 @@ def test_CF_07_masks_scsi_port_knows(rig: Make) -> None:
         rig(alignment_mask=5)
 
 
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_transfer_length_that_no_request_can_have(rig: Make, length: int) -> None:
+    with pytest.raises(ConfigError, match=f"MaximumTransferLength {length}; expected bytes, or SP_UNINITIALIZED"):
+        rig(maximum_transfer_length=length)
+
+
 def test_CF_08_controlled_buffers_are_not_touched_even_if_mapped(rig: Make) -> None:
     r = rig(options={"map_buffers": True}, buffer_access_scsi_port_controlled=True)
     buffer = r.held(r.command()).data_buffer

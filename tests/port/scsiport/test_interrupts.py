@@ -230,6 +230,16 @@ def test_IN_05_never_together_with_the_interrupt_routine(rig: Make) -> None:
     assert log[:5] == ["isr", "isr", "isr end", "timer", "timer end"]
 
 
+def test_IN_05_an_adapter_reset_forgets_a_timer_that_was_just_asked_for(rig: Make) -> None:
+    r = rig()
+    fired: list[int] = []
+    # From no callback: what is latched is looked at in the next turn.
+    r.miniport.port.notification(REQUEST_TIMER_CALL, lambda: fired.append(r.clock.now()), 10_000)
+    r.port.reset_adapter()
+    r.clock.advance(100 * MS)
+    assert fired == []
+
+
 def test_IN_05_timer_from_find_adapter_is_a_warning(rig: Make) -> None:
     r = rig(start=False)
     r.miniport.on_find = lambda config: r.miniport.port.notification(REQUEST_TIMER_CALL, lambda: None, 0)
