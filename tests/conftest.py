@@ -30,6 +30,7 @@ settings.register_profile("fuzz", max_examples=1000)
 settings.load_profile("fuzz" if os.environ.get("HBA_FUZZ") else "repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("qemu"):
