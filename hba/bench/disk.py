@@ -1,4 +1,7 @@
-"""The disks of a benchmark: files in memory where there is such a place, so that it measures us and not a disk."""
+"""The disks of a benchmark: files in memory where there is such a place, so that it measures us and not a disk.
+
+Whoever sets TMPDIR has said where temporary files go, and has them there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ RESERVE = 64 << 20  # bytes of it left to others
 
 def make_folder(size: int) -> Path:
     """A new folder for `size` bytes of disks: in memory if there is room, else among the temporary files."""
-    return Path(tempfile.mkdtemp(prefix="hba-bench-", dir=MEMORY if _has_room(size) else None))
+    in_memory = "TMPDIR" not in os.environ and _has_room(size)
+    return Path(tempfile.mkdtemp(prefix="hba-bench-", dir=MEMORY if in_memory else None))
 
 
 def _has_room(size: int) -> bool:

@@ -223,7 +223,7 @@ class Rig:
         if srb is None:
             return self.miniport.held[0]
         for held in self.miniport.held:
-            if held is srb or getattr(getattr(held, "_request", None), "srb", None) is srb:
+            if held is srb or getattr(getattr(held, "_port", None), "srb", None) is srb:
                 return held
         raise AssertionError(f"the miniport does not have {srb!r}")
 
@@ -259,7 +259,7 @@ class Rig:
 
     @staticmethod
     def real(srb: Srb) -> Srb:
-        request = getattr(srb, "_request", None)
+        request = getattr(srb, "_port", None)
         return request.srb if request is not None else srb
 
     def started(self, srb: Srb) -> bool:

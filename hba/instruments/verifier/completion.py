@@ -17,18 +17,23 @@ LOGGED = {
 READ_WRITE = frozenset({0x08, 0x0A, 0x28, 0x2A, 0x88, 0x8A, 0xA8, 0xAA})
 
 
-def completion(port: AnyPort, request: Request) -> None:
+def ordinary(request: Request) -> bool:
+    """Whether it is a success as most are, with which `judge` would find nothing wrong."""
+    srb = request.srb
+    length = srb.data_transfer_length
+    return (
+        srb.srb_status == s.SRB_STATUS_SUCCESS
+        and srb.scsi_status == s.SCSISTAT_GOOD
+        and length == request.length_at_issue
+        and srb.sense_info_buffer_length <= request.sense_at_issue
+        and request.moved in (0, length)
+    )
+
+
+def judge(port: AnyPort, request: Request) -> None:
     """Judge the SRB as the miniport left it. What must not go up, the port sets right afterwards."""
     srb = request.srb
     srb_status = srb.srb_status
-    if (
-        srb_status == s.SRB_STATUS_SUCCESS
-        and srb.scsi_status == s.SCSISTAT_GOOD
-        and srb.data_transfer_length == request.length_at_issue
-        and srb.sense_info_buffer_length <= request.sense_at_issue
-        and (request.moved == 0 or request.moved == srb.data_transfer_length)
-    ):
-        return  # the ordinary success: nothing below would find anything
     if srb_status & s.SRB_STATUS_QUEUE_FROZEN:
         srb_status &= ~s.SRB_STATUS_QUEUE_FROZEN
         port.offence("Q-13", "the miniport set SRB_STATUS_QUEUE_FROZEN; the bit was cleared", request)

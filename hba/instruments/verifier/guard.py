@@ -89,7 +89,6 @@ POISON_VALUES: dict[str, Any] = {
 WRITABLE = frozenset(
     {"srb_status", "scsi_status", "data_transfer_length", "sense_info_buffer", "sense_info_buffer_length"}
 )
-_OWN = ("_request", "_policy")
 _DIRECTION = s.SRB_FLAGS_UNSPECIFIED_DIRECTION
 
 # (rule, message, request): reports; raises at level strict.
@@ -115,16 +114,19 @@ class GuardedSrb:
     All else is looked at by `_ask`. An object of its own, and not an SRB, so that it is the same when it is compiled.
     """
 
+    _port: Request  # the name under which the port, which the miniport gives it back to, finds it
+    _policy: GuardPolicy
+
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
-        self._request = request
-        self._policy = policy
+        super().__setattr__("_port", request)
+        super().__setattr__("_policy", policy)
         srb = request.srb
         if not srb.function and srb.next_srb is None:
             request.lent = srb
 
     def _ask(self, name: str) -> Any:
         """A member that may not be read as it is."""
-        request = self._request
+        request = self._port
         srb = request.srb
         if request.state != ISSUED:
             rule = "OW-08" if name == "srb_extension" else "OW-01"
@@ -143,14 +145,11 @@ class GuardedSrb:
 
     def _refuse(self, name: str) -> Any:
         """What is no member of an SRB, though ours has it."""
-        self._policy.report("OW-09", f"srb.{name} read, which is no member of an SRB", self._request)
+        self._policy.report("OW-09", f"srb.{name} read, which is no member of an SRB", self._port)
         return None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OWN:
-            super().__setattr__(name, value)
-            return
-        request, policy = self._request, self._policy
+        request, policy = self._port, self._policy
         if request.state == ISSUED and (name in policy.writable or self._may_write(name, value)):
             setattr(request.srb, name, value)
             return
@@ -171,123 +170,118 @@ class GuardedSrb:
     def _may_write(self, name: str, value: Any) -> bool:
         if name == "srb_flags":
             # Only an unspecified direction may be made definite (subordinate DMA adapters).
-            flags = self._request.srb.srb_flags
+            flags = self._port.srb.srb_flags
             return flags & _DIRECTION == _DIRECTION and (flags ^ value) & ~_DIRECTION == 0
         return False
 
     def __repr__(self) -> str:
-        return f"<GuardedSrb of {self._request.srb!r}>"
-
-    @property
-    def _port(self) -> Any:
-        """For the port, which the miniport gives it back to."""
-        return self._request
+        return f"<GuardedSrb of {self._port.srb!r}>"
 
     # -- the members ----------------------------------------------------------------------------------------------
 
     @property
     def length(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.length if srb is not None else self._ask("length")
 
     @property
     def function(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.function if srb is not None else self._ask("function")
 
     @property
     def srb_status(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.srb_status if srb is not None else self._ask("srb_status")
 
     @property
     def scsi_status(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.scsi_status if srb is not None else self._ask("scsi_status")
 
     @property
     def path_id(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.path_id if srb is not None else self._ask("path_id")
 
     @property
     def target_id(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.target_id if srb is not None else self._ask("target_id")
 
     @property
     def lun(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.lun if srb is not None else self._ask("lun")
 
     @property
     def queue_tag(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.queue_tag if srb is not None else self._ask("queue_tag")
 
     @property
     def queue_action(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.queue_action if srb is not None else self._ask("queue_action")
 
     @property
     def cdb_length(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.cdb_length if srb is not None else self._ask("cdb_length")
 
     @property
     def sense_info_buffer_length(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.sense_info_buffer_length if srb is not None else self._ask("sense_info_buffer_length")
 
     @property
     def srb_flags(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.srb_flags if srb is not None else self._ask("srb_flags")
 
     @property
     def data_transfer_length(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.data_transfer_length if srb is not None else self._ask("data_transfer_length")
 
     @property
     def time_out_value(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.time_out_value if srb is not None else self._ask("time_out_value")
 
     @property
     def data_buffer(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.data_buffer if srb is not None else self._ask("data_buffer")
 
     @property
     def sense_info_buffer(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.sense_info_buffer if srb is not None else self._ask("sense_info_buffer")
 
     @property
     def original_request(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.original_request if srb is not None else self._ask("original_request")
 
     @property
     def queue_sort_key(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.queue_sort_key if srb is not None else self._ask("queue_sort_key")
 
     @property
     def internal_status(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.internal_status if srb is not None else self._ask("internal_status")
 
     @property
     def cdb(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.cdb if srb is not None else self._ask("cdb")
 
     @property
     def srb_extension(self) -> Any:
-        srb = self._request.lent
+        srb = self._port.lent
         return srb.srb_extension if srb is not None and self._policy.has_extension else self._ask("srb_extension")
 
     @property

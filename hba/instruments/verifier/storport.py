@@ -21,6 +21,7 @@ from hba.srb import Srb
 
 
 class StorPortVerifierWatcher(VerifierWatcher):
+    not_started = BUILT
     writes: BuildIoWrites  # as soon as the miniport has its device extension
 
     def configured(self, info: PortConfigurationInformation) -> None:
@@ -31,14 +32,10 @@ class StorPortVerifierWatcher(VerifierWatcher):
         if notification not in (CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS):  # SCSI Port's; not ours (ST-02)
             super().told(notification, arguments)
 
-    def returning(self, request: Request | None) -> None:
-        super().returning(request)
-        port = self.port
-        if request is None or request.stage != BUILT or request.state != ISSUED:
-            return
-        if port.callback not in (NO_CALLBACK, BUILD_IO, START_IO):
+    def never_started(self, request: Request, callback: int) -> None:
+        if callback not in (NO_CALLBACK, BUILD_IO, START_IO):
             # RS-04: a request that was built but not started is not the miniport's to complete in a bus reset.
-            port.offence("RS-04", "completed although hw_start_io was never called for it", request)
+            self.port.offence("RS-04", "completed although hw_start_io was never called for it", request)
 
     def lend(self, request: Request, segments: Sequence[Segment]) -> Sequence[Segment]:
         return ScatterGatherList(request, segments, self.port)

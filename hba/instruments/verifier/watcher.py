@@ -14,7 +14,7 @@ from hba.miniport.services import REQUEST_COMPLETE
 from hba.miniport.windows import DmaWindows
 from hba.port.base import AnyPort
 from hba.port.context import CALLBACK_NAMES, IRQL_NAMES, LEGAL, MISPLACED_RULE, NO_CALLBACK
-from hba.port.request import Request, describe
+from hba.port.request import ISSUED, Request, describe
 from hba.port.watcher import Watcher
 from hba.srb import Srb
 from hba.verifier import RuleViolation, Verifier
@@ -25,7 +25,10 @@ COMPLETES_HERE = LEGAL[REQUEST_COMPLETE] | {NO_CALLBACK}
 
 
 class VerifierWatcher(Watcher):
-    """What both models have. One adapter's."""
+    """What both models have. One adapter's. `not_started`: the stage of a request that the miniport knows and has not
+    been told to start."""
+
+    not_started = -1  # in a model where there is none
 
     def __init__(self, port: AnyPort, verifier: Verifier) -> None:
         self.port = port
@@ -104,16 +107,23 @@ class VerifierWatcher(Watcher):
         callback = self.port.callback
         if callback not in COMPLETES_HERE and callback <= 9:
             self._misplaced(REQUEST_COMPLETE, callback)
-        if request is not None and (history := request.history) is not None and len(history) < LONGEST_HISTORY:
-            history.append((self.now(), "notification", COMPLETED_FROM[callback]))
+        if request is not None:
+            if (history := request.history) is not None and len(history) < LONGEST_HISTORY:
+                history.append((self.now(), "notification", COMPLETED_FROM[callback]))
+            if request.stage == self.not_started and request.state == ISSUED:
+                self.never_started(request, callback)
+
+    def never_started(self, request: Request, callback: int) -> None:
+        """What was not handed over in whole comes back."""
 
     def judge(self, request: Request) -> None:
         request.moved = self.windows.transferred(request.srb)
-        try:
-            completion.completion(self.port, request)
-        except RuleViolation:
-            self.port.set_right(request)  # level strict: who catches it may complete the SRB once more
-            raise
+        if not completion.ordinary(request):
+            try:
+                completion.judge(self.port, request)
+            except RuleViolation:
+                self.port.set_right(request)  # level strict: who catches it may complete the SRB once more
+                raise
         self.taken_back(request)
 
     def taken_back(self, request: Request) -> None:

@@ -8,7 +8,6 @@ from hba.port.addresses import Addresses
 from hba.port.base import AnyPort
 from hba.port.library.routines import Routines
 from hba.port.request import ISSUED, Request
-from hba.srb import is_srb
 
 
 class Library:
@@ -28,7 +27,11 @@ class Library:
 
     def request_of(self, srb: Any, rule: str = "OW-02") -> Request | None:
         """The live request behind what a miniport passed as `srb`; None (and a finding) when it is not its own."""
-        request: Request | None = srb._port if is_srb(srb) else None
+        request: Request | None
+        try:
+            request = srb._port
+        except AttributeError:
+            request = None
         if request is None or request.state != ISSUED:
             self._common.stranger(srb, rule)
             return None

@@ -166,7 +166,7 @@ def test_SP_09_notifications_are_latched_and_acted_on_in_order(rig: Make) -> Non
         order.append("complete")
 
     r.port.outstanding  # noqa: B018 - the request below is the one outstanding
-    held._request.srb.completion = completion
+    held._port.srb.completion = completion
     r.chip.interrupts_enabled = False
 
     def enabled() -> None:

@@ -242,11 +242,11 @@ class Rig:
 
     def started(self, srb: Srb) -> bool:
         """Whether the miniport has `srb` (as submitted) and was told to start it."""
-        return any(one is srb or getattr(one, "_request", None) is srb._port for one in self.scripted.started)
+        return any(one is srb or getattr(one, "_port", None) is srb._port for one in self.scripted.started)
 
     def complete(self, srb: Srb, status: int = SRB_STATUS_SUCCESS, scsi_status: int = 0) -> None:
         """The miniport completes `srb` (as submitted) from an interrupt."""
-        mine = [one for one in self.scripted.started if one is srb or getattr(one, "_request", None) is srb._port]
+        mine = [one for one in self.scripted.started if one is srb or getattr(one, "_port", None) is srb._port]
         assert mine, "the miniport does not have it"
         self.in_interrupt(lambda: self.scripted.complete(mine[0], status, scsi_status))
 

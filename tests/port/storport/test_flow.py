@@ -114,7 +114,7 @@ def test_QD_04_a_larger_depth_starts_what_waits(rig: Rig) -> None:
     rig.scripted.port.set_device_queue_depth(0, 0, 0, 25)
     assert len(rig.scripted.started) == 25
     rig.scripted.port.set_device_queue_depth(0, 0, 0, 10)
-    rig.complete(rig.scripted.started[0]._request.srb)  # type: ignore[attr-defined]
+    rig.complete(rig.scripted.started[0]._port.srb)
     assert len(rig.scripted.started) == 24
 
 
@@ -337,7 +337,7 @@ def test_QD_08_what_is_retried_keeps_its_place(rig: Rig) -> None:
         rig.complete(srb, SRB_STATUS_BUSY)
     last = rig.submit()
     rig.advance(250 * MS)
-    order = [guard._request.srb for guard in rig.scripted.started]  # type: ignore[attr-defined]
+    order = [guard._port.srb for guard in rig.scripted.started]
     assert order == [*srbs, last]
 
 
