@@ -7,6 +7,7 @@ import pytest
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.options import PvscsiOptions
+from hba.adapters.pvscsi.status import BTSTAT_SUCCESS
 from hba.srb import SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_BUS, SRB_FUNCTION_RESET_DEVICE
 from tests.adapters.pvscsi.driver import DATA, STATE, Driver
 
@@ -162,6 +163,14 @@ def test_phy_page_says_what_is_attached(driver: Driver) -> None:
     phy, attached, kind = st.CONFIG_PHY.unpack(driver.peek(DATA + 16, st.CONFIG_PHY.size))
     assert phy
     assert (attached, kind) == (0, 0)
+
+
+@pytest.mark.parametrize("number, there", [(0, True), (63, True), (64, False), (255, False)])
+def test_there_is_a_phy_for_each_target(driver: Driver, number: int, there: bool) -> None:
+    assert driver.command(r.CMD_CONFIG, st.CONFIG.pack(DATA, (0x2122 << 32) | number, 0x1959, 0)) == 0
+    _page, dwords, host_status, scsi_status = st.CONFIG_HEADER.unpack(driver.peek(DATA, st.CONFIG_HEADER.size))
+    size = st.CONFIG_HEADER.size + st.CONFIG_PHY.size * there
+    assert (dwords * 4, host_status == BTSTAT_SUCCESS, scsi_status == 0) == (size, there, there)
 
 
 def test_config_outside_memory_fails(driver: Driver) -> None:

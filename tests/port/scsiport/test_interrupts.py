@@ -187,6 +187,9 @@ def test_IN_05_timer(rig: Make) -> None:
     request(0)  # cancels
     r.clock.advance(100 * MS)
     assert len(fired) == 2
+    request(1)
+    r.clock.advance(10 * MS)
+    assert len(fired) == 3
     assert r.rules == []
 
 
