@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +24,7 @@ from hba.scsi.server import DeviceServer
 from hba.watchdog import FILE_VARIABLE, LIMIT_VARIABLE, Watchdog
 from tests.engines import ENGINES, require
 
+GUESTS = ("tests/guest/", "tests/bench/test_guest.py")  # where the tests with a guest are
 GUEST_LIMIT = 1500  # s, for one test with a guest: the longest, a whole conformance suite, takes a third of it
 
 settings.register_profile("repeatable", derandomize=True, database=None)
@@ -30,14 +32,25 @@ settings.register_profile("fuzz", max_examples=1000)
 settings.load_profile("fuzz" if os.environ.get("HBA_FUZZ") else "repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("qemu"):
-            # One guest at a time, whatever else runs beside it: for pytest-xdist.
-            item.add_marker(pytest.mark.xdist_group("guest"))
+            if not item.nodeid.startswith(GUESTS):
+                raise pytest.UsageError(f"{item.nodeid} has a guest and is not below {' or '.join(GUESTS)}")
             if not item.get_closest_marker("timeout"):
                 item.add_marker(pytest.mark.timeout(GUEST_LIMIT))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes one has all tests with guests, one after the other, and begins with them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GuestsTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "guest" if nodeid.startswith(GUESTS) else nodeid
+
+    return GuestsTogether(config, log)
 
 
 @pytest.fixture(params=ENGINES)

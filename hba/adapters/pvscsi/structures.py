@@ -28,7 +28,8 @@ MSG_NUM_ENTRIES_LOG2 = 136  # device
 # vcpuHint
 REQUEST = Struct("<QQQQII16sBQBBBB59x")
 REQUEST_SIZE = 128
-assert REQUEST.size == REQUEST_SIZE
+REQUEST_FLAGS = Struct("<36xI88x")  # of it the flags alone
+assert REQUEST.size == REQUEST_FLAGS.size == REQUEST_SIZE
 
 FLAG_WITH_SG_LIST = 1 << 0
 FLAG_OUT_OF_BAND_CDB = 1 << 1  # reserved for CDBs over 16 bytes, never specified

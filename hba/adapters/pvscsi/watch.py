@@ -21,6 +21,7 @@ from hba.adapters.pvscsi.structures import (
     PAGE_SIZE,
     REQ_PROD_IDX,
     REQUEST,
+    REQUEST_FLAGS,
     REQUEST_SIZE,
 )
 from hba.adapters.ring.rings import MASK32
@@ -110,8 +111,9 @@ class Witness(Ring):
         slot = index & self.mask
         before = self._seen[slot * REQUEST_SIZE : (slot + count) * REQUEST_SIZE]
         changed = copy != before
-        for number, descriptor in enumerate(REQUEST.iter_unpack(copy)):
-            if changed or descriptor[5] not in _PLAIN:
+        for number, (flags,) in enumerate(REQUEST_FLAGS.iter_unpack(copy)):
+            if changed or flags not in _PLAIN:
+                descriptor = REQUEST.unpack_from(copy, number * REQUEST_SIZE)
                 other = changed and descriptor != REQUEST.unpack_from(before, number * REQUEST_SIZE)
                 self.odd[descriptor[0]] = slot + number, descriptor, other
         return copy, count
