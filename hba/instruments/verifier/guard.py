@@ -114,12 +114,14 @@ class GuardedSrb:
     All else is looked at by `_ask`. An object of its own, and not an SRB, so that it is the same when it is compiled.
     """
 
+    __slots__ = ("_policy", "_port")
+
     _port: Request  # the name under which the port, which the miniport gives it back to, finds it
     _policy: GuardPolicy
 
     def __init__(self, request: Request, policy: GuardPolicy) -> None:
-        super().__setattr__("_port", request)
-        super().__setattr__("_policy", policy)
+        _set_port(self, request)
+        _set_policy(self, policy)
         srb = request.srb
         if not srb.function and srb.next_srb is None:
             request.lent = srb
@@ -339,3 +341,8 @@ class GuardedSrb:
     @property
     def context(self) -> Any:
         return self._refuse("context")
+
+
+# Past `__setattr__`: one is made for every request.
+_set_port: Callable[[GuardedSrb, Request], None] = GuardedSrb.__dict__["_port"].__set__
+_set_policy: Callable[[GuardedSrb, GuardPolicy], None] = GuardedSrb.__dict__["_policy"].__set__
