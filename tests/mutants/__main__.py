@@ -25,6 +25,7 @@ TESTS = (
     "tests/hostile",
     "tests/bench/test_ports.py",
 )
+TOLD = 20  # mutants from one word of how far it is to the next
 ACCEPTED = Path("tests/mutants/accepted.toml")
 
 
@@ -60,8 +61,10 @@ def main(paths: tuple[Path, ...], sample: int | None, seed: int, workers: int, o
         reach.measure()
     counts: Counter[str] = Counter()
     unexplained = 0
-    for mutant, outcome in outcomes(mutants, reach, workers):
+    for number, (mutant, outcome) in enumerate(outcomes(mutants, reach, workers), 1):
         counts[outcome] += 1
+        if number % TOLD == 0:
+            click.echo(f"{number} of {len(mutants)}", err=True)
         if outcome == KILLED:
             continue
         if outcome == HUNG:  # which is noticed, but on a loaded machine it may have been too slow only: to be seen
