@@ -74,6 +74,12 @@ def make(model: str, name: str, level: str | None) -> Iterator[Make]:
         rig.loop.close()
 
 
+def test_what_the_chip_can_do_is_said(make: Make) -> None:
+    info = make().port.info
+    assert info.master and info.scatter_gather and info.auto_request_sense
+    assert info.tagged_queuing and info.multiple_request_per_lu
+
+
 @pytest.fixture
 def rig(make: Make) -> Rig:
     return make()

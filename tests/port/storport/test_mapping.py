@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -380,10 +381,13 @@ def test_MB_12_extension_without_its_srb_sense_buffer_with_it(rig: Rig) -> None:
     assert len(rig.messages("MB-12")) == 3 and rig.found == {"MB-12"}
 
 
-def test_MB_12_an_extension_after_the_completion(rig: Rig) -> None:
-    (extension,) = in_start(rig, lambda srb: srb.srb_extension)
+@pytest.mark.parametrize("of", [lambda extension: extension, lambda extension: (extension + 8).memory])
+def test_MB_12_an_extension_after_the_completion(rig: Rig, of: Callable[[Any], Any]) -> None:
+    ((address, *_),) = in_start(rig, lambda srb: [of(srb.srb_extension)])
+    assert rig.scripted.port.get_physical_address(None, address) is not None
+    assert rig.found == set()
     rig.finish_all()
-    assert rig.scripted.port.get_physical_address(None, extension) is None
+    assert rig.scripted.port.get_physical_address(None, address) is None
     assert rig.found == {"MB-12"}
 
 
