@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from hba.compiled import GROUP, SUFFIX, folder, module_name, sources
-from hba.errors import EXIT_OK, EXIT_PERMISSION, EXIT_SETUP, HbaError
+from hba.errors import EXIT_INTERNAL, EXIT_OK, EXIT_PERMISSION, EXIT_SETUP, HbaError
 from hba.terminal import telling
 
 KEPT = 5  # builds; a developer's branches take turns
@@ -36,8 +36,14 @@ setup(
 """
 
 
+class DoesNotCompile(HbaError):
+    """Ours to mend, unlike a compiler that is missing."""
+
+    exit_code = EXIT_INTERNAL
+
+
 def build() -> Path:
-    """The folder with the modules. Raises `HbaError` with what is missing, or what the compiler said."""
+    """The folder with the modules. Raises `HbaError` with what is missing, `DoesNotCompile` with what was said of ours."""
     where = folder()
     if where.is_dir():
         return where
@@ -55,11 +61,11 @@ def build() -> Path:
         if said.returncode:
             lines = (said.stderr + said.stdout).strip().splitlines()
             lines = [line for line in lines if "error" in line] or lines
-            raise HbaError("the port cannot be compiled; " + "; ".join(lines[-3:]))
+            raise DoesNotCompile("the port cannot be compiled; " + "; ".join(lines[-3:]))
         made = Path(work) / "lib"
         missing = [name for source in sources() if not _file(made, name := module_name(source)).exists()]
         if missing:
-            raise HbaError(f"the compiler made no module for {', '.join(missing)}")
+            raise DoesNotCompile(f"the compiler made no module for {', '.join(missing)}")
         made.chmod(0o755)
         with contextlib.suppress(OSError):  # somebody else was faster
             made.rename(where)
@@ -93,8 +99,9 @@ def main() -> int:
     try:
         print(build())
     except HbaError as error:
-        telling.tell(str(error), EXIT_SETUP)
-        return EXIT_SETUP
+        code = error.exit_code if isinstance(error, DoesNotCompile) else EXIT_SETUP
+        telling.tell(str(error), code)
+        return code
     except OSError as error:
         telling.tell(f"the compiled modules cannot be kept; {error}; set HBA_CACHE to another folder", EXIT_PERMISSION)
         return EXIT_PERMISSION

@@ -14,7 +14,7 @@ import pytest
 
 from hba import compiled
 from hba.compiled import build
-from hba.errors import HbaError
+from hba.errors import EXIT_INTERNAL, EXIT_SETUP, HbaError
 
 ASK = "import hba\nfrom hba import compiled\nprint(compiled.in_use())"
 
@@ -86,6 +86,15 @@ def test_what_the_compiler_says_is_told(place: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(HbaError, match="cannot be compiled; no such thing as hba_native"):
         build.build()
     assert not place.exists() and list(place.parent.iterdir()) == []
+
+
+def test_what_is_ours_to_mend_is_no_compiler_that_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scripts/test` goes on without a compiler, and fails with one that does not take our modules."""
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_SETUP", "raise SystemExit('no')")
+        assert build.main() == EXIT_INTERNAL
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert build.main() == EXIT_SETUP
 
 
 def test_what_is_there_is_not_made_again(place: Path) -> None:

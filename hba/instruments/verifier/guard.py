@@ -344,5 +344,5 @@ class GuardedSrb:
 
 
 # Past `__setattr__`: one is made for every request.
-_set_port: Callable[[GuardedSrb, Request], None] = GuardedSrb.__dict__["_port"].__set__
-_set_policy: Callable[[GuardedSrb, GuardPolicy], None] = GuardedSrb.__dict__["_policy"].__set__
+_set_port: Callable[[GuardedSrb, Request], None] = vars(GuardedSrb)["_port"].__set__
+_set_policy: Callable[[GuardedSrb, GuardPolicy], None] = vars(GuardedSrb)["_policy"].__set__
