@@ -43,7 +43,7 @@ class DoesNotCompile(HbaError):
 
 
 def build() -> Path:
-    """The folder with the modules. Raises `HbaError` with what is missing, `DoesNotCompile` with what was said of ours."""
+    """The folder with the modules. Raises `HbaError` with what is missing; `DoesNotCompile`."""
     where = folder()
     if where.is_dir():
         return where
