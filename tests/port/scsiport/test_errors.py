@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hba.clock import S
 from hba.miniport.services import NEXT_REQUEST, RESET_DETECTED
 from hba.port.scsiport.slot import HOLD
 from hba.port.scsiport.status import (
@@ -444,6 +445,18 @@ def test_ER_13_leftovers_at_the_end_of_the_hold(rig: Make, reclaim: bool) -> Non
         assert srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUS_RESET
         r.hardware(lambda: r.miniport.finish(held))  # it comes back after all
         assert r.done == [srb] and "OW-02" in r.rules
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_ER_13_a_hold_that_is_over_in_the_middle_of_a_callback(rig: Make, reset: bool) -> None:
+    """It ends after that, unless the adapter was reset meanwhile: then there is none any more."""
+    r = rig(traced=True)
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 0))
+    r.hardware(lambda: r.clock.advance(10 * S))
+    if reset:
+        r.port.reset_adapter()
+    r.loop.run_once(0)
+    assert r.kinds("reset_hold.begin", "reset_hold.end") == ["reset_hold.begin", *["reset_hold.end"] * (not reset)]
 
 
 def test_ER_14_reset_detected(rig: Make) -> None:

@@ -391,6 +391,18 @@ def test_MB_12_an_extension_after_the_completion(rig: Rig, of: Callable[[Any], A
     assert rig.found == {"MB-12"}
 
 
+def test_MB_12_a_sense_buffer_is_the_ports_again_without_an_extension_too(make_rig: MakeRig) -> None:
+    rig = make_rig(Scripted(srb_extension_size=0))
+
+    def start(srb: Srb) -> tuple[int, int] | None:
+        return rig.scripted.port.get_physical_address(srb, srb.sense_info_buffer)  # type: ignore[no-any-return]
+
+    (found,) = in_start(rig, start)
+    assert found is not None and rig.port.memory.holder(found[0], 1) is not None
+    rig.finish_all()
+    assert rig.port.memory.holder(found[0], 1) is None
+
+
 def test_MB_12_sense_data_by_dma_go_up(rig: Rig) -> None:
     """The adapter writes them to the sense buffer's bus address; the miniport only says how many."""
     sense = bytes.fromhex("70000500000000 0a 00000000 24 00000000 00")

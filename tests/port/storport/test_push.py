@@ -127,6 +127,25 @@ def test_ST_04_with_interleave_another_build_io_runs_in_the_middle(make_rig: Mak
     assert len(rig.scripted.started) == 2
 
 
+def test_ST_04_interleave_counts_service_calls(make_rig: MakeRig) -> None:
+    rig = make_rig(interleave=3)
+    order: list[str] = []
+
+    def build(srb: Srb) -> bool:
+        order.append("enter")
+        for _ in range(2):
+            rig.scripted.port.get_scatter_gather_list(srb)
+        order.append("exit")
+        return True
+
+    rig.scripted.build = build
+    rig.port.flow.pause(5)
+    for _ in range(3):
+        rig.submit()
+    rig.port.flow.resume()
+    assert order == ["enter", "exit", "enter", "enter", "exit", "exit"]  # the third call is the second one's first
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_ST_05_false_is_never_started_and_may_complete_later(make_rig: MakeRig, level: str | None) -> None:
     rig = make_rig(level=level)
