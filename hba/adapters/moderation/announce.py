@@ -13,10 +13,11 @@ completions share one. It is sent
 Nothing is sent when the driver has taken all completions meanwhile, as it does when it is in its interrupt routine
 already.
 
-How much a driver has in flight is learned from what it had; each wait in vain halves it, down to what there is. But
-a fast server hardly ever sees more than one: what a program has in flight is then completions that the driver has taken
-and the program has not yet. So each announcement of several at once is tried with one more the next time, until
-a wait is in vain; then not for a while, so that such waits take a small share of the time.
+How much a driver has in flight is learned from what it had; a wait in vain after another, with no announcement of
+enough between them, halves it, down to what there is: one alone may be a virtual processor that had to pause. But a
+fast server hardly ever sees more than one: what a program has in flight is then completions that the driver has taken
+and the program has not yet. So each announcement of several at once is tried with one more the next time, until a wait
+is in vain; then not for a while, so that such waits take a small share of the time.
 """
 
 from __future__ import annotations
