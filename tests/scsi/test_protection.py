@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from hba.errors import StorageError
 from hba.loop import EventLoop
 from hba.scsi import sense
 from hba.scsi.disk.disk import Disk, DiskOptions
-from hba.scsi.disk.protection import ProtectedStore, guard_of
+from hba.scsi.disk.protection import PIECE, ProtectedStore, guard_of
 from hba.scsi.disk.tags import in_file
 from hba.scsi.server import Identity
 from hba.storage.memory import MemoryBackend
@@ -281,19 +282,35 @@ def test_a_full_disk_is_an_error_of_the_command(kept: Kept, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "cdb", [write10(0, 0xFFFF), read10(0, 0xFFFF), read10(0, 0xF000, 0x20), write10(0, 0xF000, 0x20)]
+    "cdb", [write10(0, 0x2800), read10(0, 0x2800), read10(0, 0x2000, 0x20), write10(0, 0x2000, 0x20)]
 )
-def test_much_at_once_is_done_in_pieces(cdb: str) -> None:
-    """Under the watchdog: 64 MiB took 15.8 s in one turn."""
+def test_much_at_once_is_done_in_pieces(cdb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MiB took 15.8 s in one turn. The guards of one turn are those of a piece: 1 MiB, of 5 MiB here."""
     unit = protected(64 << 20)
-    size = 0xFFFF * 512 if cdb[2:4] == "00" else 0xF000 * 520
-    first = run(unit, write10(0, 0xFFFF), out=bytes(range(256)) * (0xFFFF * 2))
-    assert first.status == 0
+    turns: Counter[int] = Counter()  # blocks, by the number of the turn
+    number = 0
+
+    def counted(block: memoryview) -> int:
+        turns[number] += 1
+        return guard_of(block)
+
+    def next_turn(clock: VirtualClock) -> None:
+        nonlocal number
+        number += 1
+        run_due(clock)
+
+    run_due = VirtualClock.run_due
+    monkeypatch.setattr(VirtualClock, "run_due", next_turn)
+
+    assert run(unit, write10(0, 0x2800), out=bytes(range(256)) * (0x2800 * 2)).status == 0
+    monkeypatch.setattr("hba.scsi.disk.protection.guard_of", counted)
     if cdb.startswith("28"):
-        assert run(unit, cdb, size).status == 0
+        assert run(unit, cdb, 0x2800 * 512 if cdb[2:4] == "00" else 0x2000 * 520).status == 0
     else:
-        data = bytes(size) if cdb[2:4] == "00" else b"".join(mixed(lba, b"q" * 512) for lba in range(0xF000))
+        data = bytes(0x2800 * 512) if cdb[2:4] == "00" else b"".join(mixed(lba, b"q" * 512) for lba in range(0x2000))
         assert run(unit, cdb, out=data).status == 0
+    assert turns.total() == (0x2800 if cdb[2:4] == "00" else 0x2000)
+    assert max(turns.values()) <= PIECE // 512
 
 
 def test_formatting_costs_no_memory() -> None:
