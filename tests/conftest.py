@@ -27,8 +27,8 @@ from tests.engines import ENGINES, require
 GUESTS = ("tests/guest/", "tests/bench/test_guest.py")  # where the tests with a guest are
 GUEST_LIMIT = 1500  # s, for one test with a guest: the longest, a whole conformance suite, takes a third of it
 
-settings.register_profile("repeatable", derandomize=True, database=None)
-settings.register_profile("fuzz", max_examples=1000)
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", max_examples=1000, deadline=None)
 settings.load_profile("fuzz" if os.environ.get("HBA_FUZZ") else "repeatable")
 
 

@@ -1,163 +1,187 @@
-"""Runs the tests that reach a planted fault, in a process of their own that sees the faulty source."""
+"""Runs the tests that reach a planted fault, in a process of their own.
+
+All tests are collected once, in this process; each fault has a child of it, in which the functions that are loaded get
+the faulty code. So a fault costs what its tests take and no start, and there can be ten thousand of them.
+"""
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
+import gc
 import os
+import resource
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from tests.mutants.plant import Mutant
+from tests.mutants.reach import OPTIONS, Reach
+from tests.mutants.swap import CannotSwap, Functions
 
-PATIENCE = 40.0  # seconds; a fault that makes the tests hang is noticed
-PATIENCE_FOR_ALL = 400.0
-KILLED, HUNG, SURVIVED = "killed", "hung", "survived"
+OUTCOMES = KILLED, HUNG, SURVIVED, UNREACHED = "killed", "hung", "survived", "unreached"
+
+ONE_TEST = 30  # seconds; a fault that makes a test hang is noticed
+GRACE = 60.0  # seconds beyond the patience: for what Python cannot interrupt
+MEMORY = 12 << 30  # bytes of address space; a fault that makes a list grow without end is noticed
+_KILLED, _SURVIVED, _CANNOT_SWAP = 1, 0, 99
 
 
-class Reach:
-    """Which tests run which lines, from one run of all of them under coverage."""
+@dataclass
+class _Running:
+    mutant: Mutant
+    since: float
+    told: Path  # the test that noticed it
 
-    def __init__(self, tests: Sequence[str], sources: Sequence[str], data: Path) -> None:
-        self.all = tests
-        self._sources = sources
-        self._data = data
-        self._found: dict[tuple[str, int], set[str]] = {}
-        self._around: dict[str, set[str]] = {}  # by file: all tests that run anything of it
 
-    def measure(self) -> None:
-        """In a child: nothing of the program is loaded here, or its faulty source would not be."""
+class Runner:
+    """A pytest plugin that, when the tests are collected, runs those of each fault instead of all of them."""
+
+    def __init__(
+        self,
+        mutants: Iterable[Mutant],
+        reach: Reach,
+        workers: int,
+        patience: float,
+        folder: Path,
+        told: Callable[[Mutant, str], None],
+    ) -> None:
+        self._todo = iter(mutants)
+        self._reach = reach
+        self._workers = workers
+        self._patience = patience
+        self._folder = folder
+        self._told = told
+        self._running: dict[int, _Running] = {}
+        self._noticed: dict[
+            tuple[Path, str], list[str]
+        ] = {}  # by function: tests that noticed a fault of it, last first
+
+    def run(self) -> None:
+        """Until every mutant has been told of."""
+        options = (*OPTIONS, "-s", "-p", "no:terminal", "-o", f"timeout={ONE_TEST}")
+        pytest.main([*options, *self._reach.tests], plugins=[self])
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise SystemExit("the tests cannot be collected")
+        items = {item.nodeid: item for item in session.items}
+        for item in session.items:
+            item.add_marker(pytest.mark.long_turns("a loaded machine is not to be taken for a fault noticed"))
+        functions = Functions(Path.cwd())
+        gc.collect()
+        gc.freeze()  # the children share it
+        done = False
+        while self._running or not done:
+            while not done and len(self._running) < self._workers:
+                mutant = next(self._todo, None)
+                if mutant is None:
+                    done = True
+                    break
+                self._start(session, functions, items, mutant)
+            self._reap()
+            time.sleep(0.002)  # asked again: waiting for any one of several children has no time limit to it
+        return True
+
+    def _start(
+        self, session: pytest.Session, functions: Functions, items: dict[str, pytest.Item], mutant: Mutant
+    ) -> None:
+        tests, imported = self._reach.of(mutant)
+        first = self._noticed.get((mutant.path, mutant.function), [])
+        order = [test for test in first if test in tests]
+        order += [test for test in tests if test not in order]
+        if not order and not imported:
+            self._told(mutant, UNREACHED)
+            return
+        told = self._folder / f"{len(self._running)}-{time.monotonic_ns()}"
+        told.mkdir()
+        sys.stdout.flush()
         child = os.fork()
-        if not child:
-            os._exit(self._measure())
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status):
-            raise SystemExit("the tests fail without any fault; mend them first")
-        self._load()
-
-    def _measure(self) -> int:
-        import coverage
-
-        settings = self._data.with_suffix(".rc")
-        settings.write_text("[run]\ndynamic_context = test_function\n")
-        measured = coverage.Coverage(
-            data_file=str(self._data), config_file=str(settings), include=[f"{source}/*" for source in self._sources]
-        )
-        measured.start()
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not qemu", *self.all])
-        measured.stop()
-        measured.save()
-        return int(code)
-
-    def _load(self) -> None:
-        import coverage
-
-        data = coverage.CoverageData(basename=str(self._data))
-        data.read()
-        for file in data.measured_files():
-            path = str(Path(file).relative_to(Path.cwd()))
-            for line, contexts in data.contexts_by_lineno(file).items():
-                tests = {test for test in map(_node, contexts) if test}
-                self._around.setdefault(path, set()).update(tests)
-                if "" in contexts:  # a fixture ran it, for whom coverage does not say
-                    tests.add("")
-                self._found[path, line] = tests
-
-    def tests(self, mutant: Mutant) -> list[str]:
-        """Node ids of the tests that run its lines; where a fixture does, of all that run anything of its file."""
-        found: set[str] = set()
-        for line in range(mutant.line, mutant.line + mutant.old.count("\n") + 1):
-            found |= self._found.get((str(mutant.path), line), set())
-        if "" in found:
-            found |= self._around[str(mutant.path)]
-            found.discard("")
-        return sorted(found)
-
-
-def _node(context: str) -> str:
-    """tests.port.test_base.TestX.test_y -> tests/port/test_base.py::TestX::test_y"""
-    parts = context.split(".")
-    for index, part in enumerate(parts):
-        if part.startswith("test_") and Path(*parts[: index + 1]).with_suffix(".py").exists():
-            return "::".join(("/".join(parts[: index + 1]) + ".py", *parts[index + 1 :]))
-    return ""
-
-
-class _Faulty(importlib.abc.Loader, importlib.abc.MetaPathFinder):
-    """Imports one module from other source than is on the disk."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._name = str(mutant.path.with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        self._path = mutant.path
-        self._source = mutant.source(mutant.path.read_text("utf-8"))
-
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> object:
-        if name != self._name:
-            return None
-        return importlib.util.spec_from_file_location(name, self._path.absolute(), loader=self)
-
-    def create_module(self, spec: object) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self._source, str(self._path), "exec"), module.__dict__)
-
-
-def _child(mutant: Mutant, tests: Sequence[str]) -> int:
-    quiet = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(quiet, fd)
-    sys.meta_path.insert(0, _Faulty(mutant))
-    try:
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]))
-    except BaseException:
-        return 1
-
-
-def outcomes(mutants: Iterable[Mutant], reach: Reach, workers: int) -> Iterable[tuple[Mutant, str]]:
-    """What became of each, as it becomes known; `workers` at a time.
-
-    First the tests that run its lines, which is quick and kills most. What survives, or is run by no test that coverage
-    knows of (it loses some: those of hypothesis, what a fixture starts), meets all tests.
-    """
-    running: dict[int, tuple[Mutant, float, bool]] = {}  # since when, by all tests
-    todo = iter(mutants)
-    done = False
-
-    def start(mutant: Mutant, tests: Sequence[str], everything: bool) -> None:
-        child = os.fork()
-        if not child:
+        if child:
+            self._running[child] = _Running(mutant, time.monotonic(), told)
+            return
+        code = _KILLED
+        try:
             os.setsid()
-            os._exit(_child(mutant, tests))
-        running[child] = mutant, time.monotonic(), everything
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(told)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            _quiet()
+            chosen = [items[test] for test in order if test in items]
+            code = _tests(session, functions, mutant, chosen, self._patience, told)
+            if code == _CANNOT_SWAP or (code == _SURVIVED and imported):
+                code = _anew(mutant, order or self._reach.tests, told)
+        finally:
+            os._exit(code)
 
-    while running or not done:
-        while not done and len(running) < workers:
-            mutant = next(todo, None)
-            if mutant is None:
-                done = True
-                break
-            tests = reach.tests(mutant)
-            start(mutant, tests or reach.all, not tests)
-        for child, (mutant, since, everything) in list(running.items()):
+    def _reap(self) -> None:
+        for child, running in list(self._running.items()):
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
-                del running[child]
-                if os.waitstatus_to_exitcode(status):
-                    yield mutant, KILLED
-                elif everything:
-                    yield mutant, SURVIVED
-                else:
-                    start(mutant, reach.all, True)
-            elif time.monotonic() - since > (PATIENCE_FOR_ALL if everything else PATIENCE):
+                outcome = KILLED if os.waitstatus_to_exitcode(status) else SURVIVED
+            elif time.monotonic() - running.since > self._patience + GRACE:
+                outcome = HUNG
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                del running[child]
-                yield mutant, HUNG
-        time.sleep(0.01)  # asked again: waiting for any one of several children has no time limit to it
+            else:
+                continue
+            del self._running[child]
+            self._learn(running)
+            shutil.rmtree(running.told, ignore_errors=True)
+            self._told(running.mutant, outcome)
+
+    def _learn(self, running: _Running) -> None:
+        """Its test is the first one for the next fault of the same function."""
+        noticed = running.told / "test"
+        if not noticed.exists():
+            return
+        test = noticed.read_text("utf-8")
+        known = self._noticed.setdefault((running.mutant.path, running.mutant.function), [])
+        if test in known:
+            known.remove(test)
+        known.insert(0, test)
+
+
+def _quiet() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+
+
+def _tests(
+    session: pytest.Session,
+    functions: Functions,
+    mutant: Mutant,
+    items: Sequence[pytest.Item],
+    patience: float,
+    told: Path,
+) -> int:
+    try:
+        functions.plant(mutant)
+    except CannotSwap:
+        return _CANNOT_SWAP
+    begun = time.monotonic()
+    for item, after in zip(items, [*items[1:], None], strict=True):
+        if time.monotonic() - begun > patience:
+            return _SURVIVED
+        try:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        except BaseException:
+            session.testsfailed += 1
+        if session.testsfailed:
+            (told / "test").write_text(item.nodeid, "utf-8")
+            return _KILLED
+    return _SURVIVED
+
+
+def _anew(mutant: Mutant, tests: Sequence[str], folder: Path) -> int:
+    """The same in a program that imports the faulty source: for what runs at import."""
+    faulty = folder / "faulty.py"
+    faulty.write_text(mutant.source(mutant.path.read_text("utf-8")), "utf-8")
+    command = [sys.executable, "-m", "tests.mutants.anew", str(mutant.path), str(faulty)]
+    options = (*OPTIONS, "-x", "-q", "-o", f"timeout={ONE_TEST}")
+    return _KILLED if subprocess.run([*command, *options, *tests], check=False).returncode else _SURVIVED
