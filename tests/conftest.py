@@ -1,7 +1,7 @@
 """Settings of all tests.
 
 Property tests take the same examples every time, so that a run that fails fails again. `HBA_FUZZ=1` makes them random
-and ten times as many: how new defects are looked for.
+and ten times as many: how new defects are looked for. `HBA_MUTANTS=1` stops at the first one that fails.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from hba.clock import VirtualClock
 from hba.loop import EventLoop
@@ -29,7 +29,12 @@ GUEST_LIMIT = 1500  # s, for one test with a guest: the longest, a whole conform
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.register_profile("fuzz", max_examples=1000, deadline=None)
-settings.load_profile("fuzz" if os.environ.get("HBA_FUZZ") else "repeatable")
+settings.register_profile(
+    "mutants", settings.get_profile("repeatable"), phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False
+)
+settings.load_profile(
+    "fuzz" if os.environ.get("HBA_FUZZ") else "mutants" if os.environ.get("HBA_MUTANTS") else "repeatable"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

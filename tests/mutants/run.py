@@ -65,6 +65,7 @@ class Runner:
     def run(self) -> None:
         """Until every mutant has been told of."""
         options = (*OPTIONS, "-s", "-p", "no:terminal", "-o", f"timeout={ONE_TEST}")
+        os.environ["HBA_MUTANTS"] = "1"  # tests/conftest.py: no smaller example is looked for
         pytest.main([*options, *self._reach.tests], plugins=[self])
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
