@@ -30,14 +30,13 @@ TESTS = (
     "tests/bench/test_ports.py",
 )
 TOLD = 200  # mutants from one word of how far it is to the next
-ACCEPTED = Path("tests/mutants/accepted.toml")
+ACCEPTED = Path(__file__).with_name("accepted")
 
 
 def accepted() -> dict[str, str]:
     """Name of a fault that changes nothing -> why."""
-    if not ACCEPTED.exists():
-        return {}
-    entries = tomllib.loads(ACCEPTED.read_text("utf-8"))["equivalent"]
+    files = (tomllib.loads(file.read_text("utf-8")) for file in sorted(ACCEPTED.glob("*.toml")))
+    entries = (entry for file in files for entry in file["equivalent"])
     return {name: entry["reason"] for entry in entries for name in entry["mutants"]}
 
 
@@ -78,6 +77,8 @@ def main(
     roots = paths or tuple(map(Path, SOURCES))
     files = (file for root in roots for file in ([root] if root.is_file() else root.rglob("*.py")))
     mutants = everything(files)
+    if gone := sorted(accepted().keys() - {mutant.name for mutant in mutants}) if not paths else []:
+        click.echo("accepted, and not planted any more:\n  " + "\n  ".join(gone), err=True)
     if only is not None:
         names = {_name(line) for line in only.read_text("utf-8").splitlines()}
         mutants = [mutant for mutant in mutants if mutant.name in names]
