@@ -108,7 +108,7 @@ class Runner:
             return
         code = _KILLED
         try:
-            os.setsid()
+            os.setpgid(0, 0)  # not a session of its own: how nice the run is says so for it, too
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(told)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             _quiet()
