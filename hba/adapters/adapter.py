@@ -52,10 +52,10 @@ class Adapter(ABC):
     def unanswered(self) -> int:
         """Requests that were taken and whose answer is not ready for the guest yet."""
 
+    @abstractmethod
     def uses(self, iova: int, size: int) -> bool:
         """A request that was taken may touch memory in a range, in place. What goes by message is the client's own
         doing."""
-        return self.unanswered > 0
 
     @abstractmethod
     def settle(self) -> None:

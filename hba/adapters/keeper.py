@@ -62,11 +62,9 @@ class AdapterKeeper:
         self._round += 1
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
 
     def _wait(self, deadline: int, force: bool, flush: bool, done: Callable[[str], None]) -> None:
         """Until nothing is under way; `force`: at the deadline, end it."""
-        self._timer = None
         if self._quiet():
             self._adapter.settle()
             if flush:

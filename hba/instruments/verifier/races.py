@@ -18,15 +18,15 @@ SAMPLE = 64  # then two in a row out of that many
 class BuildIoWrites:
     """Which attributes each BuildIo has changed. Only with the verifier."""
 
+    _before: list[dict[str, Any]]  # as `begin` found them
+
     def __init__(self, miniport: Miniport) -> None:
         self._watched: list[tuple[str, dict[str, Any]]] = [("self", vars(miniport))]
         extension = getattr(miniport, "extension", None)
         if hasattr(extension, "__dict__"):
             self._watched.append(("self.extension", vars(extension)))
-        self._before: list[dict[str, Any]] = []
         self._writer: dict[str, int] = {}  # attribute -> number of the first request whose BuildIo wrote it
         self.reported: set[str] = set()
-        self.watching = False
 
     @staticmethod
     def due(number: int) -> bool:
@@ -35,12 +35,10 @@ class BuildIoWrites:
         return number <= CLOSELY or number % SAMPLE < 2
 
     def begin(self) -> None:
-        self.watching = True
         self._before = [dict(now) for _, now in self._watched]
 
     def end(self, number: int) -> list[tuple[str, int]]:
         """Attributes request `number` wrote that another's BuildIo wrote before: (name, that request), once each."""
-        self.watching = False
         found: list[tuple[str, int]] = []
         for (owner, now), before in zip(self._watched, self._before, strict=True):
             for attribute, value in now.items():

@@ -24,6 +24,7 @@ from hba.pci.memory import GuestMemory
 from hba.port.driver import PortDriver
 from hba.scsi.bus import ScsiBus
 from hba.srb import SRB_STATUS_BUS_RESET, SRB_STATUS_SUCCESS, Srb
+from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
 RAM = 4 << 20
@@ -81,6 +82,7 @@ class Driver:
         ram: bool = True,
         posted_writes: bool = False,
         interrupts: InterruptOptions | None = None,
+        trace: bool = False,
     ) -> None:
         self.clock = VirtualClock()
         self.loop = EventLoop(self.clock)
@@ -89,7 +91,10 @@ class Driver:
         self.bus = ScsiBus()
         self.verifier = Verifier(self.clock, rules=ADAPTERS.rules) if verify else None
         wiring = Wiring(self.loop, self.port, self.bus, self.memory, posted_writes=posted_writes, interrupts=interrupts)
-        adapter = make_adapter(PVSCSI, wiring, options or PvscsiOptions(), self.verifier)
+        self.recorder = Recorder(self.clock)
+        adapter = make_adapter(
+            PVSCSI, wiring, options or PvscsiOptions(), self.verifier, self.recorder if trace else None
+        )
         assert isinstance(adapter, PvscsiAdapter)
         self.adapter = adapter
         self.adapter.start()

@@ -30,7 +30,7 @@ from hba.scsi.unit import LogicalUnit
 from hba.vfio_user import device as dev
 from hba.vfio_user.device import RequestError
 from tests.adapters.pvscsi.driver import RAM, Driver
-from tests.scsi.util import Deferred, disk
+from tests.scsi.util import GOOD, Deferred, disk, run
 
 MSI_CONTROL, MSI_ENABLE = 0x4A, 0x81  # behind power management; the bit, and that addresses have 64 bits
 
@@ -194,6 +194,15 @@ def test_an_interrupt_that_was_not_sent_is_sent_there(make: Callable[..., Driver
     driver.adapter.function.set_irqs(MSI, flags, 0, 1, [os.dup(event)], b"")
     assert os.eventfd_read(event) == 1
     os.close(event)
+
+
+def test_what_units_know(make: Callable[..., Driver], source: Driver) -> None:
+    """The guest has stopped its disk there: it stands still here."""
+    stopped = next(iter(source.bus))
+    run(stopped, "000000000000")  # that it is new
+    assert run(stopped, "1b0000000000").status == GOOD
+    restored = next(iter(moved(make, source).bus))
+    assert run(restored, "000000000000").condition == run(stopped, "000000000000").condition == 0x020402
 
 
 def test_config_space(make: Callable[..., Driver], source: Driver) -> None:
@@ -398,6 +407,11 @@ def test_what_does_not_fit_is_named(
     source.adapter.units.waiting["added", 3, 0] = None
     state = saved(source)
     assert named in refusal(make, source, change(state, path, value))
+
+
+def test_a_unit_twice(make: Callable[..., Driver], source: Driver) -> None:
+    state = saved(source)
+    assert "a unit twice" in refusal(make, source, change(state, ("units",), parts(state)["units"] * 2))
 
 
 def test_other_options_are_named(make: Callable[..., Driver], source: Driver) -> None:
