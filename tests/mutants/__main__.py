@@ -59,7 +59,7 @@ def accepted() -> dict[str, str]:
     help="A file with names: only these are planted. A line is a name, or begins with what became of it.",
 )
 @click.option(
-    "--patience", type=float, default=900.0, help="Seconds of tests for a fault; after them it is told as survived."
+    "--patience", type=float, default=300.0, help="Seconds of CPU for a fault; after them it is told as survived."
 )
 @click.option("--list", "only_list", is_flag=True, help="Only name them.")
 def main(
