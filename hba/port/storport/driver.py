@@ -117,12 +117,12 @@ class StorPort(PortBase[StorUnit]):
         super().__init__(loop, miniport, chip, options, options.timer_resolution)
         self.gates = Gates(options, self.clock, self, self.ledger, self.units, self.run)
         self.dpcs: deque[tuple[Dpc, Any, Any]] = deque()
-        self.passive_routine: Callable[[], bool] | None = None
+        self.passive_routine: Callable[[], bool] | None  # (preset)
         self.srb_extension_size_was: int | None = None  # when get_uncached_extension was called (MB-16)
         self.nested = 0  # callbacks of other processors on the stack
         self.in_start_io = 0
         self.service_calls = 0
-        self.extended = False
+        self.extended: bool  # as `mapper`
         self.other_lists = bool(options.interleave)  # asking for a scatter/gather list is more than that
         self.flow = Flow(self.gates)
         self.resets = Resets(self.gates)
@@ -132,7 +132,8 @@ class StorPort(PortBase[StorUnit]):
         self.locks = Locks(self, LockTable(half_duplex=True, virtual=False), self.info, self.messages)
         self.mapper: Mapper  # as soon as the miniport has said how (configured)
         self._total_sense = options.total_sense_data_bytes
-        self._build_irql = self._start_irql = DISPATCH_LEVEL
+        self._build_irql: int
+        self._start_irql: int
 
     # == configuration ============================================================================================
 

@@ -44,7 +44,6 @@ class Flow:
         """The adapter was reset: its link, too, is as it was at the start."""
         if self.link_timer is not None:
             self.link_timer.cancel()
-            self.link_timer = None
         self.link_is_down = self.link_lost = False
 
     # -- pause, busy (QD-05 to QD-07) --------------------------------------------------------------------------
@@ -85,10 +84,8 @@ class Flow:
                 "QD-04", f"queue depth {depth} of {unit.name} is above MaxIOsPerLun ({gates.info.max_ios_per_lun})"
             )
             return False
-        more = depth > unit.depth
         unit.depth = depth
-        if more:
-            gates.wake()
+        gates.wake()
         return True
 
     # -- busy completions (QD-08, QD-09, ST-13) ----------------------------------------------------------------
@@ -118,9 +115,9 @@ class Flow:
         self.requeue(request)
         outstanding = gates.outstanding(unit)
         if full and outstanding:
-            # QD-09: some of the outstanding ones must come back first. At least one.
+            # QD-09: some of the outstanding ones must come back first. At least one: the share is not 0.
             share = gates.options.queue_full_wait_io_percentage
-            gates.close_until(QUEUE_FULL, max(1, (outstanding * share + 99) // 100), unit)
+            gates.close_until(QUEUE_FULL, (outstanding * share + 99) // 100, unit)
         elif not unit.gates & RETRYING:
             gates.close_for(RETRYING, gates.options.busy_pause_time * MS, unit)  # QD-08
         return True
@@ -152,7 +149,6 @@ class Flow:
     def _link_stays_down(self) -> None:
         """LinkDownTimeoutValue has passed. The registry's page: I/O to the miniport is restarted, which says what it
         can do (RS-09). Option: requests end with LINK_DOWN here."""
-        self.link_timer = None
         self.link_lost = True
         gates = self.gates
         if gates.options.link_down_expired == "restart":
@@ -169,7 +165,6 @@ class Flow:
             return
         if self.link_timer is not None:
             self.link_timer.cancel()
-            self.link_timer = None
         self.link_is_down = self.link_lost = False
         gates.open(LINK_DOWN)
 

@@ -48,8 +48,8 @@ class Gates:
         self._by_address = by_address
         self._run = run  # what is due, unless something of the miniport runs: then it follows that
         self.closed = CAPPED if options.io_latency_cap else 0
-        self.since = 0  # ns, when the adapter's gates last closed
-        self.info = PortConfigurationInformation()
+        self.since: int  # ns, when the adapter's gates last closed
+        self.info: PortConfigurationInformation  # as soon as there is one (`StorPort.preset`)
         self.max_io = 1000
         self.waiting: deque[StorUnit] = deque()  # units whose next request waits for the adapter, not for the unit
         self.look_at_all = False  # the DPC looks at every queue
@@ -149,10 +149,8 @@ class Gates:
 
     def open_all(self) -> None:
         """For an adapter reset: nothing holds anything any more."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._left.clear()
+        while self._timers:
+            self._timers.popitem()[1].cancel()
         self.waiting.clear()
         self.closed &= ~HOLDING
         for unit in self.units:

@@ -34,7 +34,7 @@ from hba.port.request import Request
 from hba.port.storport.messages import Messages
 
 MSI_LOCK = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
-RANK = {DPC_LOCK: 1, START_IO_LOCK: 1, INTERRUPT_LOCK: 2}
+BELOW_INTERRUPT = (DPC_LOCK, START_IO_LOCK)  # not taken while a lock of interrupts is held, and at DISPATCH_LEVEL
 LOCK_NAMES = {DPC_LOCK: "DpcLock", START_IO_LOCK: "StartIoLock", INTERRUPT_LOCK: "InterruptLock"}
 ALL_LOCKS = frozenset({DPC_LOCK, START_IO_LOCK, INTERRUPT_LOCK})
 NONE: frozenset[int] = frozenset()
@@ -146,7 +146,7 @@ class Locks:
         """False: taking it would hang the processor, so it is not taken."""
         reports, callback = self.reports, self.reports.callback
         where = CALLBACK_NAMES[callback]
-        if lock not in RANK:
+        if lock not in LOCK_NAMES:
             reports.offence("LK-01", f"StorPortAcquireSpinLock of {lock}, which is no STOR_SPINLOCK")
             return False
         name = LOCK_NAMES[lock]
@@ -163,8 +163,8 @@ class Locks:
         if any(_same(lock, held.lock) and (lock != DPC_LOCK or held.context is context) for held in self.held):
             reports.offence("LK-01", f"deadlock: {name} acquired in {where}, but it is held already")
             return False
-        ranks = [RANK.get(handle.lock, 2) for handle in self.held] + [RANK.get(held, 2) for held in by_port]
-        if RANK[lock] < max(ranks, default=0):
+        held = (*by_port, *(handle.lock for handle in self.held))
+        if lock in BELOW_INTERRUPT and any(other not in BELOW_INTERRUPT for other in held):
             reports.offence("LK-01", f"{name} acquired while InterruptLock is held: wrong order")
         elif lock not in self.table.may_take.get(callback, NONE):
             if callback == START_IO and self.table.half_duplex:
@@ -178,7 +178,7 @@ class Locks:
         reports.unsettled = True
         self._irqls.append(reports.irql)
         self.held.append(handle)
-        reports.irql = max(reports.irql, DIRQL if RANK.get(handle.lock, 2) == 2 else DISPATCH_LEVEL)
+        reports.irql = max(reports.irql, DISPATCH_LEVEL if handle.lock in BELOW_INTERRUPT else DIRQL)
 
     def _by_port(self) -> frozenset[int]:
         """What the port holds around the callback that runs."""

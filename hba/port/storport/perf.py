@@ -63,9 +63,9 @@ class PerfOptions:
     def __init__(self, options: StorPortConfig, reports: Reports) -> None:
         self.options = options
         self.reports = reports
-        self.messages = 0  # granted
-        self.first_message = 0  # of those in use
-        self.message_span = 1
+        self.messages: int  # granted (`grant`)
+        self.first_message: int  # of those in use
+        self.message_span: int
         self._base = 0  # processor of the outermost hw_start_io that runs
         self.flags = 0
         self.channels = 1

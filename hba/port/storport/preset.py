@@ -63,12 +63,9 @@ def preset(miniport: Miniport, info: PortConfigurationInformation) -> None:
 
 def apply_options(options: StorPortConfig, info: PortConfigurationInformation) -> None:
     """The configuration's limits, which win over the miniport's."""
-    if options.map_buffers is not None:
-        info.map_buffers = (
-            MAP_BUFFERS.get(str(options.map_buffers), 0)
-            if isinstance(options.map_buffers, str)
-            else (options.map_buffers)
-        )
+    mode = options.map_buffers
+    if mode is not None:
+        info.map_buffers = MAP_BUFFERS[mode] if isinstance(mode, str) else mode
     if options.synchronization_model is not None:
         full = options.synchronization_model == "full_duplex"
         info.synchronization_model = STOR_SYNCHRONIZE_FULL_DUPLEX if full else STOR_SYNCHRONIZE_HALF_DUPLEX

@@ -64,7 +64,7 @@ class StorUnit(PortUnit):
         self.depth = depth
         self.gates = FRESH
         self.waiting = False  # in the driver's list of units that wait for the adapter
-        self.since = 0  # ns, when its gates last closed
+        self.since: int  # ns, when its gates last closed
         self.waiting_since = 0  # ns, when the first of those in the queue was put there
 
     @property

@@ -298,6 +298,63 @@ def test_LK_01_the_dpc_locks_of_two_dpcs_are_two(rig: Rig) -> None:
     assert rig.found == {"LK-01"}
 
 
+def test_LK_01_the_first_message_is_a_message_like_the_others(make_rig: MakeRig) -> None:
+    """Its lock is part of the interrupt lock, has a name, and stands in the order of locks."""
+    rig = make_rig(Messenger())
+    port = rig.scripted.port
+    held: list[bool] = []
+
+    def build(srb: Srb) -> bool:
+        handle = port.acquire_msi_spin_lock(0)
+        held.append(port.acquire_spin_lock(INTERRUPT_LOCK).held)
+        port.release_msi_spin_lock(handle)
+        handle = port.acquire_spin_lock(INTERRUPT_LOCK)
+        held.append(port.acquire_msi_spin_lock(0).held)
+        port.release_spin_lock(handle)
+        handle = port.acquire_msi_spin_lock(0)
+        held.append(port.acquire_msi_spin_lock(0).held)
+        port.release_msi_spin_lock(handle)
+        return True
+
+    rig.scripted.build = build
+    rig.submit()
+    assert held == [False] * 3
+    assert rig.messages("LK-01") == [
+        "deadlock: InterruptLock acquired in hw_build_io, but it is held already",
+        "deadlock: MSI lock 0 acquired in hw_build_io, but it is held already",
+        "deadlock: MSI lock 0 acquired in hw_build_io, but it is held already",
+    ]
+    in_message(rig, 0, lambda: take_messages(rig, 1))
+    assert len(rig.messages("LK-01")) == 3
+    in_message(rig, 1, lambda: take_messages(rig, 0))
+    assert rig.messages("LK-01")[3:] == [
+        "MSI lock 0 acquired in hw_interrupt while MSI lock 1 is held; elsewhere it is the other way round: wrong order"
+    ]
+    assert rig.found == {"LK-01"}
+
+
+@pytest.mark.parametrize(("granted", "locks"), [(0, 1), (1, 1), (3, 3)])
+def test_LK_04_as_many_locks_as_messages(make_rig: MakeRig, granted: int, locks: int) -> None:
+    """Without a message there is the line, which has the lock of message 0."""
+    rig = make_rig(Messenger(), message_number_limit=granted)
+    held: list[bool] = []
+
+    def build(srb: Srb) -> bool:
+        for message in (-1, locks - 1, locks):
+            handle = rig.scripted.port.acquire_msi_spin_lock(message)
+            held.append(handle.held)
+            if handle.held:
+                rig.scripted.port.release_msi_spin_lock(handle)
+        return True
+
+    rig.scripted.build = build
+    rig.submit()
+    assert held == [False, True, False]
+    assert rig.messages("LK-04") == [
+        f"message {message} has no lock: {granted} messages are granted" for message in (-1, locks)
+    ]
+
+
 def test_LK_06_synchronized_access_waits_for_every_message(make_rig: MakeRig) -> None:
     rig = make_rig(Messenger())
     in_message(rig, 2, lambda: rig.scripted.port.synchronize_access(lambda context: True))

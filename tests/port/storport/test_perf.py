@@ -18,6 +18,7 @@ from hba.miniport.config import (
     STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO,
     GroupAffinity,
     PerfConfigurationData,
+    StartIoPerformanceParameters,
 )
 from hba.miniport.services import STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL, Dpc
 from hba.port.context import DISPATCH_LEVEL
@@ -320,3 +321,218 @@ def test_XS_02_reset_device_is_0x13(make_rig: MakeRig, kind: int) -> None:
     rig.submit(function=SRB_FUNCTION_RESET_DEVICE)
     (srb,) = rig.scripted.started
     assert (srb.srb_function if kind else srb.function) == 0x13  # type: ignore[attr-defined]
+
+
+# -- exactly ---------------------------------------------------------------------------------------------------------
+
+EVERY_FLAG = (
+    STOR_PERF_DPC_REDIRECTION,
+    STOR_PERF_CONCURRENT_CHANNELS,
+    STOR_PERF_INTERRUPT_MESSAGE_RANGES,
+    STOR_PERF_ADV_CONFIG_LOCALITY,
+    STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO,
+    STOR_PERF_DPC_REDIRECTION_CURRENT_CPU,
+    STOR_PERF_NO_SGL,
+)
+
+
+def adapter_of(rig: Rig) -> dict[str, Any]:
+    adapter = rig.port.snapshot()["adapter"]
+    assert isinstance(adapter, dict)
+    return adapter
+
+
+@pytest.mark.parametrize("windows", [(6, 1), (6, 2)])
+@pytest.mark.parametrize(("version", "flags"), [(1, None), (2, 0x07), (3, 0x1F), (4, 0x3F), (5, 0x7F), (6, None)])
+def test_PF_01_what_each_version_has(
+    make_rig: MakeRig, version: int, flags: int | None, windows: tuple[int, int]
+) -> None:
+    config = PerfConfigurationData(version=version, flags=0x55)
+    rig, status = initialized_with(make_rig, config, query=True, windows_version=windows)
+    if flags is None:
+        assert (status, config.flags, config.concurrent_channels) == (STOR_STATUS_UNSUCCESSFUL, 0x55, 0)
+        assert rig.messages("PF-02") == [f"PERF_CONFIGURATION_DATA version {version}; 2 to 5 exist"]
+        return
+    assert status == STOR_STATUS_SUCCESS and rig.found == set()
+    assert config.flags == (flags if windows >= (6, 2) else flags & ~STOR_PERF_CONCURRENT_CHANNELS)
+    assert config.concurrent_channels == 64
+    assert adapter_of(rig)["perf_flags"] == []
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_PF_01_the_channels_there_are(make_rig: MakeRig, limit: int | None) -> None:
+    config = PerfConfigurationData()
+    initialized_with(make_rig, config, query=True, concurrent_channels=limit)
+    assert config.concurrent_channels == (limit or 64)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "channels"),
+    [(1, None, 1), (2, None, 2), (64, None, 64), (65, None, 64), (4, 3, 3), (3, 3, 3), (2, 3, 2)],
+)
+def test_ST_11_as_many_channels_as_asked_for_and_granted(
+    make_rig: MakeRig, asked: int, limit: int | None, channels: int
+) -> None:
+    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS, concurrent_channels=asked)
+    rig, status = initialized_with(make_rig, config, concurrent_channels=limit)
+    assert (status, config.concurrent_channels, adapter_of(rig)["channels"]) == (
+        STOR_STATUS_SUCCESS,
+        channels,
+        channels,
+    )
+    assert adapter_of(rig)["perf_flags"] == ["STOR_PERF_CONCURRENT_CHANNELS"] and rig.found == set()
+
+
+@pytest.mark.parametrize("asked", [0, -1])
+def test_PF_02_no_channels_at_all(make_rig: MakeRig, asked: int) -> None:
+    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS, concurrent_channels=asked)
+    rig, status = initialized_with(make_rig, config)
+    assert (status, config.concurrent_channels) == (STOR_STATUS_UNSUCCESSFUL, asked)
+    assert rig.messages("PF-02") == ["STOR_PERF_CONCURRENT_CHANNELS with ConcurrentChannels 0"]
+    assert (adapter_of(rig)["channels"], adapter_of(rig)["perf_flags"]) == (1, [])
+
+
+@pytest.mark.parametrize("others", [0, 1, 2, 3, 4, 5, 6])
+def test_flags_have_their_names(make_rig: MakeRig, others: int) -> None:
+    """And do nothing but their own: a channel more, or no lists."""
+    flags = EVERY_FLAG[others] | STOR_PERF_DPC_REDIRECTION | STOR_PERF_INTERRUPT_MESSAGE_RANGES
+    config = PerfConfigurationData(flags=flags, concurrent_channels=1, message_targets=[None])
+    rig, status = initialized_with(make_rig, config)
+    names = (
+        "DPC_REDIRECTION",
+        "CONCURRENT_CHANNELS",
+        "INTERRUPT_MESSAGE_RANGES",
+        "ADV_CONFIG_LOCALITY",
+        "OPTIMIZE_FOR_COMPLETION_DURING_STARTIO",
+        "DPC_REDIRECTION_CURRENT_CPU",
+        "NO_SGL",
+    )
+    expected = [f"STOR_PERF_{names[number]}" for number in sorted({0, 2, others})]
+    assert (status, adapter_of(rig)["perf_flags"]) == (STOR_STATUS_SUCCESS, expected)
+    assert adapter_of(rig)["channels"] == 1
+    given: list[bool] = []
+
+    def start(srb: Srb) -> bool:
+        given.append(rig.scripted.port.get_scatter_gather_list(srb) is not None)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert given == [EVERY_FLAG[others] != STOR_PERF_NO_SGL]
+
+
+def test_options_last_until_the_adapter_is_found_anew(make_rig: MakeRig) -> None:
+    """A miniport that asks for nothing the second time has nothing: each list is given again, StartIo has its lock."""
+    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS | STOR_PERF_NO_SGL, concurrent_channels=2)
+    rig, _ = initialized_with(make_rig, config)
+    assert adapter_of(rig)["channels"] == 2
+    rig.scripted.initialize = None
+    rig.port.pnp.stop(lambda steps: None)
+    rig.port.pnp.start(lambda steps: None)
+    assert (adapter_of(rig)["channels"], adapter_of(rig)["perf_flags"]) == (1, [])
+    given: list[bool] = []
+
+    def start(srb: Srb) -> bool:
+        given.append(rig.scripted.port.get_scatter_gather_list(srb) is not None)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert given == [True]
+
+
+@pytest.mark.parametrize("granted", [0, 1, 3])
+def test_PF_06_without_options_every_message_may_be_the_best(make_rig: MakeRig, granted: int) -> None:
+    """Requests come from the processors in turn, and the messages are theirs in turn."""
+    miniport = Scripted(interrupt_synchronization_mode=1, hw_ms_interrupt_routine=lambda miniport, message_id: True)
+    rig = make_rig(miniport, message_number_limit=granted, processors=4)
+    seen: list[tuple[int, int]] = []
+
+    def start(srb: Srb) -> bool:
+        params = StartIoPerformanceParameters(message_number=77, channel_number=77)
+        assert miniport.port.get_start_io_perf_params(srb, params) == STOR_STATUS_SUCCESS
+        seen.append((params.message_number, params.channel_number))
+        return True
+
+    miniport.start = start
+    for _ in range(8):
+        rig.submit()
+    assert seen == [(number % 4 % granted if granted else 0, 0) for number in range(1, 9)]
+
+
+@pytest.mark.parametrize(("size", "status"), [(0x0F, STOR_STATUS_INVALID_PARAMETER), (0x10, STOR_STATUS_SUCCESS)])
+def test_PF_06_the_size_of_the_parameters(rig: Rig, size: int, status: int) -> None:
+    statuses: list[int] = []
+
+    def start(srb: Srb) -> bool:
+        params = StartIoPerformanceParameters(size=size)
+        statuses.append(rig.scripted.port.get_start_io_perf_params(srb, params))
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert statuses == [status]
+    found = [f"StorPortGetStartIoPerfParams with StartIoPerfParams of Size {size}, which is too small"] * (size < 0x10)
+    assert rig.messages("PF-06") == found
+
+
+def test_PF_06_beside_a_start_io_that_did_not_ask(make_rig: MakeRig) -> None:
+    """The first of two that run at once is in channel 0, whether it has asked or not."""
+    miniport = Scripted()
+    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS, concurrent_channels=2)
+    miniport.initialize = lambda: miniport.port.initialize_perf_opts(False, config) == 0
+    rig = make_rig(miniport, interleave=1)
+    channels: list[int] = []
+    first: list[Srb] = []
+
+    def start(srb: Srb) -> bool:
+        if not first:
+            first.append(srb)
+            miniport.port.get_scatter_gather_list(srb)  # the other processor gets its turn
+        else:
+            params = StartIoPerformanceParameters()
+            miniport.port.get_start_io_perf_params(srb, params)
+            channels.append(params.channel_number)
+        return True
+
+    miniport.start = start
+    miniport.port.pause(1)
+    for _ in range(2):
+        rig.submit()
+    miniport.port.resume()
+    assert channels == [1]
+
+
+def test_PF_05_messages_between_the_first_and_the_last(make_rig: MakeRig) -> None:
+    """All of them and no more; what the port says of the device's node goes into the structure."""
+    flags = STOR_PERF_DPC_REDIRECTION | STOR_PERF_INTERRUPT_MESSAGE_RANGES | STOR_PERF_ADV_CONFIG_LOCALITY
+    for first, last, room, status in (
+        (0, 7, 8, STOR_STATUS_SUCCESS),
+        (7, 7, 1, STOR_STATUS_SUCCESS),
+        (7, 8, 2, STOR_STATUS_UNSUCCESSFUL),
+        (2, 4, 2, STOR_STATUS_UNSUCCESSFUL),
+        (2, 4, 5, STOR_STATUS_SUCCESS),
+    ):
+        config = PerfConfigurationData(
+            flags=flags,
+            first_redirection_message_number=first,
+            last_redirection_message_number=last,
+            device_node=99,
+            message_targets=[None] * room,
+        )
+        rig, got = initialized_with(make_rig, config, processors=16)
+        assert got == status and rig.found == (set() if status == STOR_STATUS_SUCCESS else {"PF-05"})
+        if got == STOR_STATUS_SUCCESS:
+            given = [target is not None for target in config.message_targets]
+            assert given == [index <= last - first for index in range(room)]
+            assert config.device_node == 0
+        else:
+            assert config.message_targets == [None] * room
+    rig, _ = initialized_with(
+        make_rig,
+        PerfConfigurationData(flags=flags & ~STOR_PERF_ADV_CONFIG_LOCALITY, last_redirection_message_number=1),
+        message_number_limit=1,
+    )
+    assert rig.messages("PF-05") == ["redirection messages 0 to 1, but 1 messages are granted"]
+    rig, _ = initialized_with(make_rig, PerfConfigurationData(flags=0x05), message_number_limit=0)
+    assert rig.messages("PF-05") == ["redirection messages 0 to 0, but no message is granted"]
