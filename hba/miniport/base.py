@@ -206,7 +206,8 @@ class Miniport:
         """HwScsiAdapterControl / HwStorAdapterControl. Returns 0 for success, 1 for failure.
 
         `parameters` is a `SupportedControlTypes` for SCSI_QUERY_SUPPORTED_CONTROL_TYPES, an `AdapterControlPower` for
-        SCSI_ADAPTER_POWER, else None. Only types declared there are called (RS-05).
+        SCSI_ADAPTER_POWER, component and whether it is active for SCSI_ADAPTER_PO_FX_POWER_ACTIVE, else None. Only
+        types declared there are called (RS-05).
         """
         return 1
 

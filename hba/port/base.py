@@ -40,6 +40,7 @@ from hba.clock import S, Timer
 from hba.errors import ConfigError
 from hba.loop import EventLoop
 from hba.miniport.base import (
+    SCSI_ADAPTER_PO_FX_POWER_ACTIVE,
     SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
     SCSI_RESTART_ADAPTER,
     SCSI_SET_BOOT_CONFIG,
@@ -56,6 +57,7 @@ from hba.port.config import PortConfig
 from hba.port.context import ADAPTER_CONTROL as ADAPTER_CONTROL_CALLBACK
 from hba.port.context import (
     DIRQL,
+    DISPATCH_LEVEL,
     FIND_ADAPTER,
     HIGH_LEVEL,
     INITIALIZE,
@@ -90,6 +92,13 @@ from hba.srb import (
 )
 
 log = logging.getLogger("hba.port")
+
+# Of hw_adapter_control; PASSIVE_LEVEL for all other types.
+IRQL_OF_CONTROL = {
+    SCSI_STOP_ADAPTER: DIRQL,
+    SCSI_RESTART_ADAPTER: DIRQL,
+    SCSI_ADAPTER_PO_FX_POWER_ACTIVE: DISPATCH_LEVEL,
+}
 
 U = TypeVar("U", bound=PortUnit)
 
@@ -565,7 +574,7 @@ class PortBase(Callbacks, Generic[U]):
         if not self.declares(control_type):
             return False
         self.control_type = control_type
-        irql = DIRQL if control_type in (SCSI_STOP_ADAPTER, SCSI_RESTART_ADAPTER) else PASSIVE_LEVEL
+        irql = IRQL_OF_CONTROL.get(control_type, PASSIVE_LEVEL)
         routine = self.miniport.hw_adapter_control
         return self.call(ADAPTER_CONTROL_CALLBACK, irql, 1, routine, control_type, parameters) == 0
 

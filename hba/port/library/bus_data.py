@@ -67,7 +67,7 @@ class BusData:
         space; returns how many were written. Read-only registers keep what they have."""
         if not self._allowed("SetBusDataByOffset") or bus_data_type != PCI_CONFIGURATION:
             return 0
-        if system_io_bus_number != THE_BUS or slot_number != THE_SLOT or not 0 <= offset < PCI_COMMON_CONFIG_SIZE:
+        if system_io_bus_number != THE_BUS or slot_number != THE_SLOT or offset < 0:
             return 0
         data = bytes(buffer[: max(0, min(length, PCI_COMMON_CONFIG_SIZE - offset))])
         if data:

@@ -14,7 +14,7 @@ ScsiPortConvertPhysicalAddressToUlong, ScsiPortConvertUlongToPhysicalAddress (sr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hba.dma import HOST_MEMORY_BASE
 from hba.miniport.services import (
@@ -31,6 +31,7 @@ from hba.port.memory import PortMemory
 POOL_LIMIT = 64 << 20  # bytes a miniport may have from StorPortAllocatePool at once
 DMA_LIMIT = 256 << 20  # likewise of memory a device can reach
 PAGE_SIZE = 4096
+HOST_MEMORY_LAST = 2 * HOST_MEMORY_BASE - 1  # no address of the host's own memory is above
 ANY_ADDRESS = (1 << 64) - 1
 MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS = 0x1
 
@@ -78,11 +79,11 @@ class Pool:
         """StorPortFreePool: what AllocatePool returned. INVALID_IRQL above DISPATCH_LEVEL; INVALID_PARAMETER: None, or
         not the port's, or freed already (LB-04)."""
         block = self._blocks.get(id(buffer_pointer.obj)) if isinstance(buffer_pointer, memoryview) else None
-        if block is None or block != buffer_pointer or buffer_pointer is None:
+        if block is None or block != buffer_pointer:
             self._caller.offence("LB-04", "StorPortFreePool of memory that StorPortAllocatePool did not return")
             return STOR_STATUS_INVALID_PARAMETER
         del self._blocks[id(block.obj)]
-        self._memory.pool = max(0, self._memory.pool - len(block))
+        self._memory.pool -= len(block)
         return STOR_STATUS_SUCCESS
 
     # -- memory descriptor lists of pool ---------------------------------------------------------------------
@@ -140,7 +141,6 @@ class _Block:
     memory: memoryview
     bus: int
     cache_type: int
-    marked: bool = field(default=False)
 
 
 class DmaMemory:
@@ -209,7 +209,7 @@ class DmaMemory:
         crosses = boundary_address_multiple and number_of_bytes > boundary_address_multiple
         if crosses or taken + number_of_bytes > DMA_LIMIT:
             return STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0
-        if lowest_acceptable_address <= HOST_MEMORY_BASE <= highest_acceptable_address:
+        if lowest_acceptable_address <= HOST_MEMORY_BASE and highest_acceptable_address >= HOST_MEMORY_LAST:
             memory, bus = self._memory.allocate(number_of_bytes, boundary_address_multiple)
         else:
             low = self._memory.allocate_low(
@@ -260,11 +260,11 @@ class DmaMemory:
         pages, a boundary, or no room for a range; INSUFFICIENT_RESOURCES as for DMA memory.
         """
         whole = not preferred_bytes % PAGE_SIZE and not minimum_bytes % PAGE_SIZE
-        if minimum_bytes > preferred_bytes or preferred_bytes <= 0 or not whole:
+        if minimum_bytes > preferred_bytes or not whole:
             return STOR_STATUS_INVALID_PARAMETER, []
         if boundary_address_multiple or physical_address_range_count < 1:
             return STOR_STATUS_INVALID_PARAMETER, []
-        if alignment_bytes > PAGE_SIZE or PAGE_SIZE % max(1, alignment_bytes):
+        if alignment_bytes > PAGE_SIZE or (alignment_bytes and PAGE_SIZE % alignment_bytes):
             return STOR_STATUS_INSUFFICIENT_RESOURCES, []
         status, memory, bus = self.allocate_dma_memory(
             preferred_bytes, lowest_acceptable_address, highest_acceptable_address

@@ -73,8 +73,6 @@ class _Registered:
         self.device = device
         self.references = 0
         self.active = False
-        self.latency = 0
-        self.residency = 0
 
 
 class PoFx:
@@ -91,11 +89,9 @@ class PoFx:
         self._is_there = is_there
         self._tell = tell
         self._registered: dict[Address | None, _Registered] = {}
-        self.power_settings: tuple[UUID, ...] = ()
 
     def forget(self) -> None:
         self._registered.clear()
-        self.power_settings = ()
 
     def initialize_po_fx_power(
         self, address: Any, device: PoFxDevice | None, d3_cold_enabled: bool = False
@@ -114,8 +110,8 @@ class PoFx:
         if device is None or not known or not _good(device, where is None):
             return STOR_STATUS_INVALID_PARAMETER, False
         if callback != (PASSIVE_INITIALIZE if where is None else UNIT_CONTROL):
-            what = "adapter" if where is None else "unit"
-            self._caller.offence("LB-02", f"StorPortInitializePoFxPower of an {what} from {CALLBACK_NAMES[callback]}")
+            what = "an adapter" if where is None else "a unit"
+            self._caller.offence("LB-02", f"StorPortInitializePoFxPower of {what} from {CALLBACK_NAMES[callback]}")
             return STOR_STATUS_UNSUCCESSFUL, False
         if where in self._registered:
             return STOR_STATUS_UNSUCCESSFUL, False
@@ -154,22 +150,16 @@ class PoFx:
         return STOR_STATUS_SUCCESS
 
     def po_fx_set_component_latency(self, address: Any, component: int, latency: int) -> int:
-        """StorPortPoFxSetComponentLatency: the most it may take to become active, in 100 ns. Status codes as of
-        PoFxActivateComponent."""
+        """StorPortPoFxSetComponentLatency: the most it may take to become active, in 100 ns, which changes
+        nothing here. Status codes as of PoFxActivateComponent."""
         found = self._find(address, component, 0)
-        if isinstance(found, int):
-            return found
-        found.latency = latency
-        return STOR_STATUS_SUCCESS
+        return found if isinstance(found, int) else STOR_STATUS_SUCCESS
 
     def po_fx_set_component_residency(self, address: Any, component: int, residency: int) -> int:
-        """StorPortPoFxSetComponentResidency: how long it is likely to stay idle, in 100 ns. Status codes as of
-        PoFxActivateComponent."""
+        """StorPortPoFxSetComponentResidency: how long it is likely to stay idle, in 100 ns, which changes nothing
+        here. Status codes as of PoFxActivateComponent."""
         found = self._find(address, component, 0)
-        if isinstance(found, int):
-            return found
-        found.residency = residency
-        return STOR_STATUS_SUCCESS
+        return found if isinstance(found, int) else STOR_STATUS_SUCCESS
 
     def po_fx_set_idle_timeout(self, address: Any, idle_timeout_in_ms: int) -> int:
         """StorPortPoFxSetIdleTimeout: of the adapter (`address` None), in milliseconds. INVALID_PARAMETER: a unit's;
@@ -200,11 +190,10 @@ class PoFx:
 
     def set_power_setting_notification_guids(self, guids: Sequence[UUID]) -> int:
         """StorPortSetPowerSettingNotificationGuids: the power settings hw_adapter_control hears of with
-        ScsiPowerSettingNotification. From hw_find_adapter (LB-02)."""
+        ScsiPowerSettingNotification, of which none ever changes here. From hw_find_adapter (LB-02)."""
         caller = self._caller
         if caller.callback != FIND_ADAPTER:
             caller.offence("LB-02", f"StorPortSetPowerSettingNotificationGuids from {CALLBACK_NAMES[caller.callback]}")
-        self.power_settings = tuple(guids)
         return STOR_STATUS_SUCCESS
 
     def _known(self, address: Any, where: Address | None) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from hba.dma import Segment
+from hba.dma import DmaBuffer, Segment
 from hba.miniport.services import (
     STOR_STATUS_BUFFER_TOO_SMALL,
     STOR_STATUS_INVALID_PARAMETER,
@@ -57,20 +57,19 @@ class OriginalMdl:
     """The MDL of an SRB: opaque. It is good for `get_pfns` and `build_scatter_gather_list` while the SRB is not
     complete, and shows no bytes."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("_mdl", "_request")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, mdl: DmaBuffer) -> None:
         self._request = request
+        self._mdl = mdl
 
     @property
     def byte_count(self) -> int:
-        mdl = self._request.srb.mdl
-        return mdl.length if mdl is not None else 0
+        return self._mdl.length
 
     @property
     def segments(self) -> Sequence[Segment]:
-        mdl = self._request.srb.mdl
-        return mdl.segments if mdl is not None else ()
+        return self._mdl.segments
 
     @property
     def live(self) -> bool:
@@ -113,7 +112,8 @@ class Requests:
         request = self._request_of(srb, "OW-01")
         if request is None:
             return STOR_STATUS_INVALID_PARAMETER, None
-        return STOR_STATUS_SUCCESS, OriginalMdl(request) if request.srb.mdl is not None else None
+        mdl = request.srb.mdl
+        return STOR_STATUS_SUCCESS, OriginalMdl(request, mdl) if mdl is not None else None
 
     def get_data_in_buffer_mdl(self, srb: Any) -> tuple[int, OriginalMdl | None]:
         """StorPortGetDataInBufferMdl: (STOR_STATUS_*, MDL of the data-in buffer of a bidirectional SRB). None: nothing

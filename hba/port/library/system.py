@@ -237,8 +237,6 @@ class Platform:
         self._reset = reset
         self._set_max_io = set_max_io
         self._is_there = is_there
-        self.features: tuple[int, ...] = ()
-        self.bus_type: int | None = None
 
     def _in_find_adapter(self, routine: str) -> bool:
         """LB-02."""
@@ -254,7 +252,6 @@ class Platform:
             return STOR_STATUS_UNSUCCESSFUL
         if not feature_list or not all(0 <= feature < STORPORT_FEATURE_MAX for feature in feature_list):
             return STOR_STATUS_INVALID_PARAMETER
-        self.features = tuple(feature_list)
         return STOR_STATUS_SUCCESS
 
     def set_adapter_bus_type(self, bus_type: int) -> int:
@@ -264,7 +261,6 @@ class Platform:
             return STOR_STATUS_UNSUCCESSFUL
         if not 0 < bus_type < BUS_TYPE_MAX:
             return STOR_STATUS_INVALID_PARAMETER
-        self.bus_type = bus_type
         return STOR_STATUS_SUCCESS
 
     def hardware_reset(self, reset_type: int) -> int:

@@ -15,7 +15,7 @@ from hba.miniport.services import (
     STOR_STATUS_SUCCESS,
     STOR_STATUS_UNSUCCESSFUL,
 )
-from hba.port.context import FIND_ADAPTER, INITIALIZE, WORK_ITEM
+from hba.port.context import FIND_ADAPTER, WORK_ITEM
 from hba.port.library.host import Host
 from hba.port.library.later import Later
 
@@ -62,7 +62,7 @@ class Workers:
         assert worker is not None
         if worker.queued:
             return STOR_STATUS_BUSY
-        if not self._port.started and self._port.callback not in (FIND_ADAPTER, INITIALIZE):
+        if not self._port.started and self._port.callback != FIND_ADAPTER:
             return STOR_STATUS_INVALID_DEVICE_STATE
         worker.queued = True
 

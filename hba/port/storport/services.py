@@ -28,7 +28,6 @@ from hba.miniport.services import (
 )
 from hba.port.context import (
     CALLBACK_NAMES,
-    DISPATCH_LEVEL,
     FIND_ADAPTER,
     INITIALIZE,
     PASSIVE_INITIALIZE,
@@ -345,7 +344,7 @@ class StorPortLibrary(Library):
         if unit is not None:
             port.power.unit_control(unit, SCSI_UNIT_PO_FX_POWER_ACTIVE, component, int(active))
         elif address is None:
-            port.adapter_control(SCSI_ADAPTER_PO_FX_POWER_ACTIVE, DISPATCH_LEVEL)
+            port.adapter_control(SCSI_ADAPTER_PO_FX_POWER_ACTIVE, (component, int(active)))
 
     def set_max_io(self, count: int) -> None:
         self._port.info.max_number_of_io = self._port.gates.max_io = count

@@ -14,14 +14,18 @@ MakeRig = Callable[..., Rig]
 
 @pytest.fixture
 def make_rig() -> Iterator[MakeRig]:
-    """make_rig(find=None, level="report", start=True, **StorPortConfig fields); `find(config)` runs in
+    """make_rig(find=None, level="report", start=True, miniport=None, **StorPortConfig fields); `find(config)` runs in
     hw_find_adapter."""
     rigs: list[Rig] = []
 
     def make(
-        find: Callable[[Any], object] | None = None, level: str | None = "report", start: bool = True, **options: Any
+        find: Callable[[Any], object] | None = None,
+        level: str | None = "report",
+        start: bool = True,
+        miniport: Scripted | None = None,
+        **options: Any,
     ) -> Rig:
-        miniport = Scripted()
+        miniport = miniport if miniport is not None else Scripted()
         made = Rig(miniport, level, start=False, **options)
         rigs.append(made)
         miniport.find = find  # type: ignore[assignment]  # what it returns is nobody's

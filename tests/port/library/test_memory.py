@@ -15,6 +15,7 @@ from hba.miniport.services import (
     STOR_STATUS_SUCCESS,
     STOR_STATUS_UNSUCCESSFUL,
 )
+from hba.port.library import memory as memory_routines
 from hba.port.library.memory import MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS, POOL_LIMIT
 from hba.scsi.task import DATA_IN, Task
 from tests.miniport.rig import Rig as AnyRig
@@ -223,3 +224,224 @@ def test_the_address_of_an_extension_leads_back(rig: Rig) -> None:
 
     in_build_io(rig, build)
     assert got == [b"mine"] and rig.found == set()
+
+
+def test_what_an_earlier_find_adapter_gave_is_nobodys(rig: Rig) -> None:
+    """All of it is gone, and counts against no limit."""
+    port = rig.scripted.port
+    _, pool = port.allocate_pool(64)
+    _, shared, _ = port.allocate_dma_memory(4096)
+    _, ranges = port.allocate_host_memory_buffer(4096, 4096, 4096, 4096)
+    rig.port.start()
+    assert rig.port.memory.pool == 0
+    assert port.free_pool(pool) == STOR_STATUS_INVALID_PARAMETER
+    assert port.free_dma_memory(shared, 4096) == STOR_STATUS_INVALID_PARAMETER  # type: ignore[arg-type]
+    assert port.free_host_memory_buffer(ranges) == STOR_STATUS_UNSUCCESSFUL
+    assert rig.port.memory.pool == 0
+    assert rig.messages("LB-04") == [
+        "StorPortFreePool of memory that StorPortAllocatePool did not return",
+        "StorPortFreeDmaMemory of memory that is not the port's, or with other arguments",
+        f"StorPortFreeHostMemoryBuffer of {ranges}, which is none, or not any more",
+    ]
+
+
+def test_dma_memory_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is in use counts together; what was freed, or given before a restart, does not."""
+    monkeypatch.setattr(memory_routines, "DMA_LIMIT", 3 * 4096)
+    port = rig.scripted.port
+    nothing = (STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0)
+    assert port.allocate_dma_memory(3 * 4096 + 1) == nothing
+    _, first, _ = port.allocate_dma_memory(4096)
+    _, second, _ = port.allocate_dma_memory(2 * 4096)
+    assert first is not None and second is not None
+    assert port.allocate_dma_memory(1) == nothing
+    assert port.allocate_host_memory_buffer(4096, 4096, 0, 0) == (STOR_STATUS_INSUFFICIENT_RESOURCES, [])
+    assert port.free_dma_memory(first, 4096) == STOR_STATUS_SUCCESS
+    assert port.allocate_dma_memory(4097) == nothing
+    status, ranges = port.allocate_host_memory_buffer(4096, 4096, 0, 0)
+    assert status == STOR_STATUS_SUCCESS
+    assert port.free_host_memory_buffer(ranges) == STOR_STATUS_SUCCESS
+    assert port.allocate_dma_memory(4096)[0] == STOR_STATUS_SUCCESS
+    rig.port.start()
+    assert port.allocate_dma_memory(3 * 4096)[0] == STOR_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("size", [-1, 0])
+def test_memory_of_no_bytes(rig: Rig, size: int) -> None:
+    port = rig.scripted.port
+    assert port.allocate_dma_memory(size) == (STOR_STATUS_INVALID_PARAMETER, None, 0)
+    assert port.allocate_contiguous_memory_specify_cache_node(size) == (STOR_STATUS_INVALID_PARAMETER, None)
+    assert port.allocate_pool(size) == (STOR_STATUS_INVALID_PARAMETER, None)
+    _, pool = port.allocate_pool(1)
+    assert pool is not None and len(pool) == 1 and port.allocate_dma_memory(1)[0] == STOR_STATUS_SUCCESS
+    assert port.allocate_mdl(pool, size) == (STOR_STATUS_INVALID_PARAMETER, None)
+    assert port.allocate_mdl(pool, 1)[0] == STOR_STATUS_SUCCESS
+    assert port.allocate_mdl(bytearray(1), 1) == (STOR_STATUS_INVALID_PARAMETER, None)  # type: ignore[arg-type]
+
+
+def test_dma_memory_lies_within_its_limits_all_of_it(rig: Rig) -> None:
+    """The highest acceptable address is that of the last byte, not of the first."""
+    port = rig.scripted.port
+    last = 2 * HOST_MEMORY_BASE - 1
+    assert port.allocate_dma_memory(4096, HOST_MEMORY_BASE, last)[2] == HOST_MEMORY_BASE
+    assert port.allocate_dma_memory(4096, 0, last)[2] == HOST_MEMORY_BASE + 4096
+    nothing = (STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0)
+    assert port.allocate_dma_memory(4096, HOST_MEMORY_BASE + 1) == nothing
+    assert port.allocate_dma_memory(8192, HOST_MEMORY_BASE, HOST_MEMORY_BASE + 4096) == nothing
+    # Memory that goes on beyond the limit would not do, that below 4 GiB does.
+    assert port.allocate_dma_memory(8192, 0, HOST_MEMORY_BASE + 4096)[2] == LOW_MEMORY_BASE
+    assert port.allocate_dma_memory(8192, 0, last - 1)[2] == LOW_MEMORY_BASE + 8192
+
+
+def test_a_boundary_and_memory_that_just_fits(rig: Rig) -> None:
+    port = rig.scripted.port
+    status, memory, bus = port.allocate_dma_memory(8192, boundary_address_multiple=8192)
+    assert status == STOR_STATUS_SUCCESS and memory is not None and len(memory) == 8192 and not bus % 8192
+    nothing = (STOR_STATUS_INSUFFICIENT_RESOURCES, None, 0)
+    assert port.allocate_dma_memory(8193, boundary_address_multiple=8192) == nothing
+    assert port.allocate_dma_memory(8193, 0, 0xFFFF_FFFF, 8192) == nothing
+
+
+@pytest.mark.parametrize(
+    ("minimum", "preferred", "alignment", "more", "status"),
+    [
+        (4096, 4096, 0, {}, STOR_STATUS_SUCCESS),
+        (8192, 4096, 0, {}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 4096, 1, {}, STOR_STATUS_SUCCESS),
+        (1, 4096, 0, {}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 4097, 0, {}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 0, 0, {}, STOR_STATUS_INVALID_PARAMETER),
+        (-4096, -4096, 0, {}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 4096, 4096, {}, STOR_STATUS_SUCCESS),
+        (0, 4096, 2048, {}, STOR_STATUS_SUCCESS),
+        (0, 4096, 8192, {}, STOR_STATUS_INSUFFICIENT_RESOURCES),
+        (0, 4096, 3, {}, STOR_STATUS_INSUFFICIENT_RESOURCES),
+        (0, 4096, 0, {"boundary_address_multiple": 4096}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 4096, 0, {"physical_address_range_count": 0}, STOR_STATUS_INVALID_PARAMETER),
+        (0, 4096, 0, {"physical_address_range_count": 1}, STOR_STATUS_SUCCESS),
+        (0, 4096, 0, {"highest_acceptable_address": 0xFFFF}, STOR_STATUS_INSUFFICIENT_RESOURCES),
+    ],
+)
+def test_which_host_memory_buffers_there_are(
+    rig: Rig, minimum: int, preferred: int, alignment: int, more: dict[str, int], status: int
+) -> None:
+    got = rig.scripted.port.allocate_host_memory_buffer(minimum, preferred, preferred, alignment, **more)
+    assert got == (status, [] if status else [(HOST_MEMORY_BASE, preferred)])
+
+
+def test_a_host_memory_buffer_that_was_freed_is_out_of_reach(rig: Rig) -> None:
+    port = rig.scripted.port
+    _, low = port.allocate_host_memory_buffer(4096, 8192, 0, 0, 0, 0xFFFF_FFFF)
+    _, ranges = port.allocate_host_memory_buffer(4096, 8192, 0, 0)
+    assert (low, ranges) == ([(LOW_MEMORY_BASE, 8192)], [(HOST_MEMORY_BASE, 8192)])
+    for wrong in ([], [(HOST_MEMORY_BASE, 4096)], [*ranges, (0, 4096)]):
+        assert port.free_host_memory_buffer(wrong) == STOR_STATUS_UNSUCCESSFUL
+    reach(rig, HOST_MEMORY_BASE, 4)
+    assert port.free_host_memory_buffer(ranges) == STOR_STATUS_SUCCESS
+    with pytest.raises(Exception, match="no such memory"):
+        reach(rig, HOST_MEMORY_BASE, 4)
+    reach(rig, LOW_MEMORY_BASE, 4)  # the other one is there still
+    assert len(rig.messages("LB-04")) == 3
+
+
+def test_MB_13_the_device_may_reach_pool_that_was_described(rig: Rig) -> None:
+    """From then on; a list of memory that has addresses already takes those."""
+    port = rig.scripted.port
+    _, pool = port.allocate_pool(4096)
+    _, mdl = port.allocate_mdl(pool, 4096)
+    assert mdl is not None and port.build_mdl_for_non_paged_pool(mdl) == STOR_STATUS_SUCCESS
+    ((bus, length),) = mdl.segments
+    task = Task(bytes(6))
+    task.direction = DATA_IN
+    task.data = rig.chip.map(None, [(bus, length)], 1)
+    rig.chip.start(0, 0, task)
+    assert rig.found == set()
+    assert port.build_mdl_for_non_paged_pool(mdl) == STOR_STATUS_SUCCESS and mdl.segments == ((bus, length),)
+    _, shared, address = port.allocate_dma_memory(4096)
+    assert shared is not None
+    _, part = port.allocate_mdl(shared[64:], 100)
+    assert part is not None and port.build_mdl_for_non_paged_pool(part) == STOR_STATUS_SUCCESS
+    assert part.segments == ((address + 64, 100),)
+
+
+def test_LB_04_a_list_that_is_none(rig: Rig) -> None:
+    port = rig.scripted.port
+    assert port.build_mdl_for_non_paged_pool(None) == STOR_STATUS_INVALID_PARAMETER
+    assert port.free_mdl("list") == STOR_STATUS_INVALID_PARAMETER  # type: ignore[arg-type]
+    assert rig.messages("LB-04") == [
+        f"{routine}, which is no list of StorPortAllocateMdl, or not any more"
+        for routine in ("StorPortBuildMdlForNonPagedPool of None", "StorPortFreeMdl of 'list'")
+    ]
+
+
+def test_what_is_marked_for_a_dump(rig: Rig) -> None:
+    """Where it is and how much of it; a bus address needs its flag, and memory must not have it."""
+    got: list[Any] = []
+
+    def find(config: Any) -> None:
+        port = rig.scripted.port
+        _, memory, bus = port.allocate_dma_memory(4096)
+        assert memory is not None
+        got.append(bus)
+        for arguments in (
+            (memory, 0),
+            (memory, 100),
+            (memory[96:], 0),
+            (bus, 0, MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS),
+            (bus + 4095, 0, MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS),
+            (bus, 0),
+            (memory, 0, MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS),
+            (bus + 4096, 0, MARK_DUMP_MEMORY_FLAG_PHYSICAL_ADDRESS),
+            (memory, 0, 2),
+            (bus, 0, 3),
+        ):
+            got.append(port.mark_dump_memory(*arguments))
+
+    rig.scripted.find = find
+    rig.port.start()
+    bus = got.pop(0)
+    assert got == [STOR_STATUS_SUCCESS] * 5 + [STOR_STATUS_INVALID_PARAMETER] * 5
+    assert rig.port.memory.marked == [(bus, 4096), (bus, 100), (bus + 96, 4000), (bus, 4096), (bus + 4095, 1)]
+
+
+def test_copies_at_their_edges(rig: Rig) -> None:
+    port = rig.scripted.port
+    buffer = bytearray(b"abcdef")
+    port.move_memory(buffer, b"", 0)
+    port.move_memory(buffer, b"xyz", 3)
+    port.move_memory(memoryview(buffer)[5:], b"xyz", 1)
+    assert buffer == b"xyzdex"
+    for write, source, length in ((buffer, b"xyz", 4), (memoryview(buffer)[5:], b"xyz", 2), (buffer, b"xyz", -1)):
+        with pytest.raises(ValueError, match=f"moving {length} bytes from 3 to {len(write)}"):
+            port.move_memory(write, source, length)
+    good, bad, small = STOR_STATUS_SUCCESS, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_BUFFER_TOO_SMALL
+    for size, source, count, status in (
+        (6, b"123", 0, good),
+        (6, b"123", 3, good),
+        (6, b"123456", 6, good),
+        (3, b"123456", 3, good),
+        (3, b"123456", 4, small),
+        (7, b"123", 1, bad),
+        (6, b"123", 4, bad),
+        (6, b"123", -1, bad),
+        (6, None, 0, bad),
+    ):
+        assert port.secure_copy_memory(buffer, size, source, count) == status, (size, source, count)
+    assert buffer == b"123456"
+    assert port.convert_ulong_to_physical_address(0x1_2345_6789) == 0x2345_6789
+
+
+def test_ST_08_pool_in_start_io_is_a_warning(rig: Rig) -> None:
+    """HW_STARTIO allows it in full duplex, the rule SpNoWait does not."""
+    got: list[Any] = []
+
+    def start(srb: Any) -> bool:
+        got.append(rig.scripted.port.allocate_pool(8)[0])
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert got == [STOR_STATUS_SUCCESS] and rig.verifier is not None
+    assert [(f.rule, f.severity, f.message) for f in rig.verifier.findings] == [
+        ("ST-08", "warning", "StorPortAllocatePool in a full-duplex hw_start_io")
+    ]

@@ -16,9 +16,9 @@ from hba.miniport.services import (
     STOR_STATUS_SUCCESS,
     STOR_STATUS_UNSUCCESSFUL,
 )
-from hba.port.context import DISPATCH_LEVEL, PASSIVE_LEVEL
+from hba.port.context import DISPATCH_LEVEL, PASSIVE_LEVEL, TIMER
 from hba.port.library import timers
-from tests.port.library.conftest import MakeRig, above_dispatch
+from tests.port.library.conftest import MakeRig, above_dispatch, in_build_io
 from tests.port.storport.rig import Rig
 
 
@@ -167,3 +167,119 @@ def test_a_new_find_adapter_begins_without_the_old_handles(rig: Rig) -> None:
     rig.port.start()
     assert port.request_timer(timer, print, None, 1) == STOR_STATUS_INVALID_PARAMETER
     assert port.queue_work_item(print, worker) == STOR_STATUS_INVALID_PARAMETER
+
+
+def test_a_timer_waits_while_anything_of_the_miniport_runs(rig: Rig) -> None:
+    """It expires inside a callback, or while completions go up: it comes when that is over."""
+    port, got = rig.scripted.port, []
+    _, timer = port.initialize_timer()
+
+    def expire(_: Any = None) -> None:
+        assert port.request_timer(timer, lambda context: got.append(rig.port.callback), None, 1) == STOR_STATUS_SUCCESS
+        rig.clock.advance(20 * MS)
+        assert got == []
+
+    in_build_io(rig, expire)
+    rig.turn()
+    assert got == [TIMER]
+    got.clear()
+    rig.in_interrupt(expire)
+    rig.turn()
+    assert got == [TIMER]
+    got.clear()
+    srb = rig.srb()
+    srb.completion = expire
+    rig.port.submit(srb)
+    rig.finish_all()
+    rig.turn()
+    assert got == [TIMER] and rig.found == set()
+
+
+@pytest.mark.parametrize(
+    ("start", "microseconds", "due"),
+    [(10, 1, 20), (10, 9_999, 20), (10, 10_000, 20), (10, 10_001, 30), (13, 7_000, 20), (13, 7_001, 30)],
+)
+def test_a_timer_comes_at_a_step_of_the_systems_timer_and_never_early(
+    make_rig: MakeRig, start: int, microseconds: int, due: int
+) -> None:
+    rig = make_rig(timer_resolution=10)
+    port, got = rig.scripted.port, []
+    rig.clock.advance(start * MS - rig.clock.now())
+    _, timer = port.initialize_timer()
+    port.request_timer(timer, got.append, "now", microseconds)
+    rig.clock.advance(due * MS - 1 - rig.clock.now())
+    assert got == []
+    rig.clock.advance(1)
+    assert got == ["now"]
+
+
+def test_a_timer_of_before_a_restart_does_not_come(rig: Rig) -> None:
+    port, got = rig.scripted.port, []
+    _, timer = port.initialize_timer()
+    port.request_timer(timer, got.append, None, 10_000)
+    rig.port.start()
+    rig.advance(50 * MS)
+    assert got == []
+    assert port.free_timer(timer) == STOR_STATUS_INVALID_PARAMETER
+
+
+def test_as_many_timers_as_were_freed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "MOST_TIMERS", 2)
+    port = rig.scripted.port
+    _, first = port.initialize_timer()
+    assert port.initialize_timer()[0] == STOR_STATUS_SUCCESS
+    assert port.initialize_timer() == (STOR_STATUS_UNSUCCESSFUL, None)
+    assert port.free_timer(first) == STOR_STATUS_SUCCESS
+    assert port.initialize_timer()[0] == STOR_STATUS_SUCCESS
+
+
+def test_what_a_timer_says_of_itself_and_which_calls_are_refused(rig: Rig) -> None:
+    port = rig.scripted.port
+    _, timer = port.initialize_timer()
+    assert timer is not None and not timer.active
+    port.request_timer(timer, print, None, -5)
+    assert not timer.active
+    port.request_timer(timer, print, None, 10_000)
+    assert timer.active
+    port.request_timer(timer, print, None, -5)  # cancels, as 0 does
+    assert not timer.active
+    assert port.request_timer(timer, None, None, 0) == STOR_STATUS_INVALID_PARAMETER
+    assert rig.found == set()
+    port.free_timer(timer)
+    port.free_timer(timer)
+    port.free_timer("timer")  # type: ignore[arg-type]
+    port.request_timer(None, print, None, 1)
+    assert rig.messages("LB-04") == [
+        "StorPortFreeTimer of a timer that is free already",
+        "StorPortFreeTimer of 'timer', which is no timer of the port, or not any more",
+        "StorPortRequestTimer of None, which is no timer of the port, or not any more",
+    ]
+
+
+def test_LB_04_which_work_items_are_refused_is_told(rig: Rig) -> None:
+    port = rig.scripted.port
+    _, worker = port.initialize_worker()
+    port.free_worker(worker)
+    port.free_worker(worker)
+    port.free_worker(None)
+    port.queue_work_item(print, "worker")  # type: ignore[arg-type]
+    assert rig.messages("LB-04") == [
+        "StorPortFreeWorker of a work item that is free already",
+        "StorPortFreeWorker of None, which is no work item of the port, or not any more",
+        "StorPortQueueWorkItem of 'worker', which is no work item of the port, or not any more",
+    ]
+
+
+def test_a_work_item_may_be_queued_while_the_adapter_is_found(make_rig: MakeRig) -> None:
+    """It has not started then, but it is not being removed either."""
+    rig = make_rig(start=False)
+    got: list[Any] = []
+
+    def find(config: Any) -> None:
+        _, worker = rig.scripted.port.initialize_worker()
+        got.append(rig.scripted.port.queue_work_item(lambda context, _: got.append(context), worker, "found"))
+
+    rig.scripted.find = find
+    rig.port.start()
+    rig.turn()
+    assert got == [STOR_STATUS_SUCCESS, "found"]
