@@ -65,10 +65,12 @@ class Clock:
 
     def run_due(self) -> int:
         """Fire what is due now; returns how many fired. A timer set by a callback waits for the next call."""
-        now = self.now()
+        now, timers = self.now(), self._timers
+        if not timers or timers[0].deadline > now:
+            return 0  # as in nearly every turn of the loop
         due: list[Timer] = []
-        while self._timers and self._timers[0].deadline <= now:
-            due.append(heapq.heappop(self._timers))
+        while timers and timers[0].deadline <= now:
+            due.append(heapq.heappop(timers))
         fired = 0
         try:
             for timer in due:
@@ -79,7 +81,7 @@ class Clock:
         except BaseException:
             for timer in due:  # whoever survives the defect must not lose the timers behind it
                 if timer.callback is not None:
-                    heapq.heappush(self._timers, timer)
+                    heapq.heappush(timers, timer)
             raise
         return fired
 

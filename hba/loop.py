@@ -137,7 +137,7 @@ class EventLoop:
             left = max(0, deadline - self.clock.now())
             timeout = left if timeout is None else min(timeout, left)
         self.turns += 1
-        for fd, event in self._wait(timeout):
+        for fd, event in self._epoll.poll(0) if timeout == 0 else self._wait(timeout):
             if fd == self._wake:
                 self._drain_foreign()
                 continue
