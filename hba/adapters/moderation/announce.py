@@ -59,6 +59,7 @@ class Announcer:
         self._count = options.count
         self._bytes = options.bytes
         self._delay = options.delay * US
+        self._slowest = SLOWEST * self._delay
         self.depth = 1
         self.gap = 0
         self.held = self.spared = 0
@@ -71,7 +72,9 @@ class Announcer:
     def arrived(self) -> None:
         """Requests are being taken: the driver is at work."""
         now = self._clock.now()
-        gap = min(now - self._arrived_at, SLOWEST * self._delay)
+        gap = now - self._arrived_at
+        if gap > self._slowest:
+            gap = self._slowest
         self.gap += (gap - self.gap) // SHARE
         self._arrived_at = now
 
@@ -80,10 +83,14 @@ class Announcer:
         self._posted += count
         self._size += size
         in_flight, unseen = self._driver.standing()
-        self.depth = depth = max(self.depth, in_flight)
-        if self._posted >= min(self._count, depth // 2):
-            self._more()
+        depth = self.depth
+        if in_flight > depth:
+            self.depth = depth = in_flight
+        if self._posted >= depth // 2 or self._posted >= self._count:
+            self._in_vain = False
             self._announce(unseen)
+            if 1 < depth < 2 * self._count and self._clock.now() >= self._rests_until:
+                self.depth += 1  # so many have come together: one more the next time
         elif self._size >= self._bytes or not (size and self._delay) or unseen >= depth:
             self._announce(unseen)
         elif self._timer is None:
@@ -91,15 +98,9 @@ class Announcer:
             self._held_at = self._clock.now()
             self._timer = self._clock.call_later(self._pause(), self._due)
 
-    def _more(self) -> None:
-        """So many have come together: one more the next time."""
-        self._in_vain = False
-        if 1 < self.depth < 2 * self._count and self._clock.now() >= self._rests_until:
-            self.depth += 1
-
     def _pause(self) -> int:
         """ns without a request after which the driver waits: a slow one is given longer."""
-        return max(self._delay, min(GAPS * self.gap, SLOWEST * self._delay))
+        return max(self._delay, min(GAPS * self.gap, self._slowest))
 
     def now(self) -> None:
         """Announce what has been posted and not been announced yet."""
@@ -107,11 +108,11 @@ class Announcer:
             self._announce(self._driver.standing()[1])
 
     def _announce(self, unseen: int) -> None:
-        self._stop_waiting()
         if unseen:
             self._driver.interrupt()
         else:
             self.spared += 1
+        self._stop_waiting()
 
     def _stop_waiting(self) -> None:
         self._posted = self._size = 0

@@ -64,6 +64,7 @@ class Window:
 
     def __init__(self, loop: EventLoop, ring: Ring, options: PollOptions) -> None:
         self._loop = loop
+        self._clock = loop.clock
         self._ring = ring
         self._longest = options.window * US if options.share else 0
         self._share = options.share
@@ -77,7 +78,7 @@ class Window:
         self._looked_at = 0  # the last look that found nothing
         self._most_credit = int(PERIOD * options.share)
         self._credit = self._most_credit  # ns
-        self._credited_at = loop.clock.now()
+        self._credited_at = self._clock.now()
         self._exhausted = False
         self._once_more: Timer | None = None
 
@@ -86,9 +87,10 @@ class Window:
     def arrived(self) -> None:
         """Requests are being taken, whoever asked for it."""
         if self._longest:
-            now = self._loop.clock.now()
+            now = self._clock.now()
             if now - self._worked_at <= self._longest:
-                self.length = min(self._longest, max(SHORTEST, self.length * GROW))
+                if self.length < self._longest:
+                    self.length = min(self._longest, max(SHORTEST, self.length * GROW))
             else:
                 self.length = shorter if (shorter := self.length // SHRINK) >= SHORTEST else 0
             self._worked(now)
@@ -96,7 +98,7 @@ class Window:
     def worked(self) -> None:
         """Completions were posted: the driver may have its next requests soon."""
         if self._longest:
-            self._worked(self._loop.clock.now())
+            self._worked(self._clock.now())
 
     def close(self) -> None:
         """Do not look any more, until there is work again."""
@@ -110,7 +112,7 @@ class Window:
         if self.unsettled:
             return
         self._suppressed = False
-        self._once_more = self._loop.clock.call_later(ONCE_MORE, self._look_once_more)
+        self._once_more = self._clock.call_later(ONCE_MORE, self._look_once_more)
         if self._ring.has_work():
             self._ring.take()
 
@@ -164,8 +166,9 @@ class Window:
             self.found += 1
             self._ring.take()
         else:
-            now = self._loop.clock.now()
-            self._pay(now, now - max(self._looked_at, self._worked_at))
+            now = self._clock.now()
+            since = self._looked_at if self._looked_at > self._worked_at else self._worked_at
+            self._pay(now, now - since)
             self._looked_at = now
             if now - self._worked_at >= self.length or self._exhausted:
                 self.close()
@@ -182,9 +185,9 @@ class Window:
     # -- the share ------------------------------------------------------------------------------------------------
 
     def _pay(self, now: int, spent: int) -> None:
-        earned = int((now - self._credited_at) * self._share)
+        credit = self._credit + int((now - self._credited_at) * self._share)
         self._credited_at = now
-        self._credit = min(self._most_credit, self._credit + earned) - spent
+        self._credit = (credit if credit < self._most_credit else self._most_credit) - spent
         if self._credit <= 0 and self._share < 1:
             self._exhausted = True
 

@@ -161,9 +161,9 @@ class PvscsiAdapter(RingAdapter[Rings]):
         status.value |= cause
         if status.value & self._mask.value:
             interrupts = self.function.interrupts
-            interrupts.set_line(True)
             if cause & self._mask.value:
-                interrupts.signal(0)
+                interrupts.signal(0)  # first: with messages this is what the guest waits for
+            interrupts.set_line(True)
 
     def announce_completions(self) -> None:
         self._raise_cause(INTR_CMPL_0)

@@ -91,7 +91,9 @@ class Ring:
             return self.memory.read(self.slot_address(index), self.entry_size), 1
         slot = index & self.mask
         view, at = self.slots[slot]
-        count = min(count, self.per_page - slot % self.per_page)
+        here = self.per_page - slot % self.per_page
+        if count > here:
+            count = here
         return view[at : at + count * self.entry_size], count
 
     def store(self, index: int, data: bytes) -> None:

@@ -94,7 +94,6 @@ class Rings(RingsOfAny):
     def shared(self) -> bool:
         return self.state.direct and bool(self.completions.slots)
 
-    @property
     def completions_free(self) -> int:
         """Slots the guest has consumed; negative or too many when its index makes no sense."""
         used = (self.completion_prod - self.state.load(CMP_CONS_IDX)) & MASK32
@@ -106,12 +105,16 @@ class Rings(RingsOfAny):
         if not ring.slots:
             self._post_by_message(fields)
             return
-        count = max(0, min(len(fields) // COMPLETION_FIELDS, self.completions_free))
+        count, free = len(fields) // COMPLETION_FIELDS, self.completions_free()
+        if count > free:
+            count = free
         first, posted = self.completion_prod, 0
         while posted < count:
             slot = (first + posted) & ring.mask
             view, at = ring.slots[slot]
-            stretch = min(count - posted, ring.per_page - slot % ring.per_page)
+            stretch, here = count - posted, ring.per_page - slot % ring.per_page
+            if stretch > here:
+                stretch = here
             begin = posted * COMPLETION_FIELDS
             completions(stretch).pack_into(view, at, *fields[begin : begin + stretch * COMPLETION_FIELDS])
             posted += stretch
@@ -121,7 +124,7 @@ class Rings(RingsOfAny):
     def _post_by_message(self, fields: list[int]) -> None:
         """One by one, so that none is lost when a message fails."""
         for at in range(0, len(fields), COMPLETION_FIELDS):
-            if self.completions_free <= 0:
+            if self.completions_free() <= 0:
                 return
             self.completions.store(self.completion_prod, COMPLETION.pack(*fields[at : at + COMPLETION_FIELDS]))
             self._move((self.completion_prod + 1) & MASK32)

@@ -224,7 +224,6 @@ class RingAdapter(Adapter, Generic[R]):
         if self._kick_pending:
             self.look("kick")
 
-    @property
     def takes(self) -> bool:
         """Whether a look at the ring now would take what is on it, and none is due anyway."""
         if self.held or self.access.fault or self.in_flight.full or self._kick_pending or self._batching:
@@ -263,7 +262,7 @@ class RingAdapter(Adapter, Generic[R]):
             self.moderation.arrived()
             while pending and rings.generation == memory.generation:
                 first = rings.request_cons
-                srbs = self.take(rings, min(pending, BATCH))
+                srbs = self.take(rings, pending if pending < BATCH else BATCH)
                 taken = (rings.request_cons - first) & MASK32
                 self.requests += taken
                 in_flight.outstanding += taken
@@ -272,9 +271,9 @@ class RingAdapter(Adapter, Generic[R]):
                 self.port.submit_all(srbs)
                 pending -= taken
                 turn.requests -= taken
-                if completions.done and pending:
-                    completions.flush()  # the guest works on these while we work on the next
-                if not taken or turn.is_over:
+                if completions.done:
+                    completions.flush()  # the guest waits for these, or works on them while we work on the next
+                if pending and (not taken or turn.is_over):
                     break  # the next one has to wait until others have completed, or for the next turn
             if access.rings is not rings:
                 return
@@ -296,11 +295,13 @@ class RingAdapter(Adapter, Generic[R]):
             return -1
         if pending > rings.most_pending:
             rings.most_pending = pending
-        return min(pending, self.room(rings))  # what is left is looked at when a completion has made room
+        room = self.room(rings)
+        return pending if pending < room else room  # what is left is looked at when a completion has made room
 
     def room(self, rings: R) -> int:
         """How many requests could be taken now if they were there."""
-        return max(0, rings.most_outstanding - self.in_flight.outstanding - self.completions.waiting)
+        room = rings.most_outstanding - self.in_flight.outstanding - self.completions.waiting
+        return room if room > 0 else 0
 
     def malformed(self, handle: int, why: str) -> None:
         """A request was refused for what is written in it."""
@@ -398,7 +399,7 @@ class _Looked(Ring, Generic[R]):
         adapter = self._adapter
         access = adapter.access
         rings = access.rings
-        if rings is None or not adapter.takes:
+        if rings is None or not adapter.takes():
             return False
         if rings.generation != adapter.memory.generation and not access.reachable(rings):
             return False

@@ -23,6 +23,7 @@ class Completions(Generic[R]):
     moved, and what else its type posts.
 
     `done`     of the batch that runs
+    `waiting`  completions for which there was no room
     `posted`   completions posted since the start, `bytes` what they moved
     """
 
@@ -36,14 +37,10 @@ class Completions(Generic[R]):
         self._width = width
         self.done: list[int] = []
         self._waiting: list[int] = []
+        self.waiting = 0
         self._retry: Timer | None = None
         self.posted = 0
         self.bytes = 0
-
-    @property
-    def waiting(self) -> int:
-        """Completions for which there was no room."""
-        return len(self._waiting) // self._width
 
     @property
     def is_due(self) -> bool:
@@ -52,10 +49,11 @@ class Completions(Generic[R]):
 
     def flush(self) -> None:
         """Post what has been done, then interrupt once."""
-        in_flight = self._in_flight
-        in_flight.outstanding -= len(self.done) // self._width
+        in_flight, count = self._in_flight, len(self.done) // self._width
+        in_flight.outstanding -= count
         if self._access.rings is not None:  # else reset while they were on their way: the guest has forgotten them
             self._waiting += self.done
+            self.waiting += count
         self.done.clear()
         self.post()
         in_flight.traffic.answered(in_flight.answered)
@@ -83,6 +81,7 @@ class Completions(Generic[R]):
             end = posted * self._width
             size = sum(waiting[1 : end : self._width])
             del waiting[:end]
+            self.waiting = len(waiting) // self._width  # of a list that a reset in between has emptied
             self.posted += posted
             self.bytes += size
             moderation.posted(posted, size)
@@ -103,6 +102,7 @@ class Completions(Generic[R]):
         if len(fields) % self._width:
             raise ValueError(f"{len(fields)} numbers are no completions of {self._width} each")
         self._waiting += fields
+        self.waiting += len(fields) // self._width
 
     def forget(self) -> None:
         """There is no ring any more."""
@@ -110,6 +110,7 @@ class Completions(Generic[R]):
         self.done.clear()
         self._in_flight.traffic.answered(self._in_flight.answered)  # as far as there is still somebody to answer
         self._waiting.clear()
+        self.waiting = 0
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
