@@ -38,6 +38,7 @@ STALE = 10 * S  # completions not consumed, line not acknowledged
 UNKICKED = 1 * S
 TICK = 1 * S
 MOST_TOLD = 4096  # different indices without sense
+HALF = MASK32 // 2  # an index that is less ahead of another is ahead of it, not behind
 
 _DIRECTIONS = FLAG_DIR_NONE | FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE
 _LEGAL_DIRECTIONS = (FLAG_DIR_NONE, FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)
@@ -180,20 +181,21 @@ class GuestWatch(RingWatcher):
     def looked(self, ready: int, why: str) -> None:
         rings = self.adapter.access.rings
         assert rings is not None
-        first = rings.request_cons
+        first, now = rings.request_cons, self.clock.now()
         if ready and why == "look":
-            self._last_kick = self.clock.now()
+            self._last_kick = now
             if self._unkicked_since is None and not self.adapter.commands.threshold_enabled:
-                self._unkicked_since = self._last_kick
-            self._arm()
+                self._unkicked_since = now
+            if self._timer is None:
+                self._arm()
         end = (first + ready) & MASK32
-        if (new := (end - self._announced) & MASK32) < MASK32 // 2:  # a ring is worked off in several turns
+        if (new := (end - self._announced) & MASK32) < HALF:  # a ring is worked off in several turns
             self._taken += new
             self._announced = end
-        self._idle = max(0, self._kicks - self._taken)
+        self._idle = idle if (idle := self._kicks - self._taken) > 0 else 0
         if why == "command":
             self._drained()
-        self._check_consumer(rings)
+        self._check_consumer(rings, now)
         if self._witness is not None:
             self._witness.see(first, ready)
 
@@ -307,12 +309,12 @@ class GuestWatch(RingWatcher):
         rings, memory = adapter.access.rings, adapter.memory
         if rings is None or not memory.enabled or memory.find(rings.state.address) is None:
             return
+        now = self.clock.now()
         try:
-            waiting = self._check_consumer(rings)
+            waiting = self._check_consumer(rings, now)
             pending = (rings.state.load(REQ_PROD_IDX) - rings.request_cons) & MASK32
         except DmaFault:
             return
-        now = self.clock.now()
         outstanding = adapter.in_flight.outstanding
         takeable = 0 < pending <= rings.most_outstanding - outstanding and not adapter.access.fault
         if takeable and now - self._last_kick >= UNKICKED and self._reported_unkicked != rings.request_cons:
@@ -328,7 +330,7 @@ class GuestWatch(RingWatcher):
         if waiting or pending or outstanding or self._line_since is not None or unkicked:
             self._arm()  # nothing left to wait for: an idle guest costs nothing
 
-    def _check_consumer(self, rings: Rings) -> int:
+    def _check_consumer(self, rings: Rings, now: int) -> int:
         """GD-03, GD-04; returns the completions on the ring."""
         cons = rings.state.load(CMP_CONS_IDX)
         waiting = (rings.completion_prod - cons) & MASK32
@@ -337,7 +339,6 @@ class GuestWatch(RingWatcher):
                 self._told.add(cons)
                 self.verifier.report("GD-04", f"cmpConsIdx {cons} with cmpProdIdx {rings.completion_prod}")
             return 0
-        now = self.clock.now()
         if cons != self._last_cons or not waiting:
             self._last_cons = cons
             self._consumed_at = now

@@ -4,7 +4,7 @@ only when a finding needs it, and what the miniport gives back is judged."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from hba.instruments.verifier import completion
 from hba.instruments.verifier.extension import ExtensionPoison, WatchedExtension
@@ -83,7 +83,8 @@ class VerifierWatcher(Watcher):
         if request.extension is not None:
             request.srb.srb_extension = self.poison.lend(request.extension, request)
         if request.handed is request.srb:  # an extended SRB (XS-01) watches over itself
-            request.handed = cast(Srb, GuardedSrb(request, self.policy))
+            guarded: Any = GuardedSrb(request, self.policy)
+            request.handed = guarded
         return request.handed
 
     def told(self, notification: int, arguments: tuple[Any, ...]) -> None:
