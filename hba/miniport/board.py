@@ -64,9 +64,8 @@ class Board:
         memory = Bar(0x1000, {0: self.registers}, undefined=0xFF)
         ports = Bar(0x100, {0: self.registers}, space=IO, undefined=0xFF)
         self.config_space = ConfigSpace(identity, {0: memory, 1: ports})
-        self.config_space.write(0x10, 4, MEMORY_BASE)
-        self.config_space.write(0x14, 4, IO_BASE)
-        self.config_space.write(0x04, 2, COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER)
+        command = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER
+        self.config_space.restore({"BAR0": MEMORY_BASE, "BAR1": IO_BASE, "COMMAND": command})
         self.bars = {MEMORY_BASE: memory, IO_BASE: ports}
 
     @property

@@ -261,13 +261,13 @@ class Chip:
         """Fetch bytes by DMA that belong to no command's data; `what` they are. Raises `DmaFault`."""
         if self.windows is not None:
             self.windows.access(address, length, what)
-        return self.map(None, [(address, length)], 0).read()
+        return self.map(None, [(address, length)], False).read()
 
     def write_memory(self, address: int, data: bytes, what: str) -> None:
         """Store bytes by DMA, likewise."""
         if self.windows is not None:
             self.windows.access(address, len(data), what)
-        memory = self.map(None, [(address, len(data))], 1)
+        memory = self.map(None, [(address, len(data))], True)
         memory.write(data)
         memory.commit(len(data))
 
@@ -312,17 +312,14 @@ class Chip:
         size = len(memory)
         base = max(first, LOW_MEMORY_BASE)
         end = min(last + 1, LOW_MEMORY_END)
-        for at in range(len(self._low_memory) + 1):
+        for at, (taken, view) in enumerate([*self._low_memory, (end, memory)]):  # the room before each, and the last
             base = (base + 0xFFF) & ~0xFFF
             if boundary and base // boundary != (base + size - 1) // boundary:
                 base = -(-base // boundary) * boundary
-            limit = self._low_memory[at][0] if at < len(self._low_memory) else end
-            if base + size <= min(limit, end):
+            if base + size <= min(taken, end):
                 self._low_memory.insert(at, (base, memory))
                 return base
-            if at < len(self._low_memory):
-                taken, view = self._low_memory[at]
-                base = max(base, taken + len(view))
+            base = max(base, taken + len(view))
         return 0
 
     def remove_host_memory(self, memory: memoryview) -> None:
