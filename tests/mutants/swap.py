@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -32,13 +33,25 @@ class Functions:
         """From now on this process runs the fault. Raises CannotSwap."""
         path = str(mutant.path.absolute())
         text = mutant.path.read_text("utf-8")
-        faulty = dict(_codes(compile(mutant.source(text), path, "exec")))
+        module = compile(mutant.source(text), path, "exec")
+        _load(path, module)
+        faulty = dict(_codes(module))
         for name, code in _codes(compile(text, path, "exec")):
             for function in self._found.get((path, code.co_qualname, code.co_firstlineno), ()):
                 try:
                     function.__code__ = faulty[name]
                 except (KeyError, ValueError) as error:
                     raise CannotSwap(mutant.name) from error
+
+
+def _load(path: str, module: CodeType) -> None:
+    """Whoever loads the file from now on gets this: a miniport named in a configuration is loaded by each test."""
+    load = SourceFileLoader.get_code
+
+    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
+        return module if self.path == path else load(self, fullname)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
 def _codes(module: CodeType) -> Iterator[tuple[tuple[str, int], CodeType]]:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,11 +65,15 @@ TABLE = offsets(1)
 def loaded(tmp_path: Path) -> tuple[Any, Path, Functions]:
     path = tmp_path / "small.py"
     path.write_text(SOURCE, "utf-8")
+    return _load(path), path, Functions(tmp_path)
+
+
+def _load(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("small", path)
     assert spec is not None and spec.loader is not None
     module: ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module, path, Functions(tmp_path)
+    return module
 
 
 def _planted(functions: Functions, path: Path, where: str, kind: str) -> None:
@@ -97,6 +102,15 @@ def test_a_comprehension_gets_the_fault(loaded: tuple[Any, Path, Functions]) -> 
     _planted(functions, path, "offsets", "operator")
     assert module.offsets(1) == [-1, 3]
     assert module.TABLE == [1, 5]  # what was made at import is as it was
+
+
+def test_what_is_loaded_later_gets_the_fault(
+    loaded: tuple[Any, Path, Functions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path, functions = loaded
+    monkeypatch.setattr(SourceFileLoader, "get_code", SourceFileLoader.get_code)  # put back afterwards
+    _planted(functions, path, "offsets", "operator")
+    assert _load(path).TABLE == [-1, 3]
 
 
 def test_one_that_takes_other_variables_is_told(tmp_path: Path) -> None:
