@@ -86,6 +86,7 @@ from hba.srb import (
     SRB_FUNCTION_UNLOCK_QUEUE,
     SRB_FUNCTION_WMI,
     SRB_POWER_FLAGS_ADAPTER_REQUEST,
+    SRB_STATUS_BUS_RESET,
     SRB_STATUS_ERROR,
     SRB_STATUS_INVALID_LUN,
     SRB_STATUS_INVALID_REQUEST,
@@ -670,6 +671,8 @@ class StorPort(PortBase[StorUnit]):
     def reset_adapter(self) -> None:
         """See `PortDriver`. The miniport resets its adapter first, so what it has comes back from it."""
         if self.started and self.callback == NO_CALLBACK:
+            for abort in self.resets.forget():  # nothing is left to recover: no step follows the one under way
+                self.ledger.answer(abort, SRB_STATUS_BUS_RESET)
             for path in range(self.info.number_of_buses):
                 self.reset_bus(path)
         super().reset_adapter()

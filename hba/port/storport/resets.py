@@ -17,7 +17,7 @@ from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
 from hba.port.request import COMPLETED, ISSUED, QUEUED, live_request, owned
 from hba.port.storport.gates import Gates
-from hba.port.storport.units import BUILT, CHECKED, REFUSED, RESET_HOLD, RESETTING, STARTED, StorRequest, StorUnit
+from hba.port.storport.units import BUILT, REFUSED, RESET_HOLD, RESETTING, STARTED, StorRequest, StorUnit
 from hba.srb import (
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_RESET_DEVICE,
@@ -60,7 +60,6 @@ class Resets:
         self.steps.clear()
         if self.hold_timer is not None:
             self.hold_timer.cancel()
-            self.hold_timer = None
         self.owed.clear()
         self.holders.clear()
         return waiting
@@ -95,8 +94,7 @@ class Resets:
         """ER-09: the oldest request of `unit` has had its time. One recovery per unit at a time."""
         request = next((other for other in unit.active if other.state == ISSUED and other.stage != BUILT), None)
         if request is None or any(recovery.covers(unit) for recovery in self.recoveries):
-            self.rearm(unit)
-            return
+            return  # its time runs anew when it is started, or when that recovery lets go
         gates = self.gates
         gates.reports.count("time-outs")
         seconds = request.srb.time_out_value or gates.options.default_timeout
@@ -111,7 +109,7 @@ class Resets:
 
     def rearm(self, unit: StorUnit) -> None:
         """What is still outstanding (or only built) gets its full time again."""
-        if unit.timeout_left < 0:
+        if unit.timeout_left == -1:
             self.gates.ledger.restart_timeout(unit)
 
     def _recover(self, unit: StorUnit, victim: StorRequest, aborts: list[StorRequest]) -> None:
@@ -136,9 +134,8 @@ class Resets:
         """RS-02: a successful reset of a unit or target has completed what was active there. True: it had not, and
         the port has taken it back."""
         srb = request.srb
-        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS or request.stage == CHECKED or request.late:
+        if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS or request.late:
             return False
-        request.stage = CHECKED
         taken = False
         for unit in self.gates.units:
             if not _in_scope(srb, unit):
@@ -191,7 +188,6 @@ class Resets:
         microseconds = gates.info.bus_reset_hold_time if hold is None else hold
         if self.hold_timer is not None:
             self.hold_timer.cancel()
-            self.hold_timer = None
         if microseconds:
             gates.close(RESET_HOLD)
             self.hold_timer = gates.clock.call_later(microseconds * US, self._hold_over)
@@ -199,7 +195,6 @@ class Resets:
             self._hold_over()
 
     def _hold_over(self) -> None:
-        self.hold_timer = None
         left = [request for request in self.owed if request.state == ISSUED]
         self.owed = []
         self._leftovers(left, "ER-14", "active when the miniport reported ResetDetected, and never completed")
@@ -263,10 +258,9 @@ class Recovery:
         self.unit = unit
         self.victim = victim
         self.step = LOGICAL_UNIT
-        self.timer: Timer | None = None
-        self.pending: Srb | None = None  # the reset request the miniport has
+        self.timer: Timer | None = None  # of the last request
+        self.pending: Srb | None  # the reset request the miniport has
         self.waiting = aborts  # from above, that this recovery answers
-        self.over = False
 
     def covers(self, unit: StorUnit) -> bool:
         if self.step >= BUS:
@@ -282,11 +276,9 @@ class Recovery:
 
     def cancel(self) -> None:
         """The adapter was reset under it."""
-        self.over = True
         self.pending = None
         if self.timer is not None:
             self.timer.cancel()
-            self.timer = None
 
     def _want_step(self) -> None:
         self.resets.hold_units(self, self.covers)
@@ -309,10 +301,8 @@ class Recovery:
         """The miniport completed the reset request."""
         if srb is not self.pending:
             return  # too late: the next step is under way, or the recovery is over
-        self.pending = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        assert self.timer is not None
+        self.timer.cancel()
         worked = srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_SUCCESS
         if worked and (self.step != ABORT or self.victim.state == COMPLETED):
             self.finish(True)
@@ -320,28 +310,22 @@ class Recovery:
             self._climb()
 
     def _step_timed_out(self) -> None:
-        self.timer = None
         late, self.pending = self.pending, None
-        if late is not None and late._port is not None:
-            late._port.late = True
+        assert late is not None and late._port is not None
+        late._port.late = True
         self.gates.reports.finding(
             "RS-01", f"{STEP_NAMES[self.step]} was not completed in time", self.victim, severity="warning"
         )
         self._climb()
 
     def _climb(self) -> None:
-        if self.over:
-            return
         self.step += 1
         self._want_step()
 
     def finish(self, worked: bool) -> None:
         ended = self.victim.state != ISSUED
-        self.over = True
-        if self in self.resets.recoveries:
-            self.resets.recoveries.remove(self)
+        self.resets.recoveries.remove(self)
         self.resets.let_go(self)
         self.gates.reports.note(self.victim, "recovery", "done" if worked else "failed")
         for abort in self.waiting:
             self.gates.ledger.answer(abort, SRB_STATUS_SUCCESS if ended else SRB_STATUS_ABORT_FAILED)
-        self.waiting.clear()

@@ -37,7 +37,6 @@ GATE_NAMES = {
 NOT_BUILT = 0
 BUILT = 1  # hw_build_io said TRUE, hw_start_io has not been called (RS-04)
 STARTED = 2
-CHECKED = 4  # a reset whose scope was looked at when it completed (RS-02)
 REFUSED = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
 
 
