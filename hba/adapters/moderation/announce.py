@@ -133,7 +133,7 @@ class Announcer:
             return
         _, unseen = self._driver.standing()
         if self._in_vain:
-            self.depth = max(1, unseen, self.depth // 2)  # it may have stopped at that
+            self.depth = max(unseen, self.depth // 2)  # it may have stopped at that
         self._in_vain = True
         self._rests_until = max(now, self._rests_until) + REST * (now - self._held_at)
         self._announce(unseen)

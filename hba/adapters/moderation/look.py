@@ -105,7 +105,6 @@ class Window:
         self.is_open = False
         if self._once_more is not None:
             self._once_more.cancel()
-            self._once_more = None
         if not self._suppressed:
             return
         self.unsettled = not self._ring.restore()
@@ -127,7 +126,6 @@ class Window:
         self.length = 0
         if self._once_more is not None:
             self._once_more.cancel()
-            self._once_more = None
 
     def snapshot(self) -> dict[str, object]:
         """For `hba show`; JSON-able."""
@@ -177,7 +175,6 @@ class Window:
         self._schedule()
 
     def _look_once_more(self) -> None:
-        self._once_more = None
         if not self.is_open and self._ring.has_work():
             self.late += 1
             self._ring.take()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hba.adapters.moderation.announce import GAPS, PATIENCE, SLOWEST, Announcer, Driver
+from hba.adapters.moderation.announce import GAPS, PATIENCE, REST, SLOWEST, Announcer, Driver
 from hba.adapters.moderation.options import InterruptOptions
 from hba.clock import US, VirtualClock
 from hba.loop import EventLoop
@@ -244,6 +244,126 @@ def test_one_outstanding_is_not_tried_for_more() -> None:
     driver.run(400)
     assert driver.interrupts == driver.submitted - 1  # the last is still on its way
     assert driver.announcer.held == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_one_more_is_tried_up_to_twice_the_count(count: int) -> None:
+    """From the very beginning of time on. One alone is not."""
+    for depth in range(1, 2 * count + 2):
+        driver = Scripted(count=count)
+        driver.submit(depth)
+        driver.complete(depth)
+        assert driver.interrupts == [depth]
+        assert driver.announcer.depth == (depth + 1 if 1 < depth < 2 * count else depth)
+
+
+def test_waits_in_vain_in_a_row_halve_the_depth_down_to_what_there_is() -> None:
+    """The first may be chance. An announcement of enough between two of them makes the next the first again."""
+    driver = Scripted(count=8)
+    announcer = driver.announcer
+
+    def waited(count: int, announced: int = 0) -> int:
+        driver.submit(announced + count)
+        if announced:
+            driver.complete(announced)
+            announcer.now()
+        driver.complete(count)
+        assert driver.clock.next_deadline() is not None
+        driver.clock.advance(SLOWEST * DELAY)
+        driver.take()
+        return announcer.depth
+
+    driver.submit(32)
+    driver.complete(32)
+    driver.take()
+    assert [waited(1), waited(1), waited(3), waited(3, announced=3), waited(1)] == [32, 16, 8, 6, 3]
+    assert driver.interrupts == [32, 1, 1, 3, 3, 6, 1]
+    driver.submit(3)
+    driver.complete(3)
+    driver.take()
+    driver.submit(40)
+    assert [waited(1), waited(1)] == [41, 20]
+
+
+def test_more_is_not_tried_again_for_a_while_after_a_wait_in_vain() -> None:
+    """For as long as REST such waits, one after the other: from the end of the first on."""
+    driver = Scripted(count=8)
+    announcer = driver.announcer
+
+    def enough() -> int:
+        driver.submit(announcer.depth)
+        driver.complete(announcer.depth)
+        driver.take()
+        return announcer.depth
+
+    driver.submit(4)
+    driver.complete(1)
+    driver.clock.advance(DELAY)
+    assert driver.interrupts == [1]
+    driver.take()
+    driver.complete(3)
+    driver.take()
+    driver.clock.advance(REST * DELAY - 1)
+    assert enough() == 4
+    driver.clock.advance(1)
+    assert enough() == 5
+
+
+def test_the_time_between_requests_is_an_average() -> None:
+    """An eighth of each counts, none for more than the driver would be waited for."""
+    driver = Scripted()
+    gaps = []
+    for gap in (8 * US, 8 * US + 1, 0, 0, 2 * SLOWEST * DELAY):
+        driver.clock.advance(gap)
+        driver.submit()
+        gaps.append(driver.announcer.gap)
+    assert gaps == [1000, 1875, 1640, 1435, 63755]
+    driver = Scripted()
+    driver.clock.advance(8 * US + 1)
+    driver.submit()
+    assert driver.announcer.gap == 1000
+
+
+def test_a_request_that_came_a_moment_after_the_wait_began_makes_it_that_moment_longer() -> None:
+    driver = Scripted()
+    driver.submit(32)
+    driver.complete(3)
+    driver.clock.advance(1)
+    driver.submit()
+    driver.clock.advance(DELAY - 1)
+    assert driver.interrupts == []
+    driver.clock.advance(1)
+    assert driver.interrupts == [3]
+
+
+def test_patience_ends_to_the_nanosecond() -> None:
+    """A request comes every quarter of the delay, so that each look finds that the last came three quarters ago."""
+    driver = Scripted(count=1000)
+    driver.submit(2000)
+    driver.complete(1)
+    while driver.clock.now() < PATIENCE * DELAY - DELAY // 4:
+        driver.clock.advance(DELAY // 4)
+        driver.submit()
+    driver.clock.advance(DELAY // 4 - 1)
+    assert driver.interrupts == []
+    driver.clock.advance(1)
+    assert driver.interrupts == [1]
+
+
+def test_what_is_shown() -> None:
+    driver = Scripted()
+    assert driver.announcer.snapshot() == {"waiting": 0, "depth": 1, "held": 0, "spared": 0}
+    driver.submit(32)
+    driver.complete(1)
+    driver.complete(2)
+    assert driver.announcer.snapshot() == {"waiting": 3, "depth": 32, "held": 1, "spared": 0}
+    driver.take()
+    driver.clock.advance(DELAY)
+    driver.submit(2)
+    driver.complete(1)
+    assert driver.announcer.snapshot() == {"waiting": 1, "depth": 32, "held": 2, "spared": 1}
+    driver.announcer.forget()
+    assert driver.announcer.snapshot() == {"waiting": 0, "depth": 1, "held": 2, "spared": 1}
 
 
 def test_what_the_driver_has_taken_already_is_not_announced() -> None:

@@ -14,6 +14,7 @@ from hba.clock import MS, US, S, VirtualClock
 from hba.loop import EventLoop
 
 LONGEST = 1 * MS  # the default
+SHUT = {"open": False, "kicks_suppressed": False, "window_us": 0, "looks": 0, "found": 0, "late": 0}
 
 
 class Scripted(Ring):
@@ -143,6 +144,8 @@ def test_a_driver_that_cannot_be_kept_from_kicking_gets_the_window_alone(rig: Ri
 @pytest.mark.parametrize("options", [PollOptions(window=0), PollOptions(share=0)])
 def test_off_is_off(options: PollOptions) -> None:
     rig = Rig(options)
+    for _ in range(4):
+        rig.kick()  # at once
     rig.learn()
     rig.pass_time(5 * MS)
     assert rig.window.looks == 0
@@ -241,6 +244,172 @@ def test_a_driver_whose_memory_is_away_hears_that_it_has_to_kick_once_that_is_ba
     rig.window.settle()
     assert rig.ring.events[-2:] == ["restore", "suppress"]  # what was found opens the next window
     assert rig.ring.waiting == 0
+
+
+# -- to the nanosecond -------------------------------------------------------------------------------------------------
+
+
+def test_before_there_was_any_work(rig: Rig) -> None:
+    rig.window.settle()
+    rig.window.worked()
+    rig.window.close()
+    assert not rig.window.unsettled and rig.ring.events == []
+    assert rig.window.snapshot() == SHUT
+    assert rig.clock.next_deadline() is None and not rig.loop._soon
+
+
+def test_what_counts_as_soon() -> None:
+    """The longest window after the last work, and no moment later. What is left of one is the shortest, or none."""
+    lengths = []
+    for late in (0, 1):
+        rig = Rig()
+        rig.window.worked()
+        rig.clock.advance(LONGEST + late)
+        rig.window.arrived()
+        lengths.append(rig.window.length)
+    assert lengths == [SHORTEST, 0]
+    rig = Rig()
+    for _ in range(4):
+        rig.kick()
+        lengths.append(rig.window.length)
+    for _ in range(2):
+        rig.clock.advance(2 * LONGEST)
+        rig.kick()
+        lengths.append(rig.window.length)
+    assert lengths[2:] == [0, SHORTEST, 2 * SHORTEST, 4 * SHORTEST, SHORTEST, 0]
+
+
+def test_requests_that_take_long_open_the_window_when_they_come(rig: Rig) -> None:
+    rig.window.arrived()
+    assert not rig.window.is_open
+    rig.window.arrived()
+    assert rig.window.is_open and rig.ring.events == ["suppress"]
+
+
+def test_the_window_is_as_long_as_it_says(rig: Rig) -> None:
+    """And what comes a moment after it is found by one more look, and counted."""
+    rig.learn()
+    rig.kick()
+    rig.clock.advance(LONGEST - 1)
+    rig.loop.run_once(0)
+    assert rig.window.is_open
+    rig.clock.advance(1)
+    rig.loop.run_once(0)
+    assert not rig.window.is_open
+    looks = rig.window.looks
+    rig.clock.advance(ONCE_MORE - 1)
+    rig.ring.waiting = 2
+    assert rig.ring.taken == 9 and rig.window.late == 0
+    rig.clock.advance(1)
+    assert rig.ring.taken == 11 and rig.window.late == 1
+    assert rig.window.snapshot() == {
+        "open": True,
+        "kicks_suppressed": True,
+        "window_us": LONGEST // 4 // US,
+        "looks": looks,
+        "found": 0,
+        "late": 1,
+    }
+    rig.loop.run_once(0)
+    rig.pass_time(2 * LONGEST)
+    assert rig.window.late == 1
+
+
+def test_a_window_that_opens_anew_is_looked_at_once_a_turn(rig: Rig) -> None:
+    rig.learn()
+    rig.window.close()
+    rig.kick()
+    looks = rig.window.looks
+    for turn in range(1, 4):
+        rig.loop.run_once(0)
+        assert rig.window.looks == looks + turn
+
+
+def test_one_more_look_is_of_no_use_to_the_next_window(rig: Rig) -> None:
+    """Its own end has one; what is there meanwhile is not late."""
+    rig.learn()
+    rig.pass_time(2 * LONGEST, 2 * LONGEST)
+    rig.loop.run_once(0)
+    assert not rig.window.is_open
+    rig.kick()
+    assert rig.window.is_open
+    rig.ring.waiting = 1
+    rig.clock.advance(ONCE_MORE)
+    assert rig.window.late == 0 and rig.ring.waiting == 1
+    rig.loop.run_once(0)
+    assert rig.window.late == 0 and rig.ring.waiting == 0
+
+
+@pytest.mark.parametrize("end", [Window.close, Window.forget])
+def test_after_the_end_nobody_looks_once_more(rig: Rig, end: Callable[[Window], None]) -> None:
+    rig.learn()
+    while rig.window.is_open:
+        rig.pass_time(10 * US)
+    assert rig.clock.next_deadline() is not None
+    end(rig.window)
+    assert rig.clock.next_deadline() is None
+
+
+def test_a_ring_that_is_gone_leaves_nothing_behind(rig: Rig) -> None:
+    rig.learn()
+    rig.window.looks = 0
+    rig.window.forget()
+    rig.window.worked()
+    assert rig.window.snapshot() == SHUT
+    rig.kick()
+    assert rig.window.length == SHORTEST
+
+
+def test_a_window_that_is_open_again_is_not_closed_by_memory_that_is_back(rig: Rig) -> None:
+    rig.learn()
+    rig.ring.reachable = False
+    rig.window.close()
+    assert rig.window.unsettled
+    rig.ring.reachable = True
+    rig.kick()
+    assert rig.window.is_open and not rig.window.unsettled
+    rig.window.settle()
+    assert rig.window.is_open
+    assert rig.ring.events == ["suppress", "restore failed"]  # it has not heard otherwise since
+
+
+@pytest.mark.parametrize(("looked", "is_open"), [(PERIOD // 2 - 2, True), (PERIOD // 2, False)])
+def test_a_window_lasts_as_long_as_its_credit(looked: int, is_open: bool) -> None:
+    """Half of what there is at the beginning goes at once. The rest lasts twice as long: half of the time is earned."""
+    rig = learned(PollOptions(window=1_000_000, share=0.5))
+    rig.clock.advance(PERIOD // 4)
+    rig.loop.run_once(0)
+    rig.clock.advance(looked)
+    rig.loop.run_once(0)
+    assert rig.window.is_open == is_open
+
+
+@pytest.mark.parametrize(("waited", "is_open"), [(PERIOD // 2 - 1, False), (PERIOD // 2, True)])
+def test_a_credit_that_is_used_up_is_earned_again_by_half(waited: int, is_open: bool) -> None:
+    rig = learned(PollOptions(window=1_000_000, share=0.5))
+    rig.clock.advance(PERIOD // 2)
+    rig.loop.run_once(0)
+    assert not rig.window.is_open
+    rig.clock.advance(waited)
+    rig.kick()
+    assert rig.window.is_open == is_open
+
+
+def learned(options: PollOptions) -> Rig:
+    """A window that would last a second."""
+    rig = Rig(options)
+    while rig.window.length < S:
+        rig.kick()
+    rig.loop.run_once(0)
+    return rig
+
+
+def test_who_is_given_all_the_time_never_runs_out_of_it() -> None:
+    rig = learned(PollOptions(window=1_000_000, share=1))
+    for _ in range(9):
+        rig.clock.advance(PERIOD)
+        rig.loop.run_once(0)
+        assert rig.window.is_open
 
 
 # -- the race at the end of a window -----------------------------------------------------------------------------------
