@@ -123,7 +123,7 @@ class GuardedSrb:
         _set_port(self, request)
         _set_policy(self, policy)
         srb = request.srb
-        if not srb.function and srb.next_srb is None:
+        if not srb.function:
             request.lent = srb
 
     def _ask(self, name: str) -> Any:

@@ -20,7 +20,7 @@ class RegisterVerifier(RegisterWatcher):
         self._told: set[tuple[object, ...]] = set()
 
     def _report(self, rule: str, value: int, message: str, *what: object) -> None:
-        if what not in self._told and len(self._told) <= MOST_TOLD:
+        if what not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(what)
             self._verifier.report(rule, message, where=self._where, value=value)
 

@@ -29,14 +29,14 @@ class VerifierWatcher(Watcher):
     been told to start."""
 
     not_started = -1  # in a model where there is none
+    windows: DmaWindows  # from `attached` on
+    poison: ExtensionPoison  # these two from `configured` on: before there is no request
+    policy: GuardPolicy
 
     def __init__(self, port: AnyPort, verifier: Verifier) -> None:
         self.port = port
         self.verifier = verifier
         self.now = port.clock.now
-        self.windows = DmaWindows(self._dma_finding, self._holder)
-        self.poison = ExtensionPoison(port.offence_of, self._late, 0)
-        self.policy = GuardPolicy(port.offence_of, False, False)
 
     def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
         self.port.offence(rule, message, srb._port if srb is not None else None)

@@ -83,6 +83,7 @@ class Driver:
         posted_writes: bool = False,
         interrupts: InterruptOptions | None = None,
         trace: bool = False,
+        msix_vectors: int = 0,
     ) -> None:
         self.clock = VirtualClock()
         self.loop = EventLoop(self.clock)
@@ -90,7 +91,15 @@ class Driver:
         self.port = ScriptedPort()
         self.bus = ScsiBus()
         self.verifier = Verifier(self.clock, rules=ADAPTERS.rules) if verify else None
-        wiring = Wiring(self.loop, self.port, self.bus, self.memory, posted_writes=posted_writes, interrupts=interrupts)
+        wiring = Wiring(
+            self.loop,
+            self.port,
+            self.bus,
+            self.memory,
+            msix_vectors=msix_vectors,
+            posted_writes=posted_writes,
+            interrupts=interrupts,
+        )
         self.recorder = Recorder(self.clock)
         adapter = make_adapter(
             PVSCSI, wiring, options or PvscsiOptions(), self.verifier, self.recorder if trace else None

@@ -168,7 +168,7 @@ def test_OW_06_private_state_belongs_into_the_extension(rig: Make) -> None:
     assert "extension" in r.verifier.findings[0].message
 
 
-@pytest.mark.parametrize(("units", "rules"), [(8, ["OW-06"]), (16, [])])
+@pytest.mark.parametrize(("units", "rules"), [(8, ["OW-06"]), (9, []), (16, [])])
 def test_OW_06_lun_with_more_than_8_units(rig: Make, units: int, rules: list[str]) -> None:
     r = rig(maximum_number_of_logical_units=units)
     r.held(r.command()).lun = 1
@@ -232,6 +232,7 @@ def test_OW_08_extension(rig: Make) -> None:
         extension.task  # noqa: B018
     extension[0:4] = b"late"
     extension.task = "again"
+    assert extension.task == "again"  # only told
     assert r.rules == ["OW-08"] * 4
 
 
@@ -251,7 +252,7 @@ def test_OW_08_a_view_that_is_written_after_the_completion(rig: Make) -> None:
     r.finish()
     kept[5] = 1
     for _ in range(70):  # the pieces are lent in turn
-        r.command()
+        assert set(r.held(r.command()).srb_extension.memory) == {POISON}
         r.finish()
     assert r.rules == ["OW-08"]
     assert "written after" in r.verifier.findings[0].message
@@ -263,6 +264,8 @@ def test_OW_08_extensions_are_lent_again(rig: Make) -> None:
     for _ in range(200):
         held = r.held(r.command())
         seen.add(r.miniport.port.get_physical_address(None, held.srb_extension)[0])
+        assert set(held.srb_extension.memory) == {POISON}
+        held.srb_extension[0:4] = b"mine"
         r.finish()
     assert len(seen) == 64 and min(b - a for a, b in itertools.pairwise(sorted(seen))) == 112
     assert r.rules == []
