@@ -14,6 +14,7 @@ from hba.errors import StorageError
 from hba.scsi.disk.disk import Disk
 from hba.scsi.server import Identity
 from tests.adapters.pvscsi.driver import Driver, ScriptedPort
+from tests.adapters.pvscsi.test_moderation import THRESHOLD, ask_for_threshold, busy
 from tests.scsi.util import Deferred
 
 
@@ -75,19 +76,26 @@ def scene(driver: Driver) -> Scene:
 
 
 def test_what_is_at_rest_already(driver: Driver) -> None:
-    """Answered at once, without a wish not to be kicked left behind; what is not stable is only waited for if asked
-    to, which is nothing when there are no units."""
-    settled: list[bool] = []
+    """Answered at once; what is not stable is only waited for if asked to, which is nothing when there are no units."""
     for units, flush in ((2, False), (0, True), (0, False)):
         scene = Scene(driver, units)
-        driver.adapter.settle = lambda: settled.append(driver.adapter.held)  # type: ignore[method-assign]
         scene.rest(flush=flush)
-        assert scene.answers == [""]
+        assert scene.answers == [""] and driver.adapter.held
         assert [store.calls for store in scene.stores] == [[]] * units
         for lun in range(units):
             driver.bus.detach(0, lun)
-    assert settled == [True] * 3
     assert driver.clock.next_deadline() is None
+
+
+def test_the_wish_not_to_be_kicked_is_taken_back(driver: Driver) -> None:
+    """Whoever goes on may be another adapter, which does not know of it."""
+    ask_for_threshold(driver)
+    busy(driver)
+    assert driver.u32(THRESHOLD)
+    scene = Scene(driver)
+    scene.rest()
+    assert scene.answers == [""]
+    assert driver.u32(THRESHOLD) == 0 and not driver.adapter.moderation.window.is_open
 
 
 @pytest.mark.parametrize("what", ["a request", "the port", "a unit"])
