@@ -313,8 +313,7 @@ class StorPort(PortBase[StorUnit]):
         """A request of the port's own: past every gate, straight to the miniport."""
         request = self.ledger.own(srb, self.unit_at(srb.path_id, srb.target_id, srb.lun), "by the port")
         self.dispatch(request)
-        if not self.running and self.callback == NO_CALLBACK:
-            self.run()
+        self.run()
 
     def reset_bus(self, path: int) -> bool:
         """RS-03: HwStorResetBus with all queues held."""
@@ -366,7 +365,8 @@ class StorPort(PortBase[StorUnit]):
 
     def _passes_lock(self, unit: StorUnit) -> bool:
         """Q-11: whether the next request may be started although the queue is locked."""
-        return bool(unit.queue) and bool(unit.queue[0].srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+        waiting = unit.built or unit.queue
+        return bool(waiting) and bool(waiting[0].srb.srb_flags & SRB_FLAGS_BYPASS_LOCKED_QUEUE)
 
     def _wake(self, unit: StorUnit) -> None:
         """RS-09: a unit that is powered down is powered up for a request, when nothing else holds that any more."""
@@ -550,9 +550,8 @@ class StorPort(PortBase[StorUnit]):
         chip, messages = self.chip, self.messages
         message = chip.next_message()
         if message >= 0:
-            outer, messages.current = messages.current, message
+            messages.current = message
             returned, mine = self.run_isr(self.edge.hw_msi_interrupt, message)
-            messages.current = outer
             messages.served[message] += 1
             if returned:
                 messages.returned(message, mine)
@@ -653,8 +652,6 @@ class StorPort(PortBase[StorUnit]):
     def tick(self) -> None:
         for unit in self.expired_units():
             self.resets.timed_out(unit)
-        if self.gates.closed & CAPPED:
-            self.gates.wake()
 
     def needs_tick(self) -> bool:
         return self.ledger.outstanding > 0 or any(unit.queue for unit in self.gates.units)

@@ -32,6 +32,7 @@ from hba.srb import (
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_ERROR,
     SRB_STATUS_INTERNAL_ERROR,
+    SRB_STATUS_SUCCESS,
     Srb,
 )
 from tests.port.storport.conftest import MakeRig
@@ -620,3 +621,76 @@ def test_MB_18_no_scatter_gather_list(make_rig: MakeRig) -> None:
         rig = make_rig(miniport, level=level)
         rig.inquire()
         assert in_start(rig, lambda srb, rig=rig: rig.scripted.port.get_scatter_gather_list(srb)) == [None]
+
+
+@pytest.mark.parametrize(
+    ("cdb", "kind"),
+    [
+        (bytes((INQUIRY, READ_10)) + bytes(8), MappedBuffer),  # its second byte says nothing
+        (bytes((READ_10, INQUIRY)) + bytes(8), OpaqueBuffer),
+        (b"", MappedBuffer),
+    ],
+)
+def test_MB_08_the_operation_code_is_the_first_byte(rig: Rig, cdb: bytes, kind: type) -> None:
+    srb = rig.srb()
+    srb.cdb, srb.cdb_length = cdb, len(cdb)
+    rig.port.submit(srb)
+    assert isinstance(rig.scripted.started[0].data_buffer, kind)
+
+
+def test_MB_09_a_cdb_in_what_is_no_command_is_none(rig: Rig) -> None:
+    srb = rig.srb(function=SRB_FUNCTION_IO_CONTROL)
+    srb.cdb = bytes((READ_10,)) + bytes(9)
+    rig.port.submit(srb)
+    assert isinstance(rig.scripted.started[0].data_buffer, MappedBuffer)
+
+
+@pytest.mark.parametrize(
+    ("length", "opcode", "status", "found"),
+    [
+        (4096, READ_10, SRB_STATUS_ERROR, True),
+        (4096, WRITE_10, SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID, True),
+        (4096, READ_10, SRB_STATUS_SUCCESS | SRB_STATUS_AUTOSENSE_VALID, False),  # it worked
+        (4097, READ_10, SRB_STATUS_ERROR, False),
+        (4096, INQUIRY, SRB_STATUS_ERROR, False),
+    ],
+)
+def test_MB_06_a_page_of_data_that_failed(
+    make_rig: MakeRig, length: int, opcode: int, status: int, found: bool
+) -> None:
+    rig = make_rig(map_buffers=3, fail_mapping_every=1)
+    rig.complete(rig.submit(opcode, length), status, 2)
+    message = f"a {length}-byte read or write failed with status {status:#04x} because its buffer could not be mapped"
+    assert rig.messages("MB-06") == ([message] if found else [])
+    mapped = make_rig(map_buffers=3)
+    mapped.complete(mapped.submit(opcode, length), status, 2)
+    assert "MB-06" not in mapped.found
+
+
+@pytest.mark.parametrize("every", [0, 1, 3])
+def test_MB_06_and_MB_10_every_so_many_fail(make_rig: MakeRig, every: int) -> None:
+    """Of the mappings of commands, and of the addresses that are asked for; each is counted, and in the trace."""
+    rig = make_rig(trace=True, map_buffers=3, fail_mapping_every=every, fail_system_address_every=every)
+    mapped: list[bool] = []
+    statuses: list[int] = []
+
+    def start(srb: Srb) -> bool:
+        mapped.append(srb.data_buffer is not None)
+        statuses.append(rig.scripted.port.get_system_address(srb)[0])
+        return True
+
+    rig.scripted.start = start
+    rig.submit(function=SRB_FUNCTION_IO_CONTROL)  # no command, and always mapped
+    for _ in range(6):
+        rig.submit()
+    fails = [bool(every) and number % every == 0 for number in range(1, 8)]
+    assert mapped == [True] + [not failed for failed in fails[:6]]
+    refused = [STOR_STATUS_INSUFFICIENT_RESOURCES if failed else STOR_STATUS_SUCCESS for failed in fails]
+    assert statuses == refused
+    counters = rig.port.counters
+    assert counters.get("mappings failed", 0) == sum(fails[:6])
+    assert counters.get("system addresses refused", 0) == sum(fails)
+    assert counters.get("system addresses", 0) == 7 - sum(fails)
+    assert rig.recorder is not None
+    notes = [event.detail for event in rig.recorder.events if event.kind == "get_system_address"]
+    assert notes == ["programmed access to 4096 bytes"] * (7 - sum(fails))

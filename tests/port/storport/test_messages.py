@@ -189,6 +189,45 @@ def test_IN_08_get_msi_info(make_rig: MakeRig) -> None:
     assert rig.found == {"IN-08"}
 
 
+def test_IN_08_vectors_are_a_pcs_and_go_round(make_rig: MakeRig) -> None:
+    """From 0x50 to 0xBF, which is 112 of them."""
+    rig = make_rig(Messenger(), message_number_limit=114)
+    data = [info.message_data for number in range(114) if (info := rig.scripted.port.get_msi_info(number)[1])]
+    assert data == [*range(0x50, 0xC0), 0x50, 0x51]
+
+
+def test_LK_04_without_messages_the_line_holds_the_interrupt_lock(make_rig: MakeRig) -> None:
+    """Whatever mode was asked for: there is no message whose lock it could be."""
+    rig = make_rig(Messenger(), message_number_limit=0)
+    held: list[bool] = []
+
+    def isr() -> bool:
+        rig.chip.acknowledge()
+        held.append(rig.scripted.port.acquire_msi_spin_lock(0).held)
+        return True
+
+    rig.scripted.hw_interrupt = isr  # type: ignore[method-assign]
+    rig.chip.raise_interrupt()
+    assert held == [False]
+    message = "deadlock: MSI lock 0 acquired in hw_interrupt, but the port took it for this callback"
+    assert rig.messages("LK-01") == [message]
+
+
+def test_ST_04_the_lock_of_a_message_around_a_write_makes_it_right(make_rig: MakeRig) -> None:
+    rig = make_rig(Messenger())
+
+    def build(srb: Srb) -> bool:
+        handle = rig.scripted.port.acquire_msi_spin_lock(0)
+        rig.scripted.count = getattr(rig.scripted, "count", 0) + 1  # type: ignore[attr-defined]
+        rig.scripted.port.release_msi_spin_lock(handle)
+        return True
+
+    rig.scripted.build = build
+    rig.submit()
+    rig.submit()
+    assert rig.found == set()
+
+
 # -- locks ----------------------------------------------------------------------------------------------------------
 
 

@@ -479,7 +479,7 @@ def test_PF_06_the_size_of_the_parameters(rig: Rig, size: int, status: int) -> N
 def test_PF_06_beside_a_start_io_that_did_not_ask(make_rig: MakeRig) -> None:
     """The first of two that run at once is in channel 0, whether it has asked or not."""
     miniport = Scripted()
-    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS, concurrent_channels=2)
+    config = PerfConfigurationData(flags=STOR_PERF_CONCURRENT_CHANNELS, concurrent_channels=3)
     miniport.initialize = lambda: miniport.port.initialize_perf_opts(False, config) == 0
     rig = make_rig(miniport, interleave=1)
     channels: list[int] = []

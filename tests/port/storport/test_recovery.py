@@ -379,13 +379,15 @@ def test_RS_03_the_hold_time_is_the_options_or_the_miniports(
 ) -> None:
     rig = make_rig(Scripted(bus_reset_hold_time=member), bus_reset_hold_time=option)
     rig.inquire()
+    lost = rig.submit()
     rig.in_interrupt(lambda: rig.scripted.port.notification(RESET_DETECTED, 0))
     srb = rig.submit()
     if hold:
         rig.advance(hold * 1000 - 1)
         assert not rig.started(srb)
+        assert lost not in rig.done
         rig.advance(1)
-    assert rig.started(srb)
+    assert rig.started(srb) and lost in rig.done
 
 
 def test_ER_14_another_reset_that_is_detected_holds_anew(rig: Rig) -> None:
@@ -528,6 +530,8 @@ def test_ST_14_what_was_only_built_is_aborted_here(patient: MakePatient, overrid
     abort = abort_of(rig, victim)
     assert rig.done == [victim, abort]
     assert (victim.srb_status, abort.srb_status) == (SRB_STATUS_ABORTED, SRB_STATUS_SUCCESS)
+    units = rig.port.snapshot()["units"]
+    assert isinstance(units, list) and [unit["queued"] for unit in units] == [0]
     miniport.port.resume_device(0, 0, 1)
     assert miniport.started == [] and rig.port.outstanding == 0
     rig.complete(rig.submit(lun=1))
@@ -553,3 +557,22 @@ def test_ST_14_an_abort_says_whether_its_victim_has_ended(patient: MakePatient, 
     rig.in_interrupt(lambda: miniport.complete(miniport.asked["unit"]))
     assert rig.done == ([victim, abort] if reclaim else [abort])
     assert abort.srb_status == (SRB_STATUS_SUCCESS if reclaim else SRB_STATUS_ABORT_FAILED)
+
+
+def test_a_stop_ends_a_recovery_and_what_waits_for_it(patient: MakePatient) -> None:
+    rig, miniport = patient()
+    victim = rig.submit(lun=1)
+    abort = abort_of(rig, victim)
+    rig.port.stop()
+    assert {id(srb): srb.srb_status for srb in rig.done} == dict.fromkeys((id(victim), id(abort)), SRB_STATUS_ABORTED)
+    assert miniport.names() == ["unit"] and recoveries(rig) == 0
+    assert rig.clock.next_deadline() is None
+
+
+def test_RS_02_what_a_reset_held_before_a_stop_is_not_held_after_the_next_start(rig: Rig) -> None:
+    rig.submit(function=SRB_FUNCTION_RESET_DEVICE)
+    rig.port.stop()
+    rig.scripted.started.clear()
+    rig.port.start()
+    srbs = [rig.submit(lun=lun) for lun in range(2)]
+    assert [rig.started(srb) for srb in srbs] == [True, True]

@@ -229,6 +229,49 @@ def test_ST_04_other_processors_have_their_turn_at_services(
     assert inside[:2] == ["build", "build"] and len(rig.scripted.started) == 2
 
 
+@pytest.mark.parametrize("messages", [False, True])
+def test_ST_04_both_ends_of_a_lock_are_such_a_call(make_rig: MakeRig, messages: bool) -> None:
+    rig = make_rig(Scripted(interrupt_synchronization_mode=2), interleave=2)
+    port = rig.scripted.port
+    inside: list[str] = []
+
+    def build(srb: Srb) -> bool:
+        rig.scripted.build = None
+        if messages:
+            port.release_msi_spin_lock(port.acquire_msi_spin_lock(0))
+        else:
+            port.release_spin_lock(port.acquire_spin_lock(n.INTERRUPT_LOCK))
+        inside.extend(rig.scripted.names())
+        return True
+
+    rig.inquire()
+    port.pause(1)
+    for _ in range(2):
+        rig.submit()
+    rig.scripted.build = build
+    port.resume()
+    assert inside.count("build") == 2 and rig.found == set()
+
+
+def test_a_unit_has_all_of_its_address(make_rig: MakeRig) -> None:
+    """What is said of one unit holds none that has another bus, target or LUN."""
+    rig = make_rig(Scripted(number_of_buses=3), default_timeout=100)
+    addresses = [(0, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 0), (0, 2, 0), (0, 0, 1), (0, 0, 2), (2, 1, 3), (2, 3, 1)]
+    for address in addresses:
+        rig.port.unit_at(*address)
+    for address in addresses:
+        assert rig.scripted.port.pause_device(*address, 10)
+        for other in addresses:
+            srb = rig.srb(function=0, length=0)
+            srb.path_id, srb.target_id, srb.lun = other
+            rig.port.submit(srb)
+            assert rig.started(srb) is (other != address)
+            if other == address:
+                assert rig.scripted.port.resume_device(*address)
+            rig.complete(srb)
+    assert not rig.scripted.port.pause_device(1, 1, 1, 10)
+
+
 def test_ER_15_complete_request_ends_what_it_names(rig: Rig) -> None:
     srbs = {lun: rig.submit(lun=lun) for lun in range(3)}
     other = rig.submit(target=1)
