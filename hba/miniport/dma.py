@@ -123,7 +123,6 @@ class DmaMiniport(Miniport):
         self._notification = self.port.notification
         self._start: Callable[[int, int, Task], bool] = self.chip.start
         self._map: Callable[[Srb, Sequence[Segment], int], DmaBuffer] = self.chip.map
-        self._next_in_start_io = False
         self._next_at_completion = False
         if self.port.model == "storport":
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
@@ -262,15 +261,13 @@ class DmaMiniport(Miniport):
         """Any SCSI status but GOOD: SRB_STATUS_ERROR (OW-04), with the sense data that came with it (ER-04)."""
         srb.scsi_status = status
         srb.srb_status = SRB_STATUS_ERROR
-        if task.transferred < srb.data_transfer_length:
-            srb.data_transfer_length = task.transferred
+        srb.data_transfer_length = min(task.transferred, srb.data_transfer_length)
         room = srb.sense_info_buffer_length
         if not room or not task.sense or srb.srb_flags & SRB_FLAGS_DISABLE_AUTOSENSE:
             return
         sense = bytes(task.sense[:room])
         srb.sense_info_buffer = sense
-        if len(sense) < room:
-            srb.sense_info_buffer_length = len(sense)
+        srb.sense_info_buffer_length = len(sense)
         srb.srb_status = SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID
 
     def hw_interrupt(self) -> bool:

@@ -16,6 +16,7 @@ from hba.port.storport.config import StorPortConfig
 from hba.scsi.bus import ScsiBus
 from hba.scsi.task import DATA_IN, RESPONSE_ABORTED, RESPONSE_RESET, Task
 from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, SRB_FLAGS_QUEUE_ACTION_ENABLE, Srb
+from hba.trace.recorder import Recorder
 from hba.verifier import Verifier
 
 MODELS = ("scsiport", "storport")
@@ -95,7 +96,13 @@ class Memory:
 
 class Rig:
     def __init__(
-        self, model: str, name: str = "dma", level: str | None = "report", options: Any = None, **config: Any
+        self,
+        model: str,
+        name: str = "dma",
+        level: str | None = "report",
+        options: Any = None,
+        trace: Recorder | None = None,
+        **config: Any,
     ) -> None:
         self.clock = VirtualClock(1)
         self.loop = EventLoop(self.clock)
@@ -105,7 +112,7 @@ class Rig:
         self.miniport = load_miniport(name, self.chip, options, model)
         self.verifier = Verifier(self.clock, level) if level is not None else None
         options = ScsiPortConfig(**config) if model == "scsiport" else StorPortConfig(**config)
-        self.port = make_port(model, self.loop, self.miniport, self.chip, options, self.verifier)
+        self.port = make_port(model, self.loop, self.miniport, self.chip, options, self.verifier, trace)
         self.done: list[Srb] = []
         self.port.start()
 

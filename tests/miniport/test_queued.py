@@ -6,25 +6,83 @@ from typing import Any
 
 import pytest
 
+from hba.clock import S, VirtualClock
 from hba.errors import ConfigError, DmaFault
+from hba.instruments.make import make_port
+from hba.miniport.base import (
+    SCSI_ADAPTER_POWER,
+    SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
+    SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES,
+    SCSI_RESTART_ADAPTER,
+    SCSI_STOP_ADAPTER,
+    SCSI_UNIT_POWER,
+    SCSI_UNIT_REMOVE,
+    SCSI_UNIT_START,
+    SCSI_UNIT_SURPRISE_REMOVAL,
+    SCSI_UNIT_USAGE,
+    SP_RETURN_ERROR,
+    SP_RETURN_FOUND,
+    STOR_POWER_DEVICE_D0,
+    STOR_POWER_DEVICE_D3,
+    SupportedControlTypes,
+)
+from hba.miniport.config import (
+    DUMP_MODE_CRASH,
+    INTERRUPT_SYNCHRONIZE_PER_MESSAGE,
+    SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+    SRB_TYPE_STORAGE_REQUEST_BLOCK,
+    STOR_ADAPTER_FEATURE_ABORT_COMMAND,
+    STOR_MAP_NON_READ_WRITE_BUFFERS,
+    STOR_SYNCHRONIZE_FULL_DUPLEX,
+    PortConfigurationInformation,
+)
+from hba.miniport.examples.queued import QueuedMiniport, QueuedScsiMiniport
+from hba.miniport.load import load_miniport
+from hba.miniport.proxy import MiniportEdge, MiniportProxy
 from hba.miniport.queues import COMMAND_BLOCK, COMPLETION, ELEMENT, RESPONSE_BAD_BLOCK, CommandQueues
-from hba.scsi.task import DATA_IN, RESPONSE_NO_TARGET, Task
+from hba.miniport.services import REQUEST_COMPLETE, SP_BUS_TIME_OUT, SP_PROTOCOL_ERROR
+from hba.port.dump import Dump
+from hba.scsi.task import (
+    DATA_IN,
+    DATA_NONE,
+    DATA_OUT,
+    ORDERED,
+    RESPONSE_ABORTED,
+    RESPONSE_NO_TARGET,
+    SIMPLE,
+    Task,
+)
 from hba.srb import (
+    SRB_FLAGS_DATA_IN,
+    SRB_FLAGS_DATA_OUT,
+    SRB_FLAGS_DISABLE_AUTOSENSE,
+    SRB_FLAGS_NO_QUEUE_FREEZE,
+    SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_ABORT_COMMAND,
+    SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_IO_CONTROL,
+    SRB_FUNCTION_POWER,
+    SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
+    SRB_FUNCTION_SHUTDOWN,
+    SRB_ORDERED_QUEUE_TAG_REQUEST,
+    SRB_STATUS_ABORT_FAILED,
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_DATA_OVERRUN,
     SRB_STATUS_ERROR,
+    SRB_STATUS_INTERNAL_ERROR,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_MASK,
+    SRB_STATUS_QUEUE_FROZEN,
     SRB_STATUS_SELECTION_TIMEOUT,
     SRB_STATUS_SUCCESS,
     Srb,
 )
+from hba.trace.recorder import Recorder
 from tests.miniport.rig import MODELS, Rig
+from tests.miniport.test_calls import ListeningPort
 
 NAMES = {
     "storport": "hba.miniport.examples.queued:QueuedMiniport",
@@ -164,6 +222,7 @@ def test_an_abort(model: str) -> None:
     abort.next_srb = victim
     rig.port.submit(abort)
     run(rig)
+    assert rig.done == [victim, abort]
     assert victim.srb_status & SRB_STATUS_MASK == SRB_STATUS_ABORTED and abort.srb_status == SRB_STATUS_SUCCESS
     assert other not in rig.done and rig.found == set()
 
@@ -234,6 +293,328 @@ def test_the_other_model_is_told(model: str) -> None:
     other = "scsiport" if model == "storport" else "storport"
     with pytest.raises(ConfigError, match="use Queued"):
         Rig(model, NAMES[other])
+
+
+# -- each feature by itself -------------------------------------------------------------------------------------------
+
+
+class Answers(MiniportProxy):
+    """What hw_start_io has returned."""
+
+    def __init__(self, inner: MiniportEdge) -> None:
+        super().__init__(inner)
+        self.started: list[object] = []
+
+    def hw_start_io(self, srb: Srb) -> object:
+        self.started.append(super().hw_start_io(srb))
+        return self.started[-1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_adapter_is(model: str) -> None:
+    info = make(model).port.info
+    own = {
+        "storport": {
+            "map_buffers": STOR_MAP_NON_READ_WRITE_BUFFERS,
+            "number_of_physical_breaks": 128,
+            "initial_lun_queue_depth": 64,
+            "synchronization_model": STOR_SYNCHRONIZE_FULL_DUPLEX,
+            "interrupt_synchronization_mode": INTERRUPT_SYNCHRONIZE_PER_MESSAGE,
+            "srb_type": SRB_TYPE_STORAGE_REQUEST_BLOCK,
+            "feature_support": STOR_ADAPTER_FEATURE_ABORT_COMMAND,
+        },
+        "scsiport": {"map_buffers": 0, "number_of_physical_breaks": 127},
+    }
+    expected = {
+        **dict.fromkeys(("master", "scatter_gather", "need_physical_addresses", "auto_request_sense"), True),
+        **dict.fromkeys(("tagged_queuing", "multiple_request_per_lu"), True),
+        "dma64_bit_addresses": SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
+        "maximum_transfer_length": 1 << 20,
+        "srb_extension_size": COMMAND_BLOCK.size + 128 * ELEMENT.size,
+        "max_number_of_io": 512,
+        "max_ios_per_lun": 255,
+        **own[model],
+    }
+    assert {name: getattr(info, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_chip_is_told(model: str) -> None:
+    """Of each command: CDB, direction, data, attribute; and that each is started and told of once."""
+    rig = make(model)
+    rig.port.edge = answers = Answers(rig.port.edge)
+    cases = [
+        ({"cdb": b"\x7f" + bytes(31)}, SRB_FLAGS_DATA_IN, DATA_IN, ORDERED),
+        ({}, SRB_FLAGS_DATA_OUT | SRB_FLAGS_QUEUE_ACTION_ENABLE, DATA_OUT, ORDERED),
+        ({"length": 0}, SRB_FLAGS_DATA_IN, DATA_NONE, ORDERED),
+        ({}, 0, DATA_NONE, ORDERED),
+    ]
+    for number, (fields, flags, direction, attribute) in enumerate(cases):
+        srb = command(rig, number, queue_action=SRB_ORDERED_QUEUE_TAG_REQUEST, **fields)
+        srb.srb_flags = flags | SRB_FLAGS_QUEUE_ACTION_ENABLE
+        rig.port.submit(srb)
+        run(rig)
+        (*_, (target, lun, task)) = rig.bus.seen
+        assert (target, lun, task.cdb, task.direction, task.attribute) == (0, 0, srb.cdb, direction, attribute)
+        segments = list(task.data.segments) if task.data is not None else None
+        assert segments == ([(0x2000 + number * 0x10000, 4096)] if direction else None)
+        assert rig.done[number:] == [srb]
+    srb = command(rig, 1, queue_action=SRB_ORDERED_QUEUE_TAG_REQUEST)
+    srb.srb_flags &= ~SRB_FLAGS_QUEUE_ACTION_ENABLE
+    for _ in range(2):  # an untagged one after the other
+        again = command(rig, 1, queue_action=SRB_ORDERED_QUEUE_TAG_REQUEST)
+        again.srb_flags &= ~SRB_FLAGS_QUEUE_ACTION_ENABLE
+        rig.port.submit(again)
+        run(rig)
+        assert rig.done[-1] is again and rig.bus.seen[-1][2].attribute == SIMPLE
+    assert {srb.srb_status for srb in (rig.done[0], rig.done[1], rig.done[2], again)} == {SRB_STATUS_SUCCESS}
+    assert answers.started == [True] * 6 and rig.found == set()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_cannot_be_a_command_block(model: str) -> None:
+    """Refused, and told of once: a CDB that is too long, data of which a part has no address."""
+    rig = make(model, None)
+    long = command(rig, cdb=b"\x7f" + bytes(32))
+    short = command(rig, 1, data_transfer_length=8192)
+    for srb in (long, short):
+        rig.port.submit(srb)
+        run(rig)
+    assert rig.done == [long, short] and rig.bus.seen == []
+    assert {srb.srb_status & SRB_STATUS_MASK for srb in rig.done} == {SRB_STATUS_INVALID_REQUEST}
+
+
+def test_a_part_of_the_list_is_enough() -> None:
+    rig = make("scsiport")
+    srb = command(rig, pieces=4, data_transfer_length=1024 * 3 - 100)
+    rig.port.submit(srb)
+    run(rig)
+    assert srb.srb_status == SRB_STATUS_SUCCESS and rig.found == set()
+    assert list(rig.bus.seen[0][2].data.segments) == [(0x2000, 1024), (0x3400, 1024), (0x4800, 924)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_sense_data_nobody_wants(model: str) -> None:
+    rig = make(model)
+
+    def fail(task: Task) -> None:
+        task.status, task.sense = 2, SENSE
+
+    rig.bus.answer = fail
+    srb = command(rig)
+    srb.srb_flags |= SRB_FLAGS_DISABLE_AUTOSENSE
+    srb.sense_info_buffer_length = 0 if model == "scsiport" else 96
+    rig.port.submit(srb)
+    run(rig)
+    assert srb.srb_status & ~SRB_STATUS_QUEUE_FROZEN == SRB_STATUS_ERROR and srb.sense == b""
+    assert not any(rig.memory.bytes[:0x2000]) and rig.found == set()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_how_commands_end(model: str) -> None:
+    """Status, length and what is logged, of every way a completion can tell of."""
+    trace = Recorder(VirtualClock(1))
+    rig = make(model, trace=trace)
+    cases: list[tuple[dict[str, Any], int, int, str]] = [
+        ({"transferred": 4096}, SRB_STATUS_SUCCESS, 4096, ""),
+        ({"transferred": 4096, "overrun": 5}, SRB_STATUS_DATA_OVERRUN, 4096, f"code {SP_PROTOCOL_ERROR:#06x} id 1"),
+        ({"transferred": 99}, SRB_STATUS_DATA_OVERRUN, 99, ""),
+        (
+            {"transferred": 8, "response": RESPONSE_NO_TARGET},
+            SRB_STATUS_SELECTION_TIMEOUT,
+            8,
+            f"code {SP_BUS_TIME_OUT:#06x} id 1",
+        ),
+        ({"response": 9}, SRB_STATUS_INTERNAL_ERROR, 0, ""),
+        ({"transferred": 5000, "response": RESPONSE_ABORTED}, SRB_STATUS_ABORTED, 4096, ""),
+        ({"transferred": 7, "status": 0x18}, SRB_STATUS_ERROR, 7, ""),
+        ({"transferred": 5000, "status": 0x18}, SRB_STATUS_ERROR, 4096, ""),
+    ]
+    for number, (ended, status, length, logged) in enumerate(cases):
+
+        def answer(task: Task, ended: dict[str, Any] = ended) -> None:
+            for name, value in ended.items():
+                setattr(task, name, value)
+
+        rig.bus.answer = answer
+        srb = command(rig, number)
+        srb.srb_flags |= SRB_FLAGS_NO_QUEUE_FREEZE
+        before = trace.recorded
+        rig.port.submit(srb)
+        run(rig)
+        assert (srb.srb_status, srb.data_transfer_length) == (status, length), ended
+        notes = [event.detail for event in trace.since(before, 1000)[1] if event.kind == "log_error"]
+        assert notes == ([f"0:0:0 {logged}"] if logged else [])
+    assert rig.found == set()
+
+
+def test_a_bus_reset_that_is_asked_for() -> None:
+    """SCSI Port's way to reset anything: a request of its own; and interrupts still come afterwards."""
+    rig = make("scsiport")
+    rig.bus.hold = True
+    held = [command(rig, number) for number in range(3)]
+    for srb in held:
+        rig.port.submit(srb)
+    reset = rig.srb(function=SRB_FUNCTION_RESET_BUS, length=0)
+    rig.port.submit(reset)
+    assert rig.done == [*held, reset] and reset.srb_status == SRB_STATUS_SUCCESS
+    assert {srb.srb_status & SRB_STATUS_MASK for srb in held} == {SRB_STATUS_BUS_RESET}
+    assert rig.bus.held == [] and not rig.chip.asserted
+    rig.clock.advance(10 * S)
+    later = command(rig, 4)
+    rig.port.submit(later)
+    rig.bus.release(rig.bus.held[0])
+    run(rig)
+    assert rig.done[-1] is later and later.srb_status == SRB_STATUS_SUCCESS and rig.found == set()
+
+
+class WatchedQueues(QueuedMiniport):
+    """Notes whether the chip's interrupts are enabled when something happens."""
+
+    lost_memory = False
+
+    def note(self, what: str) -> None:
+        vars(self).setdefault("notes", []).append((what, self.chip.interrupts_enabled))
+
+    def passive_initialize(self) -> bool:
+        self.note("passive")
+        if self.lost_memory:
+            self.memory = memoryview(bytearray(len(self.memory)))
+        return super().passive_initialize()
+
+    def end(self, srb: Srb, entry: Any) -> None:
+        self.note("end")
+        super().end(srb, entry)
+
+
+def test_interrupts_wait_while_the_adapter_is_set_up_and_reset() -> None:
+    rig = Rig("storport", f"{__name__}:WatchedQueues")
+    rig.bus.hold = True
+    srb = command(rig)
+    rig.port.submit(srb)
+    rig.port.reset_adapter()
+    miniport: Any = rig.miniport
+    assert miniport.notes == [("passive", False), ("end", False), ("passive", False)] and rig.chip.interrupts_enabled
+    assert miniport.hw_reset_bus(0) is True
+    assert rig.found == set()
+
+
+def test_no_queues_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory the chip cannot reach: the adapter does not start, rather than work with half of its queues."""
+    monkeypatch.setattr(WatchedQueues, "lost_memory", True)
+    rig = Rig("storport", f"{__name__}:WatchedQueues", None)
+    miniport: Any = rig.miniport
+    assert miniport.rings == [] and miniport.make_rings(4) is False and miniport.passive_initialize() is False
+    assert not rig.chip.interrupts_enabled
+
+
+def test_messages_there_are_no_queues_for() -> None:
+    miniport: Any = make("storport").miniport
+    assert [miniport.hw_msi_interrupt(number) for number in (len(miniport.rings), 9)] == [False, False]
+
+
+class Deferring(QueuedScsiMiniport):
+    def end(self, srb: Srb, entry: Any) -> None:
+        vars(self).setdefault("notes", []).append(self.chip.interrupts_enabled)
+        super().end(srb, entry)
+
+
+def test_IN_04_the_work_of_an_interrupt_is_deferred() -> None:
+    """None more comes until it is done."""
+    rig = Rig("scsiport", f"{__name__}:Deferring")
+    rig.bus.hold = True
+    rig.port.submit(command(rig))
+    rig.bus.release(rig.bus.held[0])
+    miniport: Any = rig.miniport
+    assert len(rig.done) == 1 and miniport.notes == [False] and rig.chip.interrupts_enabled and rig.found == set()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_DM_05_the_dump_takes_over(model: str) -> None:
+    """What ended for the system that has crashed interrupts nobody; memory is scarce: one ring of 16 completions."""
+    rig = make(model)
+    rig.bus.hold = True
+    rig.port.submit(command(rig))
+    rig.chip.interrupts_enabled = False
+    rig.bus.release(rig.bus.held[0])
+    assert rig.chip.asserted
+    miniport: Any = load_miniport(NAMES[model], rig.chip, {}, model, dump=True)
+    port = make_port(model, rig.loop, miniport, rig.chip, None, None, None, Dump(DUMP_MODE_CRASH, 0))
+    port.start()
+    assert not rig.chip.asserted and len(miniport.memory) == 16 * COMPLETION.size
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_RS_05_control_types(model: str) -> None:
+    rig = make(model)
+    handle = rig.miniport.hw_adapter_control
+    known = [SCSI_STOP_ADAPTER, SCSI_RESTART_ADAPTER] if model == "storport" else [SCSI_STOP_ADAPTER]
+    for room in range(5):
+        types = SupportedControlTypes(room)
+        assert handle(SCSI_QUERY_SUPPORTED_CONTROL_TYPES, types) == 0 and types.beyond == []
+        assert types.supported == [number in known for number in range(room)]
+    assert handle(SCSI_STOP_ADAPTER, None) == 0 and not rig.chip.interrupts_enabled
+    if model == "storport":
+        assert handle(SCSI_RESTART_ADAPTER, None) == 0 and rig.chip.interrupts_enabled
+        assert handle(SCSI_ADAPTER_POWER, None) == 1 and rig.chip.interrupts_enabled
+
+
+def test_RS_08_units_and_their_power() -> None:
+    miniport: Any = make("storport").miniport
+    handle, units, unit, other = miniport.hw_unit_control, miniport.units, (0, 1, 2), (0, 1, 3)
+    known = (SCSI_UNIT_START, SCSI_UNIT_POWER, SCSI_UNIT_REMOVE, SCSI_UNIT_SURPRISE_REMOVAL)
+    for room in range(13):
+        types = SupportedControlTypes(room)
+        assert handle(SCSI_QUERY_SUPPORTED_UNIT_CONTROL_TYPES, types) == 0 and types.beyond == []
+        assert types.supported == [number in known for number in range(room)]
+    units.clear()
+    for control, parameters, left in (
+        (SCSI_UNIT_START, unit, {unit: "started"}),
+        (SCSI_UNIT_START, other, {unit: "started", other: "started"}),
+        (SCSI_UNIT_POWER, (*unit, STOR_POWER_DEVICE_D3), {unit: "off", other: "started"}),
+        (SCSI_UNIT_POWER, (*unit, STOR_POWER_DEVICE_D0), {unit: "on", other: "started"}),
+        (SCSI_UNIT_REMOVE, unit, {other: "started"}),
+        (SCSI_UNIT_REMOVE, unit, {other: "started"}),  # which is gone already
+        (SCSI_UNIT_SURPRISE_REMOVAL, other, {}),
+    ):
+        assert handle(control, parameters) == 0 and units == left
+    assert handle(SCSI_UNIT_USAGE, unit) == 1 and units == {}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_control_requests_call_by_call(model: str) -> None:
+    """Behind a port that only listens."""
+    rig = make(model, None)
+    miniport: Any = rig.miniport
+    miniport.port = port = ListeningPort(model)
+    for function, status in (
+        (SRB_FUNCTION_FLUSH, SRB_STATUS_SUCCESS),
+        (SRB_FUNCTION_SHUTDOWN, SRB_STATUS_SUCCESS),
+        (SRB_FUNCTION_POWER, SRB_STATUS_SUCCESS),
+        (SRB_FUNCTION_IO_CONTROL, SRB_STATUS_INVALID_REQUEST),
+        (SRB_FUNCTION_ABORT_COMMAND, SRB_STATUS_ABORT_FAILED),
+    ):
+        del port.said[:]
+        srb = Srb(function)
+        miniport.control(srb)
+        assert port.said == [(REQUEST_COMPLETE, srb, status, 0)]
+    abort = Srb(SRB_FUNCTION_ABORT_COMMAND)
+    abort.next_srb = Srb()
+    miniport.control(abort)
+    assert abort.srb_status == SRB_STATUS_ABORT_FAILED
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_memory_there_is_no_adapter(model: str) -> None:
+    """Neither when there is none, nor when the chip cannot reach it."""
+    miniport: Any = load_miniport(NAMES[model], make(model, None).chip, {}, model)
+    miniport.port = port = ListeningPort(model)
+    found = []
+    for memory in (None, memoryview(bytearray(16))):
+        port.get_uncached_extension = lambda config, size, memory=memory: memory  # type: ignore[attr-defined]
+        port.get_physical_address = lambda srb, address: None  # type: ignore[method-assign]
+        found.append(miniport.hw_find_adapter(PortConfigurationInformation()))
+    assert found == [SP_RETURN_ERROR, SP_RETURN_ERROR if model == "scsiport" else SP_RETURN_FOUND]
 
 
 # -- the chip's queues ------------------------------------------------------------------------------------------------

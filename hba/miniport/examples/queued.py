@@ -286,7 +286,6 @@ class QueuedMiniport(CommandBlocks):
             self.stor.mark_dump_memory(memory, 0)  # DM-04
         self.memory = memory
         self.registers = CommandQueues(self.chip)
-        self.rings: list[Ring] = []
         self.units: dict[tuple[int, int, int], str] = {}
         return SP_RETURN_FOUND
 
@@ -312,7 +311,7 @@ class QueuedMiniport(CommandBlocks):
 
     def make_rings(self, messages: int) -> bool:
         """A queue for each message; without messages one, and the line."""
-        self.rings = []
+        self.rings: list[Ring] = []
         size = self.entries * COMPLETION.size
         for number in range(max(1, messages)):
             ring_memory = self.memory[number * size : (number + 1) * size]
@@ -405,9 +404,9 @@ class QueuedMiniport(CommandBlocks):
         for ring in self.rings:
             if ring.dpc is not None:
                 self.complete_queue(ring.dpc, ring, None)
-                continue
-            for srb, entry in list(ring.take()):
-                self.end(srb, entry)
+            else:
+                for srb, entry in list(ring.take()):
+                    self.end(srb, entry)
 
     # -- 5. What is no command ---------------------------------------------------------------------------------
 
