@@ -350,10 +350,8 @@ class PortBase(Callbacks, Generic[U]):
         self.interrupt_pending = True
         for watcher in self.watchers:
             watcher.interrupted(self.callback)
-        if not self.running and self.callback == NO_CALLBACK:
-            self.interrupts_in_a_row = 0
-            if self.started:
-                self.run()
+        if not self.running and self.callback == NO_CALLBACK and self.started:
+            self.run()
 
     def service_interrupt(self) -> bool:
         """Run hw_interrupt once for the pending interrupt, at DIRQL; what it returned. For the models' `interrupt`."""
@@ -376,6 +374,7 @@ class PortBase(Callbacks, Generic[U]):
                     f" (last returned {mine!r}); left alone until it is raised again",
                 )
                 self.interrupts_in_a_row = 0
+                self.interrupt_pending = False  # also what was raised meanwhile, or it would go on for ever
         else:
             self.interrupts_in_a_row = 0
         return bool(mine)
@@ -427,11 +426,9 @@ class PortBase(Callbacks, Generic[U]):
     def _end_tick(self) -> None:
         if self.tick_timer is not None:
             self.tick_timer.cancel()
-            self.tick_timer = None
             self.ledger.watched = False
 
     def _ticked(self) -> None:
-        self.tick_timer = None
         self.ledger.watched = False
         if not self.started:
             return
@@ -445,10 +442,6 @@ class PortBase(Callbacks, Generic[U]):
         self.run()
         if self.needs_tick():
             self.ledger.watch()
-
-    def needs_tick(self) -> bool:
-        """Whether the tick has to go on."""
-        return self.ledger.outstanding > 0
 
     def expired_units(self) -> list[U]:
         """Units whose oldest request is overdue by now: one second is taken off each running time-out (ER-09)."""
@@ -829,6 +822,10 @@ class PortBase(Callbacks, Generic[U]):
 
     @abstractmethod
     def tick(self) -> None: ...
+
+    @abstractmethod
+    def needs_tick(self) -> bool:
+        """Whether the tick has to go on."""
 
     @abstractmethod
     def drop_queues(self) -> list[RequestOf[U]]:

@@ -168,8 +168,10 @@ class Pnp:
         run(steps, ended)
 
     def forget(self) -> None:
-        """The port itself has ended."""
-        self.holding = self.stopped = self.asleep = self.removed = False
+        """The port itself has ended; its next life begins with nothing held."""
+        if self.holding:
+            self._go_on()
+        self.stopped = self.asleep = self.removed = False
 
     def _add(self, what: str, outcome: str, unit: str = "") -> None:
         self._steps.append(PnpStep(what, outcome, unit))

@@ -38,6 +38,9 @@ _READ_WRITE = {
     0x88: (2, 8, 10, 4),
     0x8A: (2, 8, 10, 4),
 }
+# READ(6) and WRITE(6): the upper bits of these bytes are no part of the LBA.
+SHORT_LBA = 3
+SHORT_BLOCKS = 1 << 21
 
 
 def _pages(segment: Segment) -> int:
@@ -118,30 +121,34 @@ def shape(limits: TransferLimits, request: Request) -> Train | None:
 
 
 def _blocks(srb: Srb) -> int:
-    """Blocks a read or write transfers; 0: it is none, or its length does not fit its data."""
-    fields = _READ_WRITE.get(srb.cdb[0]) if srb.cdb else None
-    if fields is None or len(srb.cdb) < fields[2] + fields[3]:
+    """Blocks a read or write transfers; 0: it is none, its length does not fit its data, or it goes beyond the last
+    block that such a command can name (its parts could not)."""
+    cdb = srb.cdb
+    fields = _READ_WRITE.get(cdb[0]) if cdb else None
+    if fields is None:
         return 0
-    count = int.from_bytes(srb.cdb[fields[2] : fields[2] + fields[3]], "big")
-    if not count and srb.cdb[0] in (0x08, 0x0A):
-        count = 256
-    if not count or srb.data_transfer_length % count:
+    lba_at, lba_size, count_at, count_size = fields
+    if len(cdb) < count_at + count_size:
+        return 0
+    count = int.from_bytes(cdb[count_at : count_at + count_size], "big")
+    lba = int.from_bytes(cdb[lba_at : lba_at + lba_size], "big")
+    last = 1 << 8 * lba_size
+    if lba_size == SHORT_LBA:
+        lba %= SHORT_BLOCKS
+        last = SHORT_BLOCKS
+        count = count or 256
+    if not count or srb.data_transfer_length % count or lba + count > last:
         return 0
     return count
 
 
 def _cdb_of(cdb: bytes, block: int, count: int) -> bytes:
-    """The same command for `count` blocks, `block` blocks further on."""
+    """The same command for `count` blocks, `block` blocks further on: of one that `_blocks` has looked at."""
     lba_at, lba_size, count_at, count_size = _READ_WRITE[cdb[0]]
     lba = int.from_bytes(cdb[lba_at : lba_at + lba_size], "big")
-    if lba_size == 3:
-        lba &= 0x1FFFFF
     part = bytearray(cdb)
-    top = (1 << (8 * lba_size)) - 1
-    part[lba_at : lba_at + lba_size] = ((lba + block) & top).to_bytes(lba_size, "big")
-    if lba_size == 3:
-        part[1] = (part[1] & 0x1F) | (cdb[1] & 0xE0)
-    part[count_at : count_at + count_size] = (count & ((1 << (8 * count_size)) - 1)).to_bytes(count_size, "big")
+    part[lba_at : lba_at + lba_size] = (lba + block).to_bytes(lba_size, "big")
+    part[count_at : count_at + count_size] = count.to_bytes(count_size, "big")
     return bytes(part)
 
 
@@ -239,7 +246,7 @@ class Train:
 
     def part_done(self, srb: Srb) -> None:
         whole = self.request.srb
-        self.moved += min(srb.data_transfer_length, srb.mdl.length if srb.mdl is not None else 0)
+        self.moved += srb.data_transfer_length
         whole.scsi_status = srb.scsi_status
         whole.sense_info_buffer = srb.sense_info_buffer
         if srb.srb_status & SRB_STATUS_MASK != SRB_STATUS_SUCCESS:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hba.port.scsiport.config import ScsiPortConfig
+from tests.port.both import Pnped
 from tests.port.fakes import TAGGED, FakeMiniport, Rig
 
 
@@ -44,3 +45,22 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rig]]:
     yield make
     for made in rigs:
         made.close()
+
+
+@pytest.fixture(params=["scsiport", "storport"])
+def model(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture
+def make(model: str) -> Iterator[Callable[..., Pnped]]:
+    made: list[Pnped] = []
+
+    def of(*arguments: Any, **named: Any) -> Pnped:
+        made.append(Pnped(model, *arguments, **named))
+        return made[-1]
+
+    yield of
+    for rig in made:
+        rig.close()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -11,24 +10,16 @@ from hba.dma import DmaBuffer
 from hba.miniport.base import (
     SCSI_ADAPTER_POWER,
     SCSI_ADAPTER_SURPRISE_REMOVAL,
-    SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
-    SCSI_RESTART_ADAPTER,
     SCSI_SET_BOOT_CONFIG,
-    SCSI_SET_RUNNING_CONFIG,
     SCSI_STOP_ADAPTER,
     SCSI_UNIT_REMOVE,
     SCSI_UNIT_SURPRISE_REMOVAL,
-    AdapterControlPower,
 )
 from hba.miniport.services import BUS_CHANGE_DETECTED
-from hba.port.pnp import PnpStep
-from hba.port.scsiport.config import ScsiPortConfig
-from hba.port.storport.config import StorPortConfig
 from hba.srb import (
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
     SRB_FLAGS_DATA_IN,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
-    SRB_FUNCTION_EXECUTE_SCSI,
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_IO_CONTROL,
     SRB_FUNCTION_LOCK_QUEUE,
@@ -46,107 +37,13 @@ from hba.srb import (
     STOR_POWER_ACTION_SLEEP,
     STOR_POWER_DEVICE_D0,
     STOR_POWER_DEVICE_D3,
-    Srb,
 )
-from tests.port.fakes import TAGGED, FakeMiniport, Rig
+from tests.port.both import BASIC, Pnped
 
-BASIC = (SCSI_STOP_ADAPTER, SCSI_RESTART_ADAPTER, SCSI_SET_BOOT_CONFIG, SCSI_SET_RUNNING_CONFIG)
 STOP, BOOT = ("ScsiStopAdapter", "success"), ("ScsiSetBootConfig", "success")
 RUNNING, RESTART = ("ScsiSetRunningConfig", "success"), ("ScsiRestartAdapter", "success")
 AGAIN = ("hw_find_adapter, hw_initialize", "success")
-Make = Callable[..., "Pnped"]
-
-
-class Controlled(FakeMiniport):
-    """Declares control types, and keeps what it was called with; answers everything but commands at once."""
-
-    def __init__(self, declares: tuple[int, ...], units: tuple[int, ...], **info: Any) -> None:
-        super().__init__(**info)
-        self.declares = declares
-        self.units = units
-        self.outstanding: list[tuple[int, int]] = []  # control type, requests outstanding then
-        self.powers: list[AdapterControlPower] = []
-        self.removed: list[tuple[int, tuple[int, ...]]] = []
-        self.traced: list[bool] = []
-        self.later: list[int] = []  # functions that are not answered at once
-
-    def hw_start_io(self, srb: Srb) -> bool:
-        started = super().hw_start_io(srb)
-        if srb.function != SRB_FUNCTION_EXECUTE_SCSI and srb.function not in self.later:
-            self.finish(srb, SRB_STATUS_SUCCESS)
-        return started
-
-    def hw_adapter_control(self, control_type: int, parameters: Any) -> int:
-        if control_type == SCSI_QUERY_SUPPORTED_CONTROL_TYPES:
-            for declared in self.declares:
-                if declared < parameters.max_control_type:
-                    parameters[declared] = True
-            return 0
-        self.outstanding.append((control_type, self.rig.port.outstanding))
-        if control_type == SCSI_ADAPTER_POWER:
-            self.powers.append(parameters)
-        return 0
-
-    def hw_unit_control(self, control_type: int, parameters: Any) -> int:
-        if not control_type:
-            for declared in self.units:
-                parameters[declared] = True
-        else:
-            self.removed.append((control_type, parameters))
-        return 0
-
-    def hw_tracing_enabled(self, enabled: bool) -> None:
-        self.traced.append(enabled)
-
-    rig: Pnped
-
-
-class Pnped(Rig):
-    def __init__(self, model: str, declares: tuple[int, ...] = BASIC, units: tuple[int, ...] = (), **info: Any) -> None:
-        storport = model == "storport"
-        more = {"synchronization_model": 1, "maximum_transfer_length": 1 << 20} if storport else {}
-        miniport = Controlled(declares, units, next="" if storport else "lu", **{**TAGGED, **more, **info})
-        miniport.rig = self
-        super().__init__(miniport, StorPortConfig() if storport else ScsiPortConfig(), model)
-        self.controlled = miniport
-        self.steps: list[tuple[str, str]] | None = None
-
-    def told(self, steps: list[PnpStep]) -> None:
-        self.steps = [(step.what, step.outcome) for step in steps]
-
-    def do(self, what: str, *arguments: Any) -> list[tuple[str, str]]:
-        """Run a sequence to its end; its steps."""
-        self.begin(what, *arguments)
-        assert self.steps is not None, "it waits"
-        return self.steps
-
-    def begin(self, what: str, *arguments: Any) -> None:
-        self.steps = None
-        getattr(self.port.pnp, what)(*arguments, self.told)
-        self.loop.run_once(0)
-
-    def seen(self) -> list[int]:
-        """Functions the miniport was given."""
-        return [self.real(srb).function for srb in self.miniport.started]
-
-
-@pytest.fixture(params=["scsiport", "storport"])
-def model(request: pytest.FixtureRequest) -> str:
-    value: str = request.param
-    return value
-
-
-@pytest.fixture
-def make(model: str) -> Iterator[Make]:
-    made: list[Pnped] = []
-
-    def of(*arguments: Any, **named: Any) -> Pnped:
-        made.append(Pnped(model, *arguments, **named))
-        return made[-1]
-
-    yield of
-    for rig in made:
-        rig.close()
+Make = Callable[..., Pnped]
 
 
 def used(rig: Pnped) -> None:

@@ -77,6 +77,7 @@ def adapter_snapshot(slot: Slot, interrupts_held: bool) -> dict[str, object]:
 
 def unit_snapshot(unit: ScsiPortUnit, now: int) -> dict[str, object]:
     return {
+        "timeout_left": _timeout_left(unit),
         "queued": [snapshot(request, now) for request in unit.queue],
         "blocked": unit.blocked(),
         "frozen": bool(unit.holds & FROZEN),
@@ -86,6 +87,15 @@ def unit_snapshot(unit: ScsiPortUnit, now: int) -> dict[str, object]:
         "depth": unit.depth,
         "last_key": unit.queue.last_key,
     }
+
+
+def _timeout_left(unit: ScsiPortUnit) -> int:
+    """Seconds until the oldest request is overdue; the tick counts how old it is (ER-09)."""
+    oldest = next(iter(unit.active), None)
+    if oldest is None or oldest.number != unit.oldest:
+        return unit.timeout_left  # no tick has seen it
+    left = unit.timeout_left - unit.age
+    return left if left > 0 else -1
 
 
 def outcome(state: SrbState) -> str:
