@@ -396,8 +396,6 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         """A completion: the unit may have its next request, and waiting ones may have got what they wait for."""
         slot = self.slot
         slot.gate &= ~NO_TAG
-        if unit.holds & QUEUE_FULL:
-            unit.holds &= ~QUEUE_FULL
         if unit.holds & PENDING_UNTAGGED and not unit.active:
             errors.retry_untagged(slot, unit)
         unit.holds &= ~NOT_READY
@@ -426,6 +424,8 @@ class ScsiPort(PortBase[ScsiPortUnit]):
         again, or its sense data is fetched first."""
         srb, unit, slot = request.srb, request.unit, self.slot
         assert unit is not None
+        if unit.holds & QUEUE_FULL:
+            unit.holds &= ~QUEUE_FULL  # unless this one says so again
         if request.tag:
             slot.free_tags.append(request.tag)
             request.tag = 0

@@ -6,7 +6,7 @@ from hba.port.request import ISSUED, QUEUED
 from hba.port.scsiport import errors
 from hba.port.scsiport.slot import HOLD, Slot
 from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
-from hba.srb import SRB_FUNCTION_ABORT_COMMAND, SRB_STATUS_SUCCESS, Srb
+from hba.srb import SRB_FUNCTION_ABORT_COMMAND, SRB_STATUS_BUS_RESET, SRB_STATUS_MASK, SRB_STATUS_SUCCESS, Srb
 
 
 def needs_tick(slot: Slot) -> bool:
@@ -37,14 +37,15 @@ def tick(slot: Slot) -> None:
             _no_next(slot)
             return
     slot.busy_seen = busy_with.number if busy_with is not None else 0
-    for expired in _expired(slot):
-        _no_completion(slot, expired)
+    expired = _expired(slot)
     for unit in slot.units.values():
         if unit.abort_left > 0:
             unit.abort_left -= 1
             if unit.abort_left == 0:
                 _abort_failed(slot, unit, "timed out")
                 return
+    for unit in expired:  # last, so that the time of an abort it begins starts with the next tick
+        _no_completion(slot, unit)
 
 
 def _expired(slot: Slot) -> list[ScsiPortUnit]:
@@ -102,6 +103,8 @@ def _abort_done(slot: Slot, unit: ScsiPortUnit, victim: ScsiPortRequest, srb: Sr
         return  # given up already
     unit.abort = None
     unit.abort_left = -1
+    if srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUS_RESET:
+        return  # that was done meanwhile, and ended the abort; what it has left is judged after the hold
     if srb.srb_status != SRB_STATUS_SUCCESS or victim.state == ISSUED:
         slot.want_reset(unit.path, f"the abort of #{victim.number} failed")
 
