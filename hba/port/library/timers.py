@@ -113,4 +113,3 @@ class Timers:
     def _cancel(handle: TimerHandle) -> None:
         if handle.timer is not None:
             handle.timer.cancel()
-            handle.timer = None

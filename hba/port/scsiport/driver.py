@@ -428,7 +428,6 @@ class ScsiPort(PortBase[ScsiPortUnit]):
             unit.holds &= ~QUEUE_FULL  # unless this one says so again
         if request.tag:
             slot.free_tags.append(request.tag)
-            request.tag = 0
         elif unit.untagged is request:
             unit.untagged = None
         if slot.disconnect_owner is request:

@@ -52,7 +52,6 @@ def _busy(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit) -> bool:
     else:
         unit.parked = again
         unit.holds |= BUSY_RETRY
-        slot.ledger.watch()
     return True
 
 

@@ -50,7 +50,6 @@ def freeze(slot: Slot, request: ScsiPortRequest, unit: ScsiPortUnit, why: str) -
     unit.frozen_at = slot.clock.now()
     unit.frozen_by = f"#{request.number} ({why})"
     slot.reports.note(request, "freeze", f"{unit.name}: {why}")
-    slot.ledger.watch()
 
 
 def unfreeze(slot: Slot, unit: ScsiPortUnit, why: str) -> None:

@@ -270,6 +270,8 @@ def test_a_wait_that_was_satisfied_does_not_time_out_as_well(rig: Rig) -> None:
     port.create_system_thread(main)
     rig.turn()
     port.set_event(first)
+    rig.turn()
+    assert rig.clock.next_deadline() is None
     rig.advance(20 * MS)
     rig.advance(20 * MS)
     assert got == [GOOD]
@@ -343,8 +345,11 @@ def test_a_new_start_ends_threads_where_they_wait(rig: Rig) -> None:
         got.append("behind")
 
     before = threading.active_count()
+    assert port.wait_for_single_object(never, False, 0) == OVER
     _, waits = port.create_system_thread(main)
     rig.turn()
+    # It does not keep the process from ending.
+    assert {one.daemon for one in threading.enumerate() if one.name == "miniport"} == {True}
     rig.port.start()
     assert waits is not None and waits.signaled and threading.active_count() == before
     _, late = port.create_system_thread(main)
@@ -452,3 +457,14 @@ def test_a_work_item_is_no_thread(rig: Rig) -> None:
     port.queue_work_item(lambda *_: port.wait_for_single_object(never), worker)
     rig.turn()
     assert rig.port.counters["miniport exceptions"] == 2
+
+
+def test_LB_01_a_look_at_an_event_is_no_wait(rig: Rig) -> None:
+    """With a time-out of 0 it may be done at DISPATCH_LEVEL, whether or not the event is signaled."""
+    port = rig.scripted.port
+    once = event(rig, STOR_SYNCHRONIZATION_EVENT, True)
+    got: list[int] = []
+    in_build_io(rig, lambda _: got.extend(port.wait_for_single_object(once, False, 0) for _ in range(2)))
+    assert got == [GOOD, OVER] and rig.found == set()
+    in_build_io(rig, lambda _: got.append(port.wait_for_single_object(once, False, 1)))
+    assert got[2] == OVER and rig.found == {"LB-01"}

@@ -223,6 +223,15 @@ def test_a_timer_of_before_a_restart_does_not_come(rig: Rig) -> None:
     assert port.free_timer(timer) == STOR_STATUS_INVALID_PARAMETER
 
 
+def test_a_timer_that_was_freed_does_not_come(rig: Rig) -> None:
+    port, got = rig.scripted.port, []
+    _, timer = port.initialize_timer()
+    port.request_timer(timer, got.append, None, 10_000)
+    assert port.free_timer(timer) == STOR_STATUS_SUCCESS
+    rig.advance(50 * MS)
+    assert got == []
+
+
 def test_as_many_timers_as_were_freed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timers, "MOST_TIMERS", 2)
     port = rig.scripted.port
@@ -263,7 +272,9 @@ def test_LB_04_which_work_items_are_refused_is_told(rig: Rig) -> None:
     port.free_worker(worker)
     port.free_worker(None)
     port.queue_work_item(print, "worker")  # type: ignore[arg-type]
-    assert rig.messages("LB-04") == [
+    assert port.queue_work_item(print, worker) == STOR_STATUS_INVALID_PARAMETER
+    assert rig.messages("LB-04").pop().startswith("StorPortQueueWorkItem of <hba.port.library.workers.Worker object")
+    assert rig.messages("LB-04")[:3] == [
         "StorPortFreeWorker of a work item that is free already",
         "StorPortFreeWorker of None, which is no work item of the port, or not any more",
         "StorPortQueueWorkItem of 'worker', which is no work item of the port, or not any more",

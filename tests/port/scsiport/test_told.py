@@ -16,6 +16,7 @@ from hba.miniport.services import (
     CALL_ENABLE_INTERRUPTS,
     NEXT_LU_REQUEST,
     NEXT_REQUEST,
+    REQUEST_TIMER_CALL,
     RESET_DETECTED,
     WMI_EVENT,
     WMI_REREGISTER,
@@ -29,16 +30,21 @@ from hba.srb import (
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_FLUSH_QUEUE,
+    SRB_FUNCTION_IO_CONTROL,
     SRB_FUNCTION_LOCK_QUEUE,
+    SRB_FUNCTION_POWER,
     SRB_FUNCTION_RELEASE_QUEUE,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_FUNCTION_UNLOCK_QUEUE,
     SRB_STATUS_ABORT_FAILED,
+    SRB_STATUS_ABORTED,
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_BUSY,
     SRB_STATUS_ERROR,
+    SRB_STATUS_REQUEST_FLUSHED,
+    SRB_STATUS_REQUEST_SENSE_FAILED,
     SRB_STATUS_SUCCESS,
 )
 from tests.port.fakes import FakeMiniport, Rig
@@ -370,7 +376,7 @@ def test_Q_11_whose_lock_it_is(rig: Make) -> None:
         ("Q-11", "UNLOCK_QUEUE for 0:0:0 without BYPASS_LOCKED_QUEUE waits for itself", "#6"),
         ("Q-11", "0:0:0 is unlocked by somebody who did not lock it", "#7"),
     ]
-    assert waits.srb_status == SRB_STATUS_SUCCESS
+    assert waits.srb_status == SRB_STATUS_SUCCESS and not r.started(waits)
     assert r.submit(SRB_FUNCTION_UNLOCK_QUEUE, original_request="x").srb_status == SRB_STATUS_SUCCESS
     assert len(r.rules) == 3
 
@@ -405,6 +411,105 @@ def test_ER_08_an_abort_that_comes_too_late_is_counted(rig: Make) -> None:
     r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=victim)
     r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=None)
     assert r.port.counters["aborts of completed requests"] == 2
+
+
+def test_ER_08_the_part_that_is_under_way_is_aborted(rig: Make) -> None:
+    """Of a transfer in parts the miniport has never seen the whole."""
+    r = rig(next="next", maximum_transfer_length=1024, verifier="off", traced=False)
+    whole = r.command(cdb=bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 4, 0)), size=2048)
+    abort = r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=whole)
+    part = r.miniport.held[0]
+    assert part is not whole and r.held(abort).next_srb is part
+
+
+def test_ER_08_a_request_that_waits_to_be_tried_again_is_aborted(rig: Make) -> None:
+    r = rig()
+    busy = r.command()
+    r.finish(busy, SRB_STATUS_BUSY)
+    waiting = r.command()
+    abort = r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=busy)
+    assert (busy.srb_status, abort.srb_status) == (SRB_STATUS_ABORTED, SRB_STATUS_SUCCESS)
+    assert r.started(waiting)  # which nothing holds up any more
+    r.seconds(3)
+    assert len(r.miniport.started) == 2
+
+
+def test_ER_08_an_untagged_request_that_waits_is_aborted(rig: Make) -> None:
+    """What waited for it goes on, once no other one of its kind is there."""
+    r = rig()
+    tagged = r.command()
+    first = r.command(srb_flags=0)
+    second = r.command(srb_flags=SRB_FLAGS_BYPASS_FROZEN_QUEUE)
+    later = r.command()
+    r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=first)
+    assert first.srb_status == SRB_STATUS_ABORTED and not r.started(later)
+    r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=second)
+    assert second.srb_status == SRB_STATUS_ABORTED and r.started(later)
+    r.finish(tagged)
+    r.finish(later)
+    assert not r.started(first) and not r.started(second) and r.port.outstanding == 0
+
+
+def test_ER_08_a_request_that_waits_for_the_adapter_is_aborted(rig: Make) -> None:
+    r = rig(next="")
+    r.command(lun=0)
+    victim, later = r.command(lun=1), r.command(lun=1)
+    r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=victim)
+    assert victim.srb_status == SRB_STATUS_ABORTED
+    r.next()
+    assert r.started(later) and not r.started(victim)
+
+
+def test_ER_08_a_request_that_waits_for_a_tag_is_aborted(rig: Make) -> None:
+    """Who needs none need not wait for one."""
+    r = rig()
+    for _ in range(32):
+        r.command()
+    victim = r.command()
+    untagged = r.command(lun=1, srb_flags=0)
+    assert r.port.snapshot()["adapter"]["blocked"] == ["no free tag"] and not r.started(untagged)
+    r.submit(SRB_FUNCTION_ABORT_COMMAND, next_srb=victim)
+    assert victim.srb_status == SRB_STATUS_ABORTED and r.started(untagged)
+
+
+def test_Q_10_only_what_waits_for_the_unit_is_flushed(rig: Make) -> None:
+    """Not what waits for the adapter for another unit, or past the unit's queue."""
+    r = rig()
+    failing = r.command(lun=1)
+    r.miniport.next = ""
+    r.command(lun=0)  # has the adapter
+    other, mine = r.command(lun=2), r.command(lun=1)
+    r.finish(failing, CHECK, scsi_status=SCSISTAT_CHECK_CONDITION)
+    passing = r.command(lun=1, srb_flags=TAGGED_FLAG | SRB_FLAGS_BYPASS_FROZEN_QUEUE)
+    r.submit(SRB_FUNCTION_FLUSH_QUEUE, lun=1)
+    assert mine.srb_status == SRB_STATUS_REQUEST_FLUSHED and other not in r.done and passing not in r.done
+    r.next()
+    r.next()
+    assert r.started(other) and r.started(passing) and not r.started(mine)
+
+
+def test_Q_07_power_that_passes_is_answered_once(rig: Make) -> None:
+    r = rig()
+    freeze(r)
+    r.submit(SRB_FUNCTION_POWER)
+    assert len(r.done) == 2
+    r.submit(SRB_FUNCTION_LOCK_QUEUE)
+    r.submit(SRB_FUNCTION_POWER)  # frozen and locked
+    assert len(r.done) == 3
+    passing = r.submit(SRB_FUNCTION_POWER, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+    assert r.done[3:] == [passing]
+    r.submit(SRB_FUNCTION_RELEASE_QUEUE)
+    r.submit(SRB_FUNCTION_UNLOCK_QUEUE, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+    assert len(r.done) == 7 and len({id(srb) for srb in r.done}) == 7
+
+
+def test_CF_08_what_is_said_of_a_controlled_buffer(rig: Make) -> None:
+    r = rig(options={"map_buffers": True}, buffer_access_scsi_port_controlled=True)
+    r.held(r.command()).data_buffer.read()
+    assert messages(r, "CF-08") == ["read of a data buffer although BufferAccessScsiPortControlled promises not to"]
+    r = rig(options={"map_buffers": True})
+    r.held(r.command()).data_buffer.read()
+    assert r.rules == []
 
 
 # -- busy, sense data -------------------------------------------------------------------------------------------------
@@ -702,3 +807,236 @@ def test_next_of_nobody_is_a_next_too_many(rig: Make) -> None:
     r.next()
     r.next()
     assert r.port.counters["spurious next"] == 2
+
+
+# -- the way through the port -----------------------------------------------------------------------------------------
+
+
+def test_ER_06_busy_requests_of_one_unit_are_all_sent_again(rig: Make) -> None:
+    """The first is parked, the others go back into the queue; so they do while it is frozen."""
+    r = rig()
+    srbs = [r.command(key=key) for key in range(3)]
+    for srb in srbs:
+        r.finish(srb, SRB_STATUS_BUSY)
+    assert r.done == [] and r.port.outstanding == 0
+    r.seconds(1)
+    assert all(r.held(srb) for srb in srbs)
+    r.finish(srbs[0], CHECK, scsi_status=SCSISTAT_CHECK_CONDITION)
+    r.finish(srbs[1], SRB_STATUS_BUSY)
+    r.seconds(3)
+    assert r.real(r.miniport.held[0]) is srbs[2] and len(r.miniport.held) == 1
+    r.submit(SRB_FUNCTION_RELEASE_QUEUE)
+    assert len(r.miniport.held) == 2 and r.held(srbs[1])
+
+
+def test_ER_06_a_retry_is_its_units_one_request_at_the_adapter(rig: Make) -> None:
+    r = rig()
+    busy = r.command(key=1)
+    r.finish(busy, SRB_STATUS_BUSY)
+    waiting = r.command(key=2)
+    r.miniport.next = ""
+    other = r.command(lun=1)
+    r.seconds(1)
+    assert r.port.snapshot()["adapter"]["queue"] == [1] and r.started(other)
+    r.next()
+    assert r.held(busy) and not r.started(waiting)
+    r.next()
+    assert not r.started(waiting)
+    r.finish(busy)
+    assert r.started(waiting)
+
+
+def test_ER_06_what_a_busy_request_held_up_goes_on(rig: Make) -> None:
+    """Its tag is free, and it is no longer active: who waited for either has what it waited for."""
+    r = rig()
+    srbs = [r.command() for _ in range(32)]
+    waits = r.command(lun=1)
+    assert not r.started(waits)
+    r.finish(srbs[0], SRB_STATUS_BUSY)
+    assert r.started(waits)
+    r = rig()
+    busy, untagged = r.command(), r.command(srb_flags=0)
+    assert not r.started(untagged)
+    r.finish(busy, SRB_STATUS_BUSY)
+    assert r.started(untagged)
+
+
+def test_ER_06_what_is_on_its_way_to_the_adapter_passes_a_parked_request(rig: Make) -> None:
+    r = rig(next="")
+    first = r.command(key=1)
+    r.command(lun=1)
+    r.hardware(lambda: r.miniport.port.notification(NEXT_LU_REQUEST, 0, 0, 0))
+    second = r.command(key=2)
+    assert not r.started(second)
+    r.finish(first, SRB_STATUS_BUSY)
+    r.next()
+    assert r.started(second)
+
+
+@pytest.mark.parametrize("status", [SRB_STATUS_BUSY, 0x02])
+def test_other_functions_are_neither_sent_again_nor_freeze(rig: Make, status: int) -> None:
+    r = rig(next="next")
+    srb = r.submit(SRB_FUNCTION_IO_CONTROL)
+    r.finish(srb, status)
+    assert r.done == [srb] and srb.srb_status == status
+    assert not r.port.snapshot()["units"][0]["frozen"]
+
+
+def test_ER_03_sense_data_of_sense_data_is_not_fetched(rig: Make) -> None:
+    r = rig(next="next", auto_request_sense=False)
+    failed = r.command()
+    r.finish(failed, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    r.finish(status=SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.done == [failed] and r.miniport.held == []
+    assert failed.srb_status & 0x3F == SRB_STATUS_REQUEST_SENSE_FAILED
+
+
+def test_success_with_sense_data_is_success(rig: Make) -> None:
+    r = rig(options={"freeze_on_any_error": True})
+    srb = r.command()
+    r.finish(srb, SRB_STATUS_SUCCESS | SRB_STATUS_AUTOSENSE_VALID)
+    assert r.done == [srb] and srb.srb_status == SRB_STATUS_SUCCESS | SRB_STATUS_AUTOSENSE_VALID
+    assert r.started(r.command())
+
+
+def test_Q_11_what_was_on_its_way_when_its_unit_was_locked_goes_back(rig: Make) -> None:
+    r = rig(next="")
+    r.command()
+    waits = r.command(lun=1)
+    r.submit(SRB_FUNCTION_LOCK_QUEUE, lun=1)
+    r.next()
+    assert not r.started(waits)
+    r.submit(SRB_FUNCTION_UNLOCK_QUEUE, lun=1, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+    assert r.started(waits)
+
+
+def test_Q_12_what_waits_behind_power_is_started(rig: Make) -> None:
+    r = rig(next="")
+    r.command(lun=1)
+    power = r.submit(SRB_FUNCTION_POWER)
+    behind = r.command()
+    r.next()
+    assert power in r.done and r.started(behind)
+
+
+def test_SP_11_next_lu_by_its_whole_address_and_once(rig: Make) -> None:
+    r = rig(next="", number_of_buses=2)
+    addresses = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3)]
+
+    def submit(path: int, target: int, lun: int) -> Any:
+        srb = r.prepared(lun=lun)
+        srb.path_id, srb.target_id = path, target
+        r.port.submit(srb)
+        return srb
+
+    for where in addresses:
+        first, second, third = [submit(*where) for _ in range(3)]
+        assert r.started(first) and not r.started(second)
+        r.hardware(lambda where=where: r.miniport.port.notification(NEXT_LU_REQUEST, *where))  # type: ignore[misc]
+        assert r.started(second)
+        r.next()  # for the adapter, not for the unit
+        assert not r.started(third)
+
+
+def test_ER_14_which_path_was_reset(rig: Make) -> None:
+    r = rig(number_of_buses=2, traced=True)
+    here, there = r.prepared(), r.prepared()
+    there.path_id = 1
+    r.port.submit(here)
+    r.port.submit(there)
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 1))
+    r.seconds(5)
+    assert r.done == [there] and len(messages(r, "ER-13")) == 1
+    fired: list[int] = []
+    r.hardware(lambda: r.miniport.port.notification(REQUEST_TIMER_CALL, lambda: fired.append(1), 10_000))
+    r.clock.advance(S)
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 0))
+    r.clock.advance(S)
+    # Each is acted on once.
+    assert noted(r, "reset_hold.begin") == [(0, "ResetDetected")] * 2 and fired == [1]
+
+
+def test_ER_12_a_hold_that_is_over_while_something_runs(rig: Make) -> None:
+    """It ends after that: while completions go up, and inside the miniport's timer routine."""
+    r = rig(traced=True)
+    seen: list[list[str]] = []
+
+    def time_passes(_: Any = None) -> None:
+        r.clock.advance(10 * S)
+        seen.append(r.kinds("reset_hold.end"))
+
+    srb = r.command(completion=time_passes, time_out_value=100)
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 0))
+    r.finish(srb)
+    r.loop.run_once(0)
+    assert seen == [[]] and r.kinds("reset_hold.end") == ["reset_hold.end"]
+    r.hardware(lambda: r.miniport.port.notification(REQUEST_TIMER_CALL, time_passes, 10_000))
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, 0))
+    r.clock.advance(10 * MS)
+    assert seen[1] == ["reset_hold.end"]
+    r.loop.run_once(0)
+    assert len(r.kinds("reset_hold.end")) == 2
+
+
+def test_ER_11_a_bus_reset_that_crashes(rig: Make) -> None:
+    r = rig()
+    r.miniport.hw_reset_bus = lambda path_id: 1 // 0  # type: ignore[method-assign]
+    reset = r.submit(SRB_FUNCTION_RESET_DEVICE)
+    assert reset.srb_status == SRB_STATUS_ERROR and "BC-01" in r.rules
+    assert messages(r, "ER-11") == ["hw_reset_bus(0) returned False: the bus was not reset (reset of 0:0:0 #1)"]
+
+
+def test_IN_04_no_interrupt_between_the_notification_and_its_routine(rig: Make) -> None:
+    r = rig()
+    port, log = r.miniport.port, r.miniport.log
+    r.miniport.dismisses = False
+
+    def deferred() -> None:
+        log.append("deferred")
+        r.chip.acknowledge()
+        port.notification(CALL_DISABLE_INTERRUPTS, lambda: log.append("disable"))
+
+    r.hardware(lambda: port.notification(CALL_ENABLE_INTERRUPTS, deferred))
+    assert log[2:] == ["isr", "deferred", "disable", "isr"]  # the last for what was raised meanwhile
+
+
+def test_what_an_srb_brings_along_counts_for_nothing(rig: Make) -> None:
+    """Members the port fills in for the miniport."""
+    r = rig(next="next", verifier="off", traced=False)
+    srb = r.prepared(size=0, srb_flags=0)
+    srb.data_buffer, srb.queue_tag = "somebody's", 5  # type: ignore[assignment]
+    r.port.submit(srb)
+    assert (r.miniport.held[0].data_buffer, r.miniport.held[0].queue_tag) == (None, 0xFF)
+
+
+def test_SP_09_a_next_from_no_callback_is_acted_on_in_the_next_turn(rig: Make) -> None:
+    r = rig(next="")
+    r.command()
+    waits = r.command(lun=1)
+    r.miniport.port.notification(NEXT_REQUEST)
+    assert not r.started(waits)
+    r.loop.run_once(0)
+    assert r.started(waits)
+
+
+def test_what_a_completion_asks_for_is_started_after_it(rig: Make) -> None:
+    r = rig()
+    after: list[bool] = []
+    following = r.prepared()
+
+    def ended(_: Any) -> None:
+        r.port.submit(following)
+        after.append(r.started(following))
+
+    r.finish(r.command(completion=ended))
+    assert after == [False] and r.started(following)
+
+
+def test_SP_07_of_the_last_second(rig: Make) -> None:
+    """What has held the adapter since less than a tick is not said to have held it for one."""
+    r = rig(next="", options={"stuck_after": 1})
+    r.command(time_out_value=100)
+    r.command(lun=1, time_out_value=100)
+    assert r.port.snapshot()["stuck"] == []
+    r.seconds(1)
+    assert messages(r, "SP-07") == ["no NextRequest since #1 was started 1 s ago; 1 requests wait"]
