@@ -69,10 +69,11 @@ class Reach:
             found |= self._found.get((str(mutant.path), line), set())
         imported = "" in found
         found.discard("")
-        its_own = f"/test_{mutant.path.stem}.py::"  # likelier to notice than what only comes by
+        # Likelier to notice than what only comes by: a module's own tests, then those in its folder.
+        file, folder = f"/test_{mutant.path.stem}.py::", f"tests/{'/'.join(mutant.path.parts[1:-1])}/"
 
-        def order(test: str) -> tuple[bool, float, str]:
-            return its_own not in test, self._taken.get(test, 0.0), test
+        def order(test: str) -> tuple[bool, bool, float, str]:
+            return file not in test, not test.startswith(folder), self._taken.get(test, 0.0), test
 
         return sorted(found, key=order), imported
 
