@@ -37,7 +37,7 @@ class Messages:
         self.reports = reports
         self.granted = 0 if mode == INTERRUPT_SUPPORT_NONE or info.virtual_device or not has_routine else limit
         self.per_message = bool(self.granted) and mode == INTERRUPT_SYNCHRONIZE_PER_MESSAGE
-        self.current = -1  # the last one that was served, or is
+        self.current: int  # the one that is served, or was last
         self.served = [0] * self.granted
 
     def info(self, message_id: int) -> tuple[int, MessageInterruptInformation | None]:

@@ -208,6 +208,30 @@ def test_QD_03_a_unit_without_requests_has_no_turn(make_rig: MakeRig) -> None:
     assert started(rig) == [fourth]
 
 
+@pytest.mark.parametrize("why", ["paused", "old", "depth"])
+def test_QD_03_a_place_that_the_unit_whose_turn_it_is_may_not_take(make_rig: MakeRig, why: str) -> None:
+    """It stays free, and the unit gets it when it may."""
+    rig = make_rig(max_number_of_io=2, io_latency_cap=100)
+    rig.inquire(lun=0)
+    rig.inquire(lun=1)
+    first, second = rig.submit(lun=0), rig.submit(lun=0 if why != "depth" else 1)
+    waiting = rig.submit(lun=1)
+    if why == "paused":
+        rig.scripted.port.pause_device(0, 0, 1, 10)
+    elif why == "depth":
+        rig.scripted.port.set_device_queue_depth(0, 0, 1, 1)
+    else:
+        rig.clock.advance(101 * MS)
+    rig.complete(first)
+    assert started(rig) == [second]
+    if why == "paused":
+        rig.scripted.port.resume_device(0, 0, 1)
+        assert started(rig) == [second, waiting]
+    else:
+        rig.complete(second)
+        assert started(rig) == [waiting]
+
+
 @pytest.mark.parametrize(("age", "held"), [(100 * MS, False), (100 * MS + 1, True), (99 * MS, False)])
 def test_QD_11_older_than_the_cap_is_older(make_rig: MakeRig, age: int, held: bool) -> None:
     rig = make_rig(io_latency_cap=100)

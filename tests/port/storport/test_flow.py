@@ -937,3 +937,21 @@ def test_ST_13_busy_means_not_begun(
     rig.complete(srb)
     assert rig.done == [srb] and (srb.srb_status, srb.scsi_status) == (SRB_STATUS_SUCCESS, 0)
     assert srb.data_transfer_length == 4096
+
+
+@pytest.mark.parametrize(
+    ("cdb", "known"),
+    [
+        (bytes((INQUIRY, 0, 0, 0, 36, 0)), True),
+        (bytes((0x28,)) + bytes(9), True),  # nobody reads from what he has not asked what it is
+        (bytes(6), False),
+        (bytes((0, INQUIRY, 0, 0, 0, 0)), False),
+        (b"", False),
+    ],
+)
+def test_QD_04_what_makes_a_unit_known(rig: Rig, cdb: bytes, known: bool) -> None:
+    srb = rig.srb(length=0)
+    srb.cdb, srb.cdb_length = cdb, len(cdb)
+    rig.port.submit(srb)
+    assert rig.scripted.port.set_device_queue_depth(0, 0, 0, 5) is known
+    assert rig.messages("QD-04") == ([] if known else ["StorPortSetDeviceQueueDepth before the unit's first INQUIRY"])
