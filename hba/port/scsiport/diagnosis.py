@@ -6,7 +6,7 @@ from hba.clock import MS, S
 from hba.port.request import SrbState, snapshot
 from hba.port.scsiport.slot import HOLD, NO_TAG, Slot
 from hba.port.scsiport.status import ntstatus_name
-from hba.port.scsiport.unit import FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
+from hba.port.scsiport.unit import FROZEN, ScsiPortRequest, ScsiPortUnit
 
 
 def stuck(slot: Slot) -> list[tuple[str, str, str]]:
@@ -25,7 +25,7 @@ def stuck(slot: Slot) -> list[tuple[str, str, str]]:
                     f"{waiting}",
                 )
             )
-        if unit.holds & LOCKED and unit.locked_at is not None and now - unit.locked_at >= limit:
+        if unit.locked_at is not None and now - unit.locked_at >= limit:
             found.append(
                 (
                     "Q-11",

@@ -79,5 +79,4 @@ def _done(slot: Slot, unit: ScsiPortUnit, srb: Srb) -> None:
         original.srb_status = SRB_STATUS_REQUEST_SENSE_FAILED
     freezing.freeze_for(slot, failed, unit)
     slot.ledger.notify(failed)
-    unit.ready = True
     slot.pull(unit)

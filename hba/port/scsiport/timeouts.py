@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hba.port.request import ISSUED, QUEUED
+from hba.port.request import ISSUED
 from hba.port.scsiport import errors
 from hba.port.scsiport.slot import HOLD, Slot
 from hba.port.scsiport.unit import BUSY_RETRY, FROZEN, LOCKED, ScsiPortRequest, ScsiPortUnit
@@ -34,7 +34,7 @@ def tick(slot: Slot) -> None:
         slot.busy_age = slot.busy_age + 1 if busy_with.number == slot.busy_seen else 1
         if slot.busy_age >= _timeout(slot, busy_with):
             slot.busy_seen = 0
-            _no_next(slot)
+            _no_next(slot, busy_with)
             return
     slot.busy_seen = busy_with.number if busy_with is not None else 0
     expired = _expired(slot)
@@ -43,7 +43,6 @@ def tick(slot: Slot) -> None:
             unit.abort_left -= 1
             if unit.abort_left == 0:
                 _abort_failed(slot, unit, "timed out")
-                return
     for unit in expired:  # last, so that the time of an abort it begins starts with the next tick
         _no_completion(slot, unit)
 
@@ -61,10 +60,9 @@ def _expired(slot: Slot) -> list[ScsiPortUnit]:
     return expired
 
 
-def _no_next(slot: Slot) -> None:
+def _no_next(slot: Slot, request: ScsiPortRequest) -> None:
     """ER-09, first diagnosis: the adapter is not ready for the next request. ReactOS resets every bus."""
-    request = slot.busy_with
-    name = f"#{request.number}" if request is not None else "the last request"
+    name = f"#{request.number}"
     slot.reports.count("time-outs of the adapter")
     slot.reports.finding(
         "SP-07",
@@ -102,7 +100,6 @@ def _abort_done(slot: Slot, unit: ScsiPortUnit, victim: ScsiPortRequest, srb: Sr
     if unit.abort is None or unit.abort.srb is not srb:
         return  # given up already
     unit.abort = None
-    unit.abort_left = -1
     if srb.srb_status & SRB_STATUS_MASK == SRB_STATUS_BUS_RESET:
         return  # that was done meanwhile, and ended the abort; what it has left is judged after the hold
     if srb.srb_status != SRB_STATUS_SUCCESS or victim.state == ISSUED:
@@ -112,15 +109,13 @@ def _abort_done(slot: Slot, unit: ScsiPortUnit, victim: ScsiPortRequest, srb: Sr
 def _abort_failed(slot: Slot, unit: ScsiPortUnit, why: str) -> None:
     abort = unit.abort
     unit.abort = None
-    unit.abort_left = -1
     if abort is None:
-        return
-    if abort.state == QUEUED and abort in slot.queue:
+        return  # it ended in time
+    if abort in slot.queue:
         slot.queue.remove(abort)
     slot.reports.note(abort, "abort", why)
     slot.want_reset(unit.path, f"the abort on {unit.name} {why}")
 
 
-def _timeout(slot: Slot, request: ScsiPortRequest | None) -> int:
-    value = request.srb.time_out_value if request is not None else 0
-    return value or slot.options.default_timeout
+def _timeout(slot: Slot, request: ScsiPortRequest) -> int:
+    return request.srb.time_out_value or slot.options.default_timeout

@@ -64,7 +64,7 @@ class ScsiPortUnit(PortUnit):
         self.sense: ScsiPortRequest | None = None  # the port's REQUEST SENSE
         self.pending_untagged: list[ScsiPortRequest] = []  # must not start beside what is active (PENDING_UNTAGGED)
         self.abort: ScsiPortRequest | None = None  # the port's ABORT_COMMAND for a timed-out request
-        self.abort_left = -1  # ticks until that is overdue
+        self.abort_left = 0  # ticks until that is overdue
 
     @property
     def ready(self) -> bool:
@@ -96,9 +96,7 @@ class ScsiPortUnit(PortUnit):
         self.holds = 0
         self.untagged = None
         self.unlock()
-        self.frozen_by = ""
         self.abort = None
-        self.abort_left = -1
 
     def blocked(self) -> list[str]:
         """Every reason why nothing more is started on this unit now (Q-03)."""

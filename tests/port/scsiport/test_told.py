@@ -43,6 +43,7 @@ from hba.srb import (
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_BUSY,
     SRB_STATUS_ERROR,
+    SRB_STATUS_NO_DEVICE,
     SRB_STATUS_REQUEST_FLUSHED,
     SRB_STATUS_REQUEST_SENSE_FAILED,
     SRB_STATUS_SUCCESS,
@@ -153,6 +154,7 @@ def test_CF_09_each_member_that_changes_too_late(rig: Make, member: str, value: 
     ]
     assert r.port.stop() is None
     r.miniport.on_find = None
+    r.miniport.info["srb_extension_size"] = 16
     r.port.start()  # what an earlier one asked for fixes nothing
     assert len(r.rules) == 1
 
@@ -356,8 +358,15 @@ def test_Q_07_which_flag_passes_what(rig: Make, frozen: bool, locked: bool, flag
     passes = (bypasses_frozen or not frozen) and (bypasses_locked or not locked)
     if not frozen and not locked:
         passes = bypasses_frozen
-    assert r.started(r.command(srb_flags=TAGGED_FLAG | flags)) == passes
+    srb = r.command(srb_flags=TAGGED_FLAG | flags)
+    assert r.started(srb) == passes
     assert r.rules == []
+    # What does not pass waits.
+    r.submit(SRB_FUNCTION_RELEASE_QUEUE)
+    r.submit(SRB_FUNCTION_UNLOCK_QUEUE, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE)
+    while r.miniport.held:
+        r.finish()
+    assert r.started(srb) and srb in r.done
 
 
 def test_Q_11_whose_lock_it_is(rig: Make) -> None:
@@ -378,7 +387,10 @@ def test_Q_11_whose_lock_it_is(rig: Make) -> None:
     ]
     assert waits.srb_status == SRB_STATUS_SUCCESS and not r.started(waits)
     assert r.submit(SRB_FUNCTION_UNLOCK_QUEUE, original_request="x").srb_status == SRB_STATUS_SUCCESS
-    assert len(r.rules) == 3
+    while r.miniport.held:
+        r.finish()
+    assert {r.real(srb).function for srb in r.miniport.started} == {0}
+    assert messages(r, "Q-11")[3:] == []
 
 
 def test_Q_10_what_is_said_of_a_flush(rig: Make) -> None:
@@ -483,8 +495,8 @@ def test_Q_10_only_what_waits_for_the_unit_is_flushed(rig: Make) -> None:
     passing = r.command(lun=1, srb_flags=TAGGED_FLAG | SRB_FLAGS_BYPASS_FROZEN_QUEUE)
     r.submit(SRB_FUNCTION_FLUSH_QUEUE, lun=1)
     assert mine.srb_status == SRB_STATUS_REQUEST_FLUSHED and other not in r.done and passing not in r.done
-    r.next()
-    r.next()
+    for _ in range(4):
+        r.next()
     assert r.started(other) and r.started(passing) and not r.started(mine)
 
 
@@ -723,12 +735,11 @@ def test_IN_04_an_earlier_routine_is_not_called(rig: Make) -> None:
     def interrupt() -> None:
         r.chip.interrupts_enabled = False
         port.notification(CALL_DISABLE_INTERRUPTS, lambda: called.append("early"))
-        port.notification(
-            CALL_ENABLE_INTERRUPTS, lambda: port.notification(CALL_DISABLE_INTERRUPTS, lambda: called.append("late"))
-        )
+        port.notification(CALL_ENABLE_INTERRUPTS, lambda: called.append("deferred"))
 
     r.hardware(interrupt)
-    assert called == ["late"]
+    assert called == ["deferred"]
+    assert messages(r, "IN-04")[-1] == "the CallEnableInterrupts routine returned without CallDisableInterrupts"
 
 
 def test_SP_11_SP_12_what_is_said_of_next_lu(rig: Make) -> None:
@@ -1040,3 +1051,251 @@ def test_SP_07_of_the_last_second(rig: Make) -> None:
     assert r.port.snapshot()["stuck"] == []
     r.seconds(1)
     assert messages(r, "SP-07") == ["no NextRequest since #1 was started 1 s ago; 1 requests wait"]
+
+
+# -- resets, and what is forgotten with them --------------------------------------------------------------------------
+
+
+def reset_detected(r: Rig, path: int = 0) -> None:
+    r.hardware(lambda: r.miniport.port.notification(RESET_DETECTED, path))
+
+
+@pytest.mark.parametrize("adapter_reset", [False, True])
+def test_ER_12_the_last_reset_counts(rig: Make, adapter_reset: bool) -> None:
+    """The hold begins anew; one that an adapter reset has ended does not end the next one."""
+    r = rig(traced=True, options={"bus_reset_hold_time": 4})
+    reset_detected(r)
+    r.clock.advance(2 * S)
+    if adapter_reset:
+        r.port.reset_adapter()
+    reset_detected(r)
+    r.clock.advance(4 * S - 1)
+    r.loop.run_once(0)
+    assert noted(r, "reset_hold.end") == []
+    r.clock.advance(1)
+    assert len(noted(r, "reset_hold.end")) == 1
+
+
+def test_ER_13_only_of_the_paths_that_were_reset(rig: Make) -> None:
+    r = rig(number_of_buses=2)
+    reset_detected(r, 1)
+    r.seconds(5)
+    srb = r.prepared(time_out_value=100)
+    srb.path_id = 1
+    r.port.submit(srb)
+    reset_detected(r, 0)
+    r.seconds(5)
+    assert r.rules == [] and srb not in r.done
+
+
+def test_ER_10_nothing_is_started_between_the_wish_and_the_reset(rig: Make) -> None:
+    r = rig()
+    following = r.prepared(lun=1)
+
+    def ended(_: Any) -> None:
+        r.submit(SRB_FUNCTION_RESET_LOGICAL_UNIT)
+        r.port.submit(following)
+
+    r.finish(r.command(completion=ended))
+    assert "reset_bus" in r.miniport.log and not r.started(following)
+    r.seconds(5)
+    assert r.started(following)
+
+
+def test_ER_03_a_reset_takes_away_who_waits_for_sense_data(rig: Make) -> None:
+    """Once, with the REQUEST SENSE that has not begun; the unit goes on."""
+    r = rig(next="", auto_request_sense=False)
+    failed = r.command()
+    r.next()
+    r.command(lun=1)  # has the adapter
+    r.finish(failed, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert "waits for sense data" in r.port.snapshot()["units"][0]["blocked"]
+    r.miniport.next = "lu"
+    r.submit(SRB_FUNCTION_RESET_LOGICAL_UNIT)
+    assert r.done.count(failed) == 1 and failed.srb_status == 0x0E
+    r.seconds(5)
+    assert [srb.cdb[0] for srb in r.miniport.started if srb.cdb] == [0x28, 0x28]
+    again = r.command()
+    r.finish(again, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.miniport.held[-1].cdb[0] == 3
+
+
+def test_ER_03_an_adapter_reset_ends_who_waits_for_sense_data(rig: Make) -> None:
+    r = rig(next="next", auto_request_sense=False)
+    failed = r.command()
+    r.finish(failed, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.miniport.held[0].cdb[0] == 3
+    r.port.reset_adapter()
+    assert r.done == [failed] and failed.srb_status & 0x3F == 0x0E
+    again = r.command()
+    r.finish(again, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.miniport.held[0].cdb[0] == 3
+
+
+def test_ER_03_a_second_error_meanwhile_goes_up(rig: Make) -> None:
+    r = rig(auto_request_sense=False)
+    first, second = r.command(), r.command()
+    r.finish(first, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    r.finish(second, SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.done == [second]
+
+
+def test_a_reset_leaves_its_unit_ready(rig: Make) -> None:
+    """Whose request was on its way to the adapter."""
+    r = rig(next="")
+    r.miniport.reset_completes = False
+    r.command()
+    waiting = r.command(lun=1)
+    r.submit(SRB_FUNCTION_RESET_LOGICAL_UNIT, lun=1)
+    assert waiting.srb_status == 0x0E
+    later = r.command(lun=1)
+    r.seconds(5)
+    assert r.started(later)
+
+
+def test_RS_08_a_unit_that_goes_leaves_no_one_waiting_for_its_tag(rig: Make) -> None:
+    r = rig()
+    for _ in range(32):
+        r.command()
+    victim, untagged = r.command(lun=7), r.command(lun=1, srb_flags=0)
+    assert not r.started(untagged)
+    r.port.remove_unit(0, 0, 7, True, lambda _: None)
+    assert victim.srb_status == SRB_STATUS_NO_DEVICE and r.started(untagged)
+
+
+def test_an_adapter_that_has_not_started_says_so(rig: Make) -> None:
+    r = rig(start=False)
+    adapter = r.port.snapshot()["adapter"]
+    assert {name: adapter[name] for name in ("state", "blocked", "queue", "free_tags", "map_buffers", "overlap")} == {
+        "state": "READY",
+        "blocked": [],
+        "queue": [],
+        "free_tags": 0,
+        "map_buffers": False,
+        "overlap": False,
+    }
+
+
+def test_an_adapter_reset_forgets_what_was_notified_before(rig: Make) -> None:
+    """From no callback, so that it waits to be acted on."""
+    r = rig(next="", traced=True, number_of_buses=2)
+    port, called = r.miniport.port, []
+    r.command()
+    r.command(key=1)
+    port.notification(NEXT_LU_REQUEST, 0, 0, 0)
+    port.notification(RESET_DETECTED, 1)
+    r.chip.interrupts_enabled = False
+    port.notification(CALL_ENABLE_INTERRUPTS, lambda: called.append(1))
+    r.port.reset_adapter()
+    r.chip.interrupts_enabled = True
+    first, second, other = r.command(), r.command(key=1), r.command(lun=1)
+    r.loop.run_once(0)
+    assert r.started(first) and not r.started(second) and not r.started(other)
+    assert called == [] and noted(r, "reset_hold.begin") == []
+    assert "spurious next" not in r.port.counters
+    r.next()
+    assert r.started(other) and not r.started(second)
+
+
+def test_an_adapter_reset_gives_all_tags_back_and_opens_the_slot(rig: Make) -> None:
+    r = rig(options={"stuck_after": 100})
+    for _ in range(33):
+        r.command()
+    r.port.reset_adapter()
+    r.miniport.held.clear()
+    for _ in range(32):
+        r.command()
+    assert len(r.miniport.held) == 32
+    r = rig(next="", options={"stuck_after": 100})
+    r.command(srb_flags=TAGGED_FLAG | SRB_FLAGS_DISABLE_DISCONNECT, time_out_value=3)
+    r.port.reset_adapter()
+    assert r.port.snapshot()["adapter"]["blocked"] == []
+    r.submit(SRB_FUNCTION_LOCK_QUEUE)  # so that there are ticks
+    r.seconds(10)
+    assert r.rules == []
+
+
+def test_an_adapter_reset_unlocks_and_forgets_what_was_active(rig: Make) -> None:
+    r = rig(next="next", options={"stuck_after": 100})
+    r.command(srb_flags=0)
+    r.submit(SRB_FUNCTION_LOCK_QUEUE, original_request="power")
+    r.port.reset_adapter()
+    r.miniport.held.clear()
+    assert r.started(r.command())
+    r.submit(SRB_FUNCTION_LOCK_QUEUE, original_request="other")
+    r.command(srb_flags=TAGGED_FLAG | SRB_FLAGS_BYPASS_LOCKED_QUEUE, original_request="other")
+    assert r.rules == []
+
+
+@pytest.mark.parametrize("how", ["aborted", "reset"])
+def test_ER_10_each_time_out_is_aborted_first(rig: Make, how: str) -> None:
+    """One that went before, and ended or was forgotten, changes nothing."""
+    r = rig(options={"abort_timeout": 4})
+    victim = r.command(time_out_value=2)
+    r.seconds(2)
+    abort = r.miniport.held[-1]
+    if how == "reset":
+        r.port.reset_adapter()
+        r.miniport.held.clear()
+    else:
+        r.finish(victim)
+        r.hardware(lambda: r.miniport.finish(abort))
+    r.command(time_out_value=2)
+    r.seconds(2)
+    assert r.miniport.held[-1].function == SRB_FUNCTION_ABORT_COMMAND
+    r.seconds(3)
+    assert "reset_bus" not in r.miniport.log
+    r.seconds(1)
+    assert "reset_bus" in r.miniport.log
+
+
+def test_ER_10_an_abort_that_never_began_is_taken_back(rig: Make) -> None:
+    r = rig(options={"abort_timeout": 3, "stuck_after": 100})
+    r.command(time_out_value=5)
+    r.miniport.next = ""
+    r.command(lun=1, time_out_value=100)  # has the adapter
+    r.seconds(7)
+    assert "reset_bus" not in r.miniport.log
+    r.seconds(1)
+    assert "reset_bus" in r.miniport.log
+    r.seconds(5)
+    assert {r.real(srb).function for srb in r.miniport.started} == {0}
+    assert "aborts of completed requests" not in r.port.counters
+
+
+def test_ER_09_a_time_out_in_the_second_in_which_an_abort_ends(rig: Make) -> None:
+    r = rig(number_of_buses=2, options={"abort_timeout": 3})
+    r.command(time_out_value=2)
+    other = r.prepared(time_out_value=5)
+    other.path_id = 1
+    r.port.submit(other)
+    r.seconds(5)
+    assert [message.split(" ")[0] for message in messages(r, "ER-09")] == ["#1", "#2"]
+
+
+def test_ER_09_the_adapter_gets_its_time_again_after_a_reset(rig: Make) -> None:
+    options = {"stuck_after": 100, "reclaim_lost": False, "bus_reset_hold_time": 1}
+    r = rig(next="", options=options)
+    r.miniport.reset_completes = r.miniport.reset_next = False
+    r.command(time_out_value=4)
+    r.seconds(4)
+    assert r.port.counters["time-outs of the adapter"] == 1
+    r.seconds(2)
+    assert r.port.counters["time-outs of the adapter"] == 1
+    r.seconds(3)
+    assert r.port.counters["time-outs of the adapter"] == 2
+
+
+def test_SP_07_is_told_once_of_a_slot_that_was_opened(rig: Make) -> None:
+    r = rig(next="", options={"stuck_after": 100})
+    r.miniport.reset_next = False
+    r.command(time_out_value=5)
+    r.seconds(10)
+    assert r.rules == ["SP-07", "SP-07"]
+    r.submit(SRB_FUNCTION_LOCK_QUEUE)  # so that there are ticks
+    r.seconds(20)
+    assert r.rules == ["SP-07", "SP-07"]
+
+
+def test_CF_05_a_transfer_of_one_byte_is_the_least(rig: Make) -> None:
+    assert rig(maximum_transfer_length=1).rules == []
