@@ -599,7 +599,6 @@ class PortBase(Callbacks, Generic[U]):
             if self.info.caches_data:
                 for unit in self.known_units():
                     self.pass_down(Srb(SRB_FUNCTION_FLUSH, unit.path, unit.target, unit.lun))
-                self.run()
                 self._give_up_everything(SRB_STATUS_ABORTED)
             self.adapter_control(SCSI_STOP_ADAPTER)
             self.adapter_control(SCSI_SET_BOOT_CONFIG)
@@ -616,7 +615,6 @@ class PortBase(Callbacks, Generic[U]):
         chip.quiet()
         self.interrupt_pending = False
         self.interrupts_held = False
-        self.interrupts_in_a_row = 0
         for unit in self.units.values():
             for request in list(unit.active):
                 if request.state == ISSUED:

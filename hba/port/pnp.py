@@ -234,6 +234,7 @@ class Pnp:
             self._stop_adapter()
         self.stopped = self.removed = True
         port.started = False
+        port.end_waiting(SRB_STATUS_NO_HBA)  # what came meanwhile
 
     def _remove_unit(self, unit: PortUnit, surprise: bool, steps: list[PnpStep]) -> Generator[Step, Any, None]:
         port = self._port

@@ -11,20 +11,25 @@ from hba.clock import MS, S
 from hba.dma import DmaBuffer
 from hba.errors import ConfigError
 from hba.miniport.base import (
+    SCSI_QUERY_SUPPORTED_CONTROL_TYPES,
     SCSI_RESTART_ADAPTER,
     SCSI_SET_BOOT_CONFIG,
     SCSI_SET_RUNNING_CONFIG,
     SCSI_STOP_ADAPTER,
 )
-from hba.miniport.services import BUS_CHANGE_DETECTED, REQUEST_TIMER_CALL
+from hba.miniport.services import BUS_CHANGE_DETECTED, CALL_ENABLE_INTERRUPTS, REQUEST_TIMER_CALL
 from hba.port.context import DIRQL, PASSIVE_LEVEL
 from hba.port.memory import MOST_EXTENSION
+from hba.port.watcher import Watcher
+from hba.scsi.task import DATA_NONE, Task
 from hba.srb import (
+    SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_FLUSH,
     SRB_FUNCTION_LOCK_QUEUE,
     SRB_FUNCTION_QUIESCE_DEVICE,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
+    SRB_FUNCTION_RESET_LOGICAL_UNIT,
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_NO_DEVICE,
@@ -34,6 +39,7 @@ from hba.srb import (
 )
 from tests.port.both import BASIC, Pnped
 from tests.port.fakes import Rig
+from tests.port.storport.rig import Rig as StorRig
 
 Make = Callable[..., Pnped]
 MakeRig = Callable[..., Rig]
@@ -282,6 +288,21 @@ def test_IN_01_no_other_device_while_our_line_is_up(rig: MakeRig) -> None:
     assert "shared interrupts injected" not in r.port.snapshot()["counters"]
 
 
+def test_IN_02_an_interrupt_routine_that_raises_each_time(rig: MakeRig) -> None:
+    r = rig(options={"interrupt_storm_limit": 3})
+
+    def crash() -> bool:
+        raise ValueError("oops")
+
+    r.miniport.hw_interrupt = crash  # type: ignore[method-assign]
+    r.chip.raise_interrupt()
+    assert r.rules == ["BC-01"] * 3 + ["IN-02"]
+    assert r.verifier.findings[-1].message == (
+        "the interrupt line is still asserted after 3 calls of hw_interrupt (last returned False); left alone until it"
+        " is raised again"
+    )
+
+
 def test_IN_01_who_raises_has_claimed_nothing(rig: MakeRig) -> None:
     r = rig(options={"shared_interrupt_every": 1})
 
@@ -446,7 +467,18 @@ def test_ER_09_a_request_is_overdue_after_its_seconds(make: Make, model: str) ->
     assert len(rig.miniport.log) == calls
     rig.seconds(1)
     assert len(rig.miniport.log) > calls  # an abort, or a reset
-    assert rig.port.snapshot()["units"][0]["timeout_left"] == -1
+
+
+def test_ER_09_one_that_is_overdue_has_no_time_left(make: Make, model: str) -> None:
+    """While what is done about it is under way: nobody takes it for overdue again."""
+    rig = make()
+    rig.controlled.later += [SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_ABORT_COMMAND]
+    rig.command(time_out_value=2)
+    left = []
+    for _ in range(4):
+        left.append(rig.port.snapshot()["units"][0]["timeout_left"])
+        rig.seconds(1)
+    assert left == [2, 1, -1, -1]
 
 
 def test_the_default_time_is_an_option(rig: MakeRig) -> None:
@@ -537,6 +569,40 @@ def test_RS_05_at_which_irql_the_adapter_is_controlled(make: Make) -> None:
     ]
 
 
+def test_RS_05_the_port_knows_which_control_it_is(make: Make) -> None:
+    """What may be asked of the bus then depends on it (`hba.port.library.bus_data`), in each life."""
+    rig = make()
+    seen: list[tuple[int, int]] = []
+    controlled = rig.controlled.hw_adapter_control
+
+    def control(control_type: int, parameters: Any) -> int:
+        seen.append((control_type, rig.port.control_type))
+        return controlled(control_type, parameters)
+
+    rig.controlled.hw_adapter_control = control  # type: ignore[method-assign]
+    rig.do("stop")
+    rig.do("start")
+    expected = [SCSI_STOP_ADAPTER, SCSI_SET_BOOT_CONFIG, SCSI_QUERY_SUPPORTED_CONTROL_TYPES]
+    assert seen == [(control_type, control_type) for control_type in expected]
+
+
+def test_RS_05_a_list_ends_where_it_ends(make: Make) -> None:
+    rig = make()
+    most = rig.port.control_type_list
+    rig.port.stop()
+
+    def control(control_type: int, parameters: Any) -> int:
+        if control_type == SCSI_QUERY_SUPPORTED_CONTROL_TYPES:
+            parameters[most] = True
+        return 0
+
+    rig.controlled.hw_adapter_control = control  # type: ignore[method-assign]
+    rig.port.start()
+    assert rig.rules == ["RS-05"]
+    message = f"hw_adapter_control wrote beyond its list of {most} types: [{most}]"
+    assert rig.verifier.findings[0].message == message
+
+
 def test_RS_05_what_a_miniport_declares(make: Make) -> None:
     rig = make((SCSI_STOP_ADAPTER,))
     most = rig.port.control_type_list
@@ -565,7 +631,7 @@ def test_a_reset_of_the_adapter_ends_all_and_initialises_again(make: Make, model
     before = len(rig.miniport.log)
     rig.port.reset_adapter()
     assert rig.statuses() == [SRB_STATUS_BUS_RESET] * 2 and set(map(id, rig.done)) == set(map(id, active))
-    assert [entry for entry in rig.miniport.log[before:] if entry != "isr"] == [
+    assert rig.miniport.log[before:] == [
         *["reset_bus"] * (model == "storport"),  # RS-03
         "initialize",
     ]
@@ -574,6 +640,116 @@ def test_a_reset_of_the_adapter_ends_all_and_initialises_again(make: Make, model
     rig.command()
     rig.finish()
     assert rig.statuses()[-1] == SRB_STATUS_SUCCESS
+
+
+class Spy(Watcher):
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def attached(self) -> None:
+        self.log.append("attached")
+
+    def configured(self, info: object) -> None:
+        self.log.append("configured")
+
+    def interrupted(self, during: int) -> None:
+        self.log.append(f"interrupted {during}")
+
+    def note(self, request: object, what: str, detail: object) -> None:
+        if request is None:
+            self.log.append(what)
+
+
+def test_who_watches_hears_of_the_life_of_the_adapter(make: Make) -> None:
+    rig, spy = make(), Spy()
+    rig.port.watchers += (spy,)
+    rig.port.reset_adapter()
+    rig.chip.raise_interrupt()
+    rig.port.stop()
+    rig.port.start()
+    rig.port.crash()
+    expected = ["reset_adapter", "interrupted 0", "stop", "attached", "configured", "crash"]
+    assert [what for what in spy.log if what in expected] == expected
+    assert rig.chip.on_interrupt is None  # nobody takes from the adapter what it still does
+
+
+def test_a_reset_in_the_middle_of_a_deferral_ends_it(rig: MakeRig) -> None:
+    """IN-04: hw_interrupt has put its work off, and the guest resets the adapter before that work is done."""
+    r = rig()
+    srb = r.command()
+    held = r.held(srb)
+    port = r.miniport.port
+    srb.completion = lambda done: r.port.reset_adapter()
+
+    def interrupt() -> None:
+        r.chip.interrupts_enabled = False
+        port.notification(CALL_ENABLE_INTERRUPTS, lambda: None)
+        r.miniport.finish(held)
+
+    r.miniport.on_initialize = lambda: setattr(r.chip, "interrupts_enabled", True)
+    r.hardware(interrupt)
+    r.command()
+    r.finish()
+    assert r.statuses() == [SRB_STATUS_SUCCESS]
+
+
+def test_an_interrupt_from_before_a_reset_is_not_served_after_it(make: Make) -> None:
+    rig = make()
+    srb = rig.command()
+
+    def completion(done: Srb) -> None:
+        rig.chip.raise_interrupt()
+        rig.port.reset_adapter()
+
+    srb.completion = completion
+    rig.finish()
+    assert rig.miniport.log[-1] == "initialize" and rig.miniport.log.count("isr") == 1
+
+
+def test_a_reset_is_not_interrupted_by_what_it_ends() -> None:
+    """The commands of the chip end with it, and their interrupts mean nothing any more."""
+    rig = StorRig()
+    try:
+        rig.bus.hold = True
+
+        def start(srb: Srb) -> bool:
+            task = Task(srb.cdb, DATA_NONE, None)
+            task.owner = srb
+            rig.chip.start(0, 0, task)
+            return True
+
+        rig.scripted.start = start
+        rig.submit()
+        rig.scripted.calls.clear()
+        rig.port.reset_adapter()
+        assert rig.bus.tasks == [] and not rig.chip.asserted and not rig.chip.completed
+        assert "interrupt" not in rig.scripted.names()
+    finally:
+        rig.close()
+
+
+def test_RS_06_what_waits_for_an_adapter_that_sleeps_waits_after_a_reset_too(make: Make) -> None:
+    rig = make()
+    rig.do("sleep", 1)
+    rig.port.reset_adapter()
+    srbs = [rig.command(), rig.command(lun=1)]
+    rig.loop.run_once(0)
+    assert not any(map(rig.started, srbs)) and rig.done == []
+
+
+def test_a_miniport_that_raises_where_it_should_initialise(make: Make) -> None:
+    rig = make()
+    rig.port.stop()
+
+    def crash() -> None:
+        raise ValueError("oops")
+
+    rig.miniport.on_initialize = crash
+    with pytest.raises(ConfigError, match="hw_initialize returned False; hw_initialize raised ValueError: oops"):
+        rig.port.start()
+    assert not rig.port.snapshot()["started"]
+    rig.chip.raise_interrupt()
+    assert "isr" not in rig.miniport.log
 
 
 def test_what_a_completion_asks_for_during_a_reset_is_ended_with_it(make: Make) -> None:
@@ -607,6 +783,36 @@ def test_a_reset_before_the_start_and_a_stop_before_it_tell_the_miniport_nothing
     rig.port.reset_adapter()
     rig.port.stop()
     assert rig.miniport.log == log and rig.controlled.outstanding == outstanding
+
+
+def test_an_adapter_that_is_taken_out_leaves_nothing_behind(make: Make) -> None:
+    """What its chip had done and nobody has taken yet: no completion, no interrupt, now or with the next adapter."""
+    rig = make()
+    rig.command()
+    rig.chip.interrupts_enabled = False
+    rig.chip.completed.append(Task(b"", DATA_NONE, None))
+    rig.chip.raise_interrupt()
+    rig.do("surprise_removal")
+    assert not rig.chip.completed and not rig.chip.asserted
+    assert rig.statuses() == [SRB_STATUS_NO_HBA] and "isr" not in rig.miniport.log
+    rig.chip.interrupts_enabled = True
+    rig.do("start")
+    assert "isr" not in rig.miniport.log
+
+
+def test_an_interrupt_of_an_adapter_that_is_taken_out_is_not_served(make: Make) -> None:
+    rig = make()
+    first = rig.command()
+    rig.command(lun=1)
+
+    def completion(done: Srb) -> None:
+        rig.chip.raise_interrupt()
+        rig.port.give_up_outstanding(SRB_STATUS_NO_HBA)
+
+    first.completion = completion
+    rig.finish(first)
+    assert rig.miniport.log.count("isr") == 1
+    assert rig.statuses() == [SRB_STATUS_NO_HBA]
 
 
 def test_the_end_of_a_port(make: Make) -> None:

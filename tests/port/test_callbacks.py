@@ -227,11 +227,12 @@ def test_IN_03_the_time_is_counted_in_nanoseconds(rig: Make) -> None:
     charged: list[int] = []
 
     def routine() -> None:
-        port.stall_execution(1000)
-        charged.append(port.charged)
+        for microseconds in (0, -5, 1000):
+            port.stall_execution(microseconds)
+            charged.append(port.charged)
 
     port.call(TIMER, DIRQL, None, routine)
-    assert charged == [MS]
+    assert charged == [0, 0, MS]
 
 
 # -- what is said of it -----------------------------------------------------------------------------------------------

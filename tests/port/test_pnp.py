@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,16 @@ from hba.dma import DmaBuffer
 from hba.miniport.base import (
     SCSI_ADAPTER_POWER,
     SCSI_ADAPTER_SURPRISE_REMOVAL,
+    SCSI_RESTART_ADAPTER,
     SCSI_SET_BOOT_CONFIG,
+    SCSI_SET_RUNNING_CONFIG,
     SCSI_STOP_ADAPTER,
     SCSI_UNIT_REMOVE,
     SCSI_UNIT_SURPRISE_REMOVAL,
 )
 from hba.miniport.services import BUS_CHANGE_DETECTED
+from hba.port.pnp import PnpStep
+from hba.port.watcher import Watcher
 from hba.srb import (
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
     SRB_FLAGS_DATA_IN,
@@ -37,6 +42,9 @@ from hba.srb import (
     STOR_POWER_ACTION_SLEEP,
     STOR_POWER_DEVICE_D0,
     STOR_POWER_DEVICE_D3,
+    STOR_REMOVE_DEVICE,
+    STOR_SURPRISE_REMOVAL,
+    Srb,
 )
 from tests.port.both import BASIC, Pnped
 
@@ -304,3 +312,126 @@ def test_Q_11_the_lock_of_another_driver(make: Make) -> None:
     assert rig.rules == ["Q-11"]
     unlock = rig.submit(SRB_FUNCTION_UNLOCK_QUEUE, srb_flags=SRB_FLAGS_BYPASS_LOCKED_QUEUE, original_request="another")
     assert rig.rules == ["Q-11", "Q-11"] and unlock.srb_status == SRB_STATUS_SUCCESS
+
+
+class Notes(Watcher):
+    def __init__(self) -> None:
+        self.log: list[tuple[str, object]] = []
+
+    def note(self, request: object, what: str, detail: object) -> None:
+        if what in ("pnp", "remove_unit"):
+            self.log.append((what, detail))
+
+
+def test_what_was_asked_for_is_noted(make: Make) -> None:
+    rig, notes = make(), Notes()
+    rig.port.watchers += (notes,)
+    for lun in (0, 1):
+        rig.command(lun=lun)
+        rig.finish()
+    rig.port.remove_unit(0, 0, 0, False, rig.told)
+    rig.port.remove_unit(0, 0, 1, True, rig.told)
+    for what in ("stop", "start", "shut_down", "start", "surprise_removal"):
+        rig.do(what)
+    asked = ("stop", "start", "shutdown", "start", "surprise removal")
+    assert notes.log == [
+        ("remove_unit", "0:0:0"),
+        ("remove_unit", "0:0:1 (surprise)"),
+        *[("pnp", what) for what in asked],
+    ]
+
+
+def test_RS_06_RS_07_when_the_interrupt_is_connected(make: Make) -> None:
+    """The adapter raises its interrupt in each of these callbacks: it must not once it is stopped, and may again when
+    it is started again."""
+    rig = make()
+    refused: dict[int, bool] = {}
+    control = rig.controlled.hw_adapter_control
+
+    def raising(control_type: int, parameters: Any) -> int:
+        before = len(rig.rules)
+        rig.chip.raise_interrupt()
+        rig.chip.acknowledge()
+        refused[control_type] = rig.rules[before:] == ["RS-06"]
+        return control(control_type, parameters)
+
+    rig.controlled.hw_adapter_control = raising  # type: ignore[method-assign]
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    rig.do("resume")
+    assert refused == {
+        SCSI_STOP_ADAPTER: False,
+        SCSI_SET_BOOT_CONFIG: True,
+        SCSI_SET_RUNNING_CONFIG: True,
+        SCSI_RESTART_ADAPTER: False,
+    }
+    assert rig.port.pnp.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "state", "quiet"),
+    [
+        (["stop"], "stopped", True),
+        (["stop", "start"], "running", False),
+        (["shut_down"], "stopped", True),
+        (["sleep"], "asleep", True),
+        (["sleep", "resume"], "running", False),
+        (["sleep", "start"], "running", False),
+        (["surprise_removal"], "removed", True),
+        (["stop", "surprise_removal"], "removed", True),
+        (["surprise_removal", "start"], "running", False),
+    ],
+)
+@pytest.mark.parametrize("power", [False, True])
+def test_what_state_it_is_in_then(make: Make, sequence: list[str], state: str, quiet: bool, power: bool) -> None:
+    rig = make((*BASIC, SCSI_ADAPTER_POWER) if power else BASIC)
+    for what in sequence:
+        rig.do(what, *[STOR_POWER_ACTION_SLEEP] * (what == "sleep"))
+    pnp = rig.port.pnp
+    assert pnp.state == state and pnp.busy == ""
+    rig.chip.raise_interrupt()
+    assert rig.rules == (["RS-06"] if quiet and state != "removed" else [])  # one that is gone has no line
+    assert ("isr" in rig.miniport.log) is not quiet
+    srb = rig.command()
+    assert rig.started(srb) is not quiet
+
+
+def test_a_stop_that_fails_in_the_middle_may_be_asked_for_what_it_is_doing(make: Make) -> None:
+    rig = make()
+    rig.command()
+    rig.begin("stop")
+    assert rig.port.pnp.busy == "stop" and rig.port.pnp.state == "stopping"
+
+
+def test_what_comes_while_the_adapter_is_taken_out_has_none_either(make: Make) -> None:
+    rig = make()
+    first = rig.command()
+    again: list[Srb] = []
+    first.completion = lambda done: again.append(rig.command())
+    rig.do("surprise_removal")
+    rig.loop.run_once(0)
+    assert rig.done == again and again[0].srb_status == SRB_STATUS_NO_HBA
+    assert not rig.started(again[0])
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_RS_08_each_step_names_its_unit(make: Make, model: str, declared: bool) -> None:
+    rig = make(units=(SCSI_UNIT_REMOVE, SCSI_UNIT_SURPRISE_REMOVAL) if declared else ())
+    rig.command(lun=1)
+    rig.finish()
+    told: list[PnpStep] = []
+    rig.port.remove_unit(0, 0, 1, True, told.extend)
+    if model == "scsiport":
+        assert told == []
+    elif declared:
+        assert told == [
+            PnpStep("ScsiUnitSurpriseRemoval", "success", "0:0:1"),
+            PnpStep("ScsiUnitRemove", "success", "0:0:1"),
+        ]
+    else:
+        assert told == [
+            PnpStep("PNP StorSurpriseRemoval", "SUCCESS", "0:0:1"),
+            PnpStep("PNP StorRemoveDevice", "SUCCESS", "0:0:1"),
+        ]
+        asked = [rig.real(srb) for srb in rig.miniport.started[1:]]
+        assert [(srb.function, srb.lun) for srb in asked] == [(SRB_FUNCTION_PNP, 1)] * 2
+        assert [srb.pnp_action for srb in asked] == [STOR_SURPRISE_REMOVAL, STOR_REMOVE_DEVICE]

@@ -88,7 +88,9 @@ def test_ER_15_what_the_miniport_owns_at_an_address(address: tuple[int, ...], fo
     for unit in units:
         for state in (ISSUED, NOTIFIED):
             request(unit, state)
-    assert [mine.unit.name for mine in owned(units, *address) if mine.unit is not None] == found
+    mine = owned(units, *address)
+    assert [request.unit.name for request in mine if request.unit is not None] == found
+    assert {request.state for request in mine} <= {ISSUED}
 
 
 def test_the_request_behind_an_srb() -> None:
