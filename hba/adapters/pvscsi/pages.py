@@ -79,12 +79,6 @@ class Ring:
             slots.extend((view, at * size) for at in range(self.per_page))
         self.slots = slots
 
-    def load(self, index: int) -> tuple[bytes | memoryview, int]:
-        """(buffer, offset) of a slot's bytes."""
-        if self.slots:
-            return self.slots[index & self.mask]
-        return self.memory.read(self.slot_address(index), self.entry_size), 0
-
     def stretch(self, index: int, count: int) -> tuple[bytes | memoryview, int]:
         """The bytes of slot `index` and of those behind it that lie in the same page, `count` at most; and how many."""
         if not self.slots:

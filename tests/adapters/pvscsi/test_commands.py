@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from hba import __version__
 from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.status import BTSTAT_SUCCESS
 from hba.srb import SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_BUS, SRB_FUNCTION_RESET_DEVICE
 from tests.adapters.pvscsi.driver import DATA, STATE, Driver
+from tests.scsi.util import disk
 
 Make = Callable[..., Driver]
 
@@ -150,6 +152,116 @@ def test_controller_page(driver: Driver) -> None:
     assert (number, dwords, host, scsi) == (0x1958, 120, 0, 0)
     assert page[24:26] == "h".encode("utf-16-le")
     assert int.from_bytes(page[472:476], "little") == 64
+
+
+NODE, PHY, DEVICE = 0x5000C29000000000, 0x5000C29000100000, 0x5000C29000200000
+
+
+def page(driver: Driver, number: int, kind: int, low: int = 0) -> bytes:
+    """What CONFIG gives, as long as its header says."""
+    driver.poke(DATA, b"\xee" * 1024)
+    assert driver.command(r.CMD_CONFIG, st.CONFIG.pack(DATA, kind << 32 | low, number, 0)) == 0
+    found, dwords, host_status, scsi_status = st.CONFIG_HEADER.unpack(driver.peek(DATA, 16))
+    assert (found, host_status, scsi_status) == (number, 0, 0)
+    assert driver.peek(DATA + 4 * dwords, 1) == b"\xee" != driver.peek(DATA + 4 * dwords - 1, 1)
+    return driver.peek(DATA + 16, 4 * dwords - 16)
+
+
+def utf16(text: str, size: int) -> bytes:
+    return text.encode("utf-16-le").ljust(size, b"\0")
+
+
+def test_every_field_of_the_pages(make: Make) -> None:
+    """What is too long for its field is cut, and ends with a zero all the same."""
+    driver = make(options=PvscsiOptions(max_targets=7, manufacturer="m" * 70, serial="s" * 63, firmware="f" * 40))
+    driver.bus.attach(3, 1, disk())
+    texts = [utf16("m" * 63, 128), utf16("s" * 63, 128), bytes(64), utf16("2", 64), utf16("f" * 31, 64)]
+    assert page(driver, 0x1958, 0x2120) == st.CONFIG_CONTROLLER.pack(NODE, *texts, 7, 1)
+    assert page(driver, 0x1959, 0x2122, 3) == st.CONFIG_PHY.pack(PHY + 3, DEVICE | 3, 1)
+    assert page(driver, 0x1959, 0x2122, 4) == st.CONFIG_PHY.pack(PHY + 4, 0, 0)
+    assert page(driver, 0x195A, 0x2121, 3) == st.CONFIG_DEVICE.pack(DEVICE | 3, PHY + 3, 3, 3, 0)
+    for number, where in ((0x195A, 0x2121 << 32 | 4), (0x195A, 0x2121 << 32 | 1 << 16 | 3), (0x195A, 0x2122 << 32 | 3)):
+        assert driver.command(r.CMD_CONFIG, st.CONFIG.pack(DATA, where, number, 0)) == 0
+        assert st.CONFIG_HEADER.unpack(driver.peek(DATA, 16)) == (number, 4, 0x1A, 2)
+    driver = make(options=PvscsiOptions(firmware=""))
+    assert utf16(__version__, 64) in page(driver, 0x1958, 0x2120)
+
+
+@pytest.mark.parametrize(
+    ("target", "lun", "there"),
+    [
+        (0, {}, True),
+        (255, {1: 255}, True),
+        (256, {}, False),
+        *((0, {byte: 1}, byte == 1) for byte in range(8)),
+    ],
+)
+def test_which_addresses_a_device_may_have(driver: Driver, target: int, lun: dict[int, int], there: bool) -> None:
+    address = bytes(lun.get(byte, 0) for byte in range(8))
+    status = driver.command(r.CMD_RESET_DEVICE, st.RESET_DEVICE.pack(target, address))
+    assert status == (0 if there else r.STATUS_FAILED)
+    assert [(srb.target_id, srb.lun) for srb in driver.port.srbs] == [(target, address[1])] * there
+
+
+def test_an_abort_is_for_the_target_its_request_went_to(driver: Driver) -> None:
+    driver.put(context=0x10, target=3, lun=bytes((0, 2, 0, 0, 0, 0, 0, 0)))
+    driver.kick()
+    for target in (2, 4):
+        assert driver.command(r.CMD_ABORT_CMD, st.ABORT_CMD.pack(0x10, target, 0)) == 0
+    assert len(driver.port.srbs) == 1
+    assert driver.command(r.CMD_ABORT_CMD, st.ABORT_CMD.pack(0x10, 3, 0)) == 0
+    abort = driver.port.srbs[-1]
+    assert (abort.path_id, abort.target_id, abort.lun) == (0, 3, 2)
+
+
+def test_what_is_counted_and_remembered(driver: Driver) -> None:
+    commands = driver.adapter.commands
+    told = []
+    for number, descriptor in (
+        (r.CMD_RESET_BUS, b""),
+        (r.CMD_ISSUE_SCSI, b""),
+        (99, b""),
+        (r.CMD_RESET_DEVICE, st.RESET_DEVICE.pack(300, bytes(8))),
+        (r.CMD_RESET_DEVICE, st.RESET_DEVICE.pack(0, bytes(8))),
+    ):
+        driver.command(number, descriptor)
+        told.append(commands.last)
+        assert commands.pending() == (0, b"")
+    assert told == [
+        "RESET_BUS: ok",
+        "ISSUE_SCSI: unsupported",
+        "0x63: unsupported",
+        "RESET_DEVICE: failed",
+        "RESET_DEVICE: ok",
+    ]
+    assert commands.counts == {"SETUP_RINGS": 1, "RESET_BUS": 1, "unsupported": 2, "RESET_DEVICE": 2}
+    driver.write(0x0, r.CMD_RESET_DEVICE)
+    driver.write(0x4, 5)
+    assert commands.pending() == (r.CMD_RESET_DEVICE, (5).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize(
+    ("command", "length", "there"),
+    [
+        (0, 0, True),
+        (0, 4, False),
+        (r.CMD_RESET_DEVICE, 0, True),
+        (r.CMD_RESET_DEVICE, 4, True),
+        (r.CMD_RESET_DEVICE, 6, False),
+        (r.CMD_RESET_DEVICE, 8, True),
+        (r.CMD_RESET_DEVICE, 12, False),  # it would have run
+        (r.CMD_RESET_BUS, 0, False),  # has none
+        (99, 0, False),
+    ],
+)
+def test_what_can_have_been_written_of_a_descriptor(driver: Driver, command: int, length: int, there: bool) -> None:
+    commands = driver.adapter.commands
+    if there:
+        commands.restore(command, bytes(length), True, "x")
+        assert (commands.pending(), commands.threshold_enabled, commands.last) == ((command, bytes(length)), True, "x")
+    else:
+        with pytest.raises(ValueError, match=f"command {command} with {length} bytes of its descriptor"):
+            commands.restore(command, bytes(length), True, "x")
 
 
 @pytest.mark.parametrize("number", [0x1957, 0x1958, 0x1959, 0x195A])

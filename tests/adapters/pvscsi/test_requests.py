@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,11 +10,13 @@ from hypothesis import strategies as hs
 
 from hba.adapters.moderation.options import InterruptOptions
 from hba.adapters.pvscsi import structures as st
+from hba.adapters.pvscsi.adapter import MAX_TRANSFER
 from hba.adapters.pvscsi.status import HOST_STATUS
 from hba.clock import MS
 from hba.srb import (
     SRB_FLAGS_DATA_IN,
     SRB_FLAGS_DATA_OUT,
+    SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_STATUS_AUTOSENSE_VALID,
     SRB_STATUS_BUSY,
     SRB_STATUS_DATA_OVERRUN,
@@ -20,10 +24,11 @@ from hba.srb import (
     SRB_STATUS_SELECTION_TIMEOUT,
     Srb,
 )
-from tests.adapters.pvscsi.driver import DATA, RAM, SENSE, STATE, Driver
+from tests.adapters.pvscsi.driver import DATA, RAM, REQ, SENSE, STATE, Driver
 
 Make = Callable[..., Driver]
 LIST = 0x300000
+SG = st.FLAG_WITH_SG_LIST | st.FLAG_DIR_TOHOST
 
 
 def test_a_descriptor_becomes_an_srb(driver: Driver) -> None:
@@ -121,6 +126,70 @@ def test_a_cdb_the_interface_does_not_allow_is_refused(driver: Driver, flags: in
     driver.put(flags=flags, cdb_length=length)
     driver.kick()
     assert [c[3] for c in driver.completions()] == [0x1A]
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "host_status", "bad"),
+    [
+        ({"flags": st.FLAG_OUT_OF_BAND_CDB}, 0x1A, 1),
+        ({"flags": st.FLAG_OUT_OF_BAND_CDB | st.FLAG_DIR_TOHOST, "length": 512}, 0x1A, 1),
+        ({"cdb_length": 0}, 0x1A, 1),
+        ({"cdb_length": 17}, 0x1A, 1),
+        ({"length": MAX_TRANSFER + 1}, 0x12, 1),
+        ({"length": MAX_TRANSFER + 1, "address": LIST, "flags": SG}, 0x12, 1),
+        ({"length": 512, "address": RAM}, 0x20, 1),
+        ({"length": 512, "address": 0x280000, "flags": SG}, 0x12, 1),  # of nothing
+        ({"length": 512, "address": RAM, "flags": SG}, 0x20, 1),
+        ({"bus": 1}, 0x11, 0),
+        ({"lun": bytes((1, 0, 0, 0, 0, 0, 0, 0))}, 0x11, 0),
+        ({"lun": bytes((0, 0, 1, 0, 0, 0, 0, 0))}, 0x11, 0),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    driver: Driver, descriptor: dict[str, Any], host_status: int, bad: int
+) -> None:
+    driver.scatter(LIST, [(DATA, MAX_TRANSFER + 1, 0)])
+    driver.put(context=77, **descriptor)
+    driver.kick()
+    assert driver.completions() == [(77, 0, 0, host_status, 0)]
+    assert not driver.port.srbs
+    counters = driver.adapter.counters()
+    assert (counters["bad_requests"], counters["outstanding"], counters["pieces"]) == (bad, 0, 0)
+
+
+@pytest.mark.parametrize("flags", [st.FLAG_DIR_NONE, st.FLAG_DIR_NONE | st.FLAG_DIR_TOHOST])
+def test_without_a_direction_there_is_no_data(driver: Driver, flags: int) -> None:
+    driver.put(context=1, length=512, flags=flags)
+    driver.put(context=2, length=0, flags=st.FLAG_DIR_TOHOST)
+    driver.kick()
+    assert [(srb.srb_flags, srb.data_transfer_length, srb.mdl) for srb in driver.port.srbs] == [
+        (SRB_FLAGS_QUEUE_ACTION_ENABLE, 0, None)
+    ] * 2
+
+
+def test_what_the_guest_lets_be_read_only_is_not_written(driver: Driver) -> None:
+    """In the middle of other memory, so that all of a request is looked at piece by piece."""
+    driver.memory.map(RAM, RAM, 1, os.dup(driver.fd), 0)
+    for context, flags in ((1, st.FLAG_DIR_TODEVICE), (2, st.FLAG_DIR_TOHOST)):
+        driver.put(context=context, address=RAM + DATA, length=512, flags=flags)
+    driver.kick()
+    assert [srb.context[0] for srb in driver.port.srbs] == [1]
+    assert [done[:4] for done in driver.completions()] == [(2, 0, 0, 0x20)]
+
+
+def test_a_sense_buffer_out_of_reach_is_told_of_and_the_request_ends_without(watched: Driver) -> None:
+    watched.put()
+    descriptor = bytearray(watched.peek(REQ, st.REQUEST_SIZE))
+    descriptor[24:32] = (1 << 40).to_bytes(8, "little")
+    watched.poke(REQ, bytes(descriptor))
+    watched.kick()
+    (srb,) = watched.port.srbs
+    srb.scsi_status = 2
+    srb.sense_info_buffer = bytes(range(18))
+    watched.port.complete(srb, SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID)
+    watched.turn()
+    assert watched.completions() == [(1, 0, 0, 0, 2)]
+    assert watched.found() == {"GD-07": 1}
 
 
 @pytest.mark.parametrize(("requests", "interrupts"), [(1, 1), (16, 1), (17, 2), (32, 2)])
@@ -223,8 +292,6 @@ def test_rings_survive_a_remap_of_guest_memory(driver: Driver) -> None:
     driver.port.complete(driver.port.srbs[0])
     driver.turn()
     assert driver.completions() == []
-    import os
-
     driver.memory.map(0, RAM, 3, os.dup(driver.fd), 0)
     driver.clock.advance(2 * MS)
     driver.turn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -241,6 +242,39 @@ def test_GD_17_interrupt_not_acknowledged(watched: Driver) -> None:
     watched.completions()
     watched.clock.advance(12 * S)
     assert watched.found() == {"GD-17": 1}
+
+
+@pytest.mark.parametrize(
+    ("step", "in_vain"),
+    [
+        (lambda driver: driver.read(0x100C), True),
+        (lambda driver: driver.read(0x2010), True),
+        (lambda driver: driver.write(0x2010, 0xF), True),
+        (lambda driver: driver.write(0x100C, r.INTR_MSG_0), False),  # which leaves the line up, and time begins anew
+        (lambda driver: driver.write(0x100C, r.INTR_CMPL_0), False),
+    ],
+)
+def test_GD_17_what_acknowledges(watched: Driver, step: Callable[[Driver], object], in_vain: bool) -> None:
+    interrupts = watched.adapter.function.interrupts
+    interrupts.configure("intx")
+    watched.write(0x2010, 0xF)
+    watched.clock.advance(20 * S)  # with nothing to acknowledge
+    watched.adapter.announce_completions()
+    watched.clock.advance(5 * S)
+    step(watched)
+    watched.clock.advance(5 * S - 1)
+    assert watched.found() == {}
+    watched.clock.advance(1)
+    assert watched.found() == ({"GD-17": 1} if in_vain else {})
+    watched.clock.advance(5 * S)
+    left_up = interrupts.asserted
+    assert watched.found() == ({"GD-17": 1} if left_up else {})
+    assert watched.verifier is not None
+    assert [finding.message for finding in watched.verifier.findings] == [
+        "INTR_STATUS 0x1 not cleared for 10 s"
+    ] * left_up
+    watched.clock.advance(60 * S)
+    assert len(watched.verifier.findings) == left_up
 
 
 def test_GD_18_malformed_request(watched: Driver) -> None:
