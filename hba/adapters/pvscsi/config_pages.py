@@ -47,7 +47,8 @@ def _device_wwn(target: int) -> int:
 
 
 def _utf16(text: str, characters: int) -> bytes:
-    return text.encode("utf-16-le")[: characters * 2 - 2].ljust(characters * 2, b"\0")
+    """What fits into so many, less the zero that ends it."""
+    return text.encode("utf-16-le")[: characters * 2 - 2]
 
 
 def _controller(options: PvscsiOptions) -> bytes:
@@ -55,8 +56,8 @@ def _controller(options: PvscsiOptions) -> bytes:
         _NODE_WWN,
         _utf16(options.manufacturer, 64),
         _utf16(options.serial, 64),
-        _utf16("", 32),
-        _utf16("2", 32),
+        b"",
+        "2".encode("utf-16-le"),
         _utf16(options.firmware or __version__, 32),
         options.max_targets,
         1,

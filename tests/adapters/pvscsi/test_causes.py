@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hba.adapters.pvscsi import registers as r
+from hba.pci.interrupts import InterruptWatcher
 from tests.adapters.pvscsi.driver import Driver
 
 STATUS, MASK = 0x100C, 0x2010
@@ -18,6 +19,26 @@ def quiet(make: Callable[..., Driver]) -> Driver:
     driver = make()
     assert driver.setup() == 0
     return driver
+
+
+class Vectors(InterruptWatcher):
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def signalled(self, vector: int) -> None:
+        self.told.append(vector)
+
+
+def test_everything_is_told_by_the_first_vector(make: Callable[..., Driver]) -> None:
+    driver = make(msix_vectors=2)
+    assert driver.setup() == 0
+    vectors = Vectors()
+    driver.adapter.function.interrupts.watchers += (vectors,)
+    driver.adapter.announce_units()
+    driver.write(MASK, 0xF)
+    driver.adapter.announce_completions()
+    driver.adapter.announce_units()
+    assert vectors.told == [0, 0, 0]
 
 
 def seen(driver: Driver) -> tuple[int, bool, int]:

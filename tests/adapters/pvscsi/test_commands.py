@@ -173,14 +173,14 @@ def utf16(text: str, size: int) -> bytes:
 
 def test_every_field_of_the_pages(make: Make) -> None:
     """What is too long for its field is cut, and ends with a zero all the same."""
-    driver = make(options=PvscsiOptions(max_targets=7, manufacturer="m" * 70, serial="s" * 63, firmware="f" * 40))
-    driver.bus.attach(3, 1, disk())
-    texts = [utf16("m" * 63, 128), utf16("s" * 63, 128), bytes(64), utf16("2", 64), utf16("f" * 31, 64)]
+    driver = make(options=PvscsiOptions(max_targets=7, manufacturer="\u0436" * 70, serial="s" * 70, firmware="f" * 40))
+    driver.bus.attach(2, 1, disk())
+    texts = [utf16("\u0436" * 63, 128), utf16("s" * 63, 128), bytes(64), utf16("2", 64), utf16("f" * 31, 64)]
     assert page(driver, 0x1958, 0x2120) == st.CONFIG_CONTROLLER.pack(NODE, *texts, 7, 1)
-    assert page(driver, 0x1959, 0x2122, 3) == st.CONFIG_PHY.pack(PHY + 3, DEVICE | 3, 1)
+    assert page(driver, 0x1959, 0x2122, 2) == st.CONFIG_PHY.pack(PHY + 2, DEVICE | 2, 1)
     assert page(driver, 0x1959, 0x2122, 4) == st.CONFIG_PHY.pack(PHY + 4, 0, 0)
-    assert page(driver, 0x195A, 0x2121, 3) == st.CONFIG_DEVICE.pack(DEVICE | 3, PHY + 3, 3, 3, 0)
-    for number, where in ((0x195A, 0x2121 << 32 | 4), (0x195A, 0x2121 << 32 | 1 << 16 | 3), (0x195A, 0x2122 << 32 | 3)):
+    assert page(driver, 0x195A, 0x2121, 2) == st.CONFIG_DEVICE.pack(DEVICE | 2, PHY + 2, 2, 2, 0)
+    for number, where in ((0x195A, 0x2121 << 32 | 4), (0x195A, 0x2121 << 32 | 1 << 16 | 2), (0x195A, 0x2122 << 32 | 2)):
         assert driver.command(r.CMD_CONFIG, st.CONFIG.pack(DATA, where, number, 0)) == 0
         assert st.CONFIG_HEADER.unpack(driver.peek(DATA, 16)) == (number, 4, 0x1A, 2)
     driver = make(options=PvscsiOptions(firmware=""))
@@ -200,7 +200,7 @@ def test_which_addresses_a_device_may_have(driver: Driver, target: int, lun: dic
     address = bytes(lun.get(byte, 0) for byte in range(8))
     status = driver.command(r.CMD_RESET_DEVICE, st.RESET_DEVICE.pack(target, address))
     assert status == (0 if there else r.STATUS_FAILED)
-    assert [(srb.target_id, srb.lun) for srb in driver.port.srbs] == [(target, address[1])] * there
+    assert [(srb.path_id, srb.target_id, srb.lun) for srb in driver.port.srbs] == [(0, target, address[1])] * there
 
 
 def test_an_abort_is_for_the_target_its_request_went_to(driver: Driver) -> None:

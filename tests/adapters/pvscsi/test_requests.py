@@ -25,6 +25,7 @@ from hba.srb import (
     Srb,
 )
 from tests.adapters.pvscsi.driver import DATA, RAM, REQ, SENSE, STATE, Driver
+from tests.scsi.util import disk
 
 Make = Callable[..., Driver]
 LIST = 0x300000
@@ -155,6 +156,22 @@ def test_what_is_refused_leaves_nothing_behind(
     assert not driver.port.srbs
     counters = driver.adapter.counters()
     assert (counters["bad_requests"], counters["outstanding"], counters["pieces"]) == (bad, 0, 0)
+
+
+@pytest.mark.parametrize(("tag", "action"), [(0, 0x20), (0x20, 0x20), (0x21, 0x21), (0x22, 0x22), (0x23, 0x20)])
+def test_what_a_tag_asks_for(driver: Driver, tag: int, action: int) -> None:
+    driver.put(tag=tag)
+    driver.kick()
+    assert [srb.queue_action for srb in driver.port.srbs] == [action]
+
+
+def test_what_is_refused_was_for_nobody_and_what_is_taken_for_its_unit(driver: Driver) -> None:
+    driver.bus.attach(3, 2, disk())
+    driver.put(target=3, lun=bytes((0, 2, 0, 0, 0, 0, 0, 0)))
+    driver.put(target=3, lun=bytes((0, 2, 0, 1, 0, 0, 0, 0)))
+    driver.kick()
+    traffic = driver.adapter.in_flight.traffic.snapshot()
+    assert [(unit["unit"], unit["outstanding"]) for unit in traffic] == [("0:3:2", 1)]
 
 
 @pytest.mark.parametrize("flags", [st.FLAG_DIR_NONE, st.FLAG_DIR_NONE | st.FLAG_DIR_TOHOST])

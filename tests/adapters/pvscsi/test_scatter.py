@@ -53,6 +53,12 @@ def test_neighbours_are_one_and_the_last_is_cut(ram: Ram) -> None:
     assert ram.read(0x1000, 1125 + 4096) == [(0, 1024), (0x9000, 100), (0x8000, 4096), (0x7000, 1)]
 
 
+def test_a_list_the_guest_lets_be_read_only(ram: Ram) -> None:
+    ram.put(0x1000, (0x4000, 512, 0))
+    ram.memory.map(4 << 20, 4 << 20, 1, os.dup(ram.fd), 0)
+    assert ram.read((4 << 20) + 0x1000, 512) == [(0x4000, 512)]
+
+
 def test_an_empty_element_does_not_part_neighbours(ram: Ram) -> None:
     ram.put(0x1000, (0x4000, 512, 0), (0x9000, 0, 0), (0x4200, 512, 0))
     assert ram.read(0x1000, 1024) == [(0x4000, 1024)]
