@@ -38,7 +38,6 @@ class QueueTask(Task):
         super().__init__(cdb, direction, data)
         self.queue = queue
         self.tag = tag
-        self.message = queue.message
         self.sense_address = 0
         self.sense_room = 0
 
@@ -68,9 +67,6 @@ class CommandQueues:
         """Set up a queue, anew if it is there already. The ring is `entries` COMPLETIONs of zeroes; there must never be
         more commands than that whose completions were not taken."""
         self._queues[number] = Queue(self, ring_address, entries, message)
-
-    def delete_all(self) -> None:
-        self._queues.clear()
 
     def post(self, number: int, block_address: int) -> None:
         """Ring the doorbell: execute the command in the block. Its end is always told by a completion.

@@ -14,7 +14,7 @@ from hba.miniport.bounce import BOUNCE_BASE, bounce_buffer
 from hba.miniport.chip import Chip
 from hba.miniport.windows import DmaWindows
 from hba.scsi.task import DATA_IN, DATA_OUT, RESPONSE_ABORTED, RESPONSE_RESET, Task
-from hba.srb import SRB_FLAGS_DATA_IN, Srb
+from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb
 from tests.miniport.rig import AnsweringBus, Memory
 
 
@@ -525,6 +525,82 @@ def test_MB_13_direction_lifetime_and_fixed_windows() -> None:
     windows.clear_fixed()
     windows.begin(Task(b"", DATA_IN, DmaBuffer([(0x9100, 0x100)], [], 0x100)))
     assert len(reports) == 4
+
+
+def test_MB_13_says_which_way_and_whose() -> None:
+    found: list[tuple[str, Srb | None]] = []
+    windows = DmaWindows(lambda rule, message, srb: found.append((message, srb)), lambda address, length: None)
+    srb, other = Srb(), Srb()
+    srb.mdl = DmaBuffer.of(bytearray(512))
+    windows.open(srb)
+    nowhere = DmaBuffer([(0x9000, 1)], [], 1)
+    for owner in (other, "no request", None):
+        for direction in (DATA_IN, DATA_OUT):
+            task = Task(b"", direction, nowhere)
+            task.owner = owner
+            windows.begin(task)
+    for direction in (DATA_IN, DATA_OUT):
+        windows.begin(Task(b"", direction, srb.mdl))
+    outside = "command started: DMA at 0x9000+0x1 is outside every request the miniport has"
+    against = "command started: DMA {} the data buffer against the direction in srb_flags"
+    assert found == [
+        *[(outside, other)] * 2,
+        *[(outside, None)] * 4,
+        *((against.format(way), srb) for way in ("to", "from")),
+    ]
+
+
+def test_MB_13_two_requests_with_the_same_memory() -> None:
+    """A list of the miniport's own is about the one it got last."""
+    reports = Reports()
+    windows = DmaWindows(reports, lambda address, length: None)
+    own = DmaBuffer([(0x1000, 512)], [], 512)
+    srbs = [Srb() for _ in range(2)]
+    for srb, flags in zip(srbs, (SRB_FLAGS_DATA_OUT, SRB_FLAGS_DATA_IN), strict=True):
+        srb.mdl, srb.srb_flags = DmaBuffer.of(bytearray(512)), flags
+        windows.open(srb)
+        windows.begin(Task(b"", DATA_OUT if srb is srbs[0] else DATA_IN, own))
+    assert reports == []
+
+
+def test_MB_13_segments_without_bytes_and_without_direction() -> None:
+    """No bytes may lie anywhere; the SRB extension is read and written whatever the request does."""
+    reports, srb = Reports(), Srb()
+    windows = DmaWindows(reports, lambda address, length: srb if address < HOST_MEMORY_BASE + 64 else None)
+    srb.mdl = DmaBuffer.of(bytearray(4096))
+    srb.srb_flags = SRB_FLAGS_DATA_IN
+    windows.open(srb)
+    for segments in ([(0x9000, 0), (0x1000, 4096)], [(HOST_MEMORY_BASE, 16), (0x1FFF, 1), (0x2000, 0)]):
+        windows.begin(Task(b"", DATA_IN, DmaBuffer(segments, [], 4096)))
+    windows.begin(Task(b"", DATA_OUT, DmaBuffer([(HOST_MEMORY_BASE, 16)], [], 16)))
+    assert reports == []
+    for segments in ([(0x9000, 0), (0x2000, 1)], [(HOST_MEMORY_BASE + 64, 1)]):
+        windows.begin(Task(b"", DATA_IN, DmaBuffer(segments, [], 1)))
+    assert len(reports) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "owned", "found"),
+    [
+        (HOST_MEMORY_BASE, True, True),
+        (HOST_MEMORY_BASE, False, False),  # a command of nobody's
+        (HOST_MEMORY_BASE + 64, True, False),  # beside the extension
+        (0x1000, True, False),  # that is said of the data themselves
+    ],
+)
+def test_MB_13_an_extension_in_use_when_its_request_ends(address: int, owned: bool, found: bool) -> None:
+    reports, srb = Reports(), Srb()
+    windows = DmaWindows(reports, lambda address, length: srb if address < HOST_MEMORY_BASE + 64 else None)
+    windows.add_fixed(HOST_MEMORY_BASE + 64, 64)
+    srb.mdl = DmaBuffer.of(bytearray(4096))
+    srb.srb_flags = SRB_FLAGS_DATA_IN
+    windows.open(srb)
+    task = Task(b"", DATA_IN, DmaBuffer([(address, 16)], [], 16))
+    task.owner = srb if owned else None
+    windows.begin(task)
+    windows.close(srb)
+    assert len(reports) == found
+    assert all("SRB extension or sense buffer" in message for _, message in reports)
 
 
 def test_plugged_commands_run_together_with_one_interrupt(chip: Chip) -> None:

@@ -18,6 +18,7 @@ from hba.miniport.driver_entry import (
     STOR_FEATURE_VIRTUAL_MINIPORT,
     DriverObject,
     HwInitializationData,
+    enter,
     initialize,
     sizeof,
 )
@@ -135,6 +136,47 @@ def test_extended_srbs_are_asked_for_by_a_flag() -> None:
     miniport.port = Rig("storport").miniport.port
     miniport.hw_find_adapter(PortConfigurationInformation())
     assert seen[0].srb_type == SRB_TYPE_STORAGE_REQUEST_BLOCK
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_a_virtual_device_is_said_to_be_one(virtual: bool) -> None:
+    driver_object = DriverObject("storport")
+    data = good("storport", hw_free_adapter_resources=print)
+    data.feature_support = STOR_FEATURE_VIRTUAL_MINIPORT if virtual else 0
+    data.hw_find_adapter = lambda *_: 1
+    assert initialize(driver_object, "path", data) == STATUS_SUCCESS
+    miniport = driver_object.accepted[0]
+    assert miniport.registry_path == "path"
+    miniport.options, miniport.port = {}, Rig("storport").miniport.port
+    config = PortConfigurationInformation(virtual_device=not virtual)
+    miniport.hw_find_adapter(config)
+    assert config.virtual_device is virtual
+
+
+def test_routines_that_are_not_there() -> None:
+    """What a table leaves out, or loses later: nothing is done, and that is what is said."""
+    driver_object = DriverObject("scsiport")
+    data = good("scsiport")
+    assert initialize(driver_object, "path", data) == STATUS_SUCCESS
+    miniport: Any = driver_object.accepted[0]
+    heard: list[Any] = []
+    data.hw_tracing_enabled = lambda *arguments: heard.append(arguments)
+    miniport.hw_tracing_enabled(True)
+    assert heard == [(miniport, True)]
+    for name in ("initialize", "start_io", "interrupt", "reset_bus", "adapter_control", "tracing_enabled"):
+        setattr(data, f"hw_{name}", None)
+    miniport.hw_tracing_enabled(False)
+    assert [miniport.hw_initialize(), miniport.hw_start_io(None), miniport.hw_interrupt()] == [False] * 3
+    assert miniport.hw_reset_bus(0) is False and miniport.hw_adapter_control(1, None) == 1
+
+
+def test_a_dump_is_over_when_its_driver_entry_is() -> None:
+    """From then on NULL for both arguments is wrong again."""
+    driver_object = DriverObject("storport")
+    data = good("storport")
+    status = enter(lambda first, second: initialize(first, second, data), driver_object, "path", dump=True)
+    assert status == STATUS_SUCCESS and len(driver_object.accepted) == 1
+    assert initialize(None, None, data) == STATUS_INVALID_PARAMETER and len(driver_object.accepted) == 1
 
 
 def refuses(driver_object: DriverObject, registry_path: str) -> int:

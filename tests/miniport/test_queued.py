@@ -36,10 +36,11 @@ from hba.miniport.config import (
     STOR_SYNCHRONIZE_FULL_DUPLEX,
     PortConfigurationInformation,
 )
-from hba.miniport.examples.queued import QueuedMiniport, QueuedScsiMiniport
+from hba.miniport.examples.queued import CommandBlocks, QueuedMiniport, QueuedScsiMiniport
 from hba.miniport.load import load_miniport
+from hba.miniport.memory import SrbExtension
 from hba.miniport.proxy import MiniportEdge, MiniportProxy
-from hba.miniport.queues import COMMAND_BLOCK, COMPLETION, ELEMENT, RESPONSE_BAD_BLOCK, CommandQueues
+from hba.miniport.queues import COMMAND_BLOCK, COMPLETION, ELEMENT, RESPONSE_BAD_BLOCK, CommandQueues, QueueTask
 from hba.miniport.services import REQUEST_COMPLETE, SP_BUS_TIME_OUT, SP_PROTOCOL_ERROR
 from hba.port.dump import Dump
 from hba.scsi.task import (
@@ -83,6 +84,7 @@ from hba.srb import (
 from hba.trace.recorder import Recorder
 from tests.miniport.rig import MODELS, Rig
 from tests.miniport.test_calls import ListeningPort
+from tests.miniport.test_chip import Asked
 
 NAMES = {
     "storport": "hba.miniport.examples.queued:QueuedMiniport",
@@ -368,6 +370,9 @@ def test_what_the_chip_is_told(model: str) -> None:
         run(rig)
         assert rig.done[-1] is again and rig.bus.seen[-1][2].attribute == SIMPLE
     assert {srb.srb_status for srb in (rig.done[0], rig.done[1], rig.done[2], again)} == {SRB_STATUS_SUCCESS}
+    if model == "storport":
+        rig.port.submit(rig.srb(function=SRB_FUNCTION_RESET_LOGICAL_UNIT, length=0))
+        assert rig.done[-1].srb_status == SRB_STATUS_SUCCESS and answers.started.pop() is True
     assert answers.started == [True] * 6 and rig.found == set()
 
 
@@ -382,6 +387,22 @@ def test_what_cannot_be_a_command_block(model: str) -> None:
         run(rig)
     assert rig.done == [long, short] and rig.bus.seen == []
     assert {srb.srb_status & SRB_STATUS_MASK for srb in rig.done} == {SRB_STATUS_INVALID_REQUEST}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_extension_without_addresses(model: str) -> None:
+    """Neither the block nor the list behind it can be named to the chip then."""
+    miniport: Any = make(model, None).miniport
+    miniport.port = port = ListeningPort(model)
+    srb = Srb()
+    srb.srb_extension = extension = SrbExtension(memoryview(bytearray(4096)), 0)
+    for known in (extension, extension + COMMAND_BLOCK.size):
+        port.get_physical_address = (  # type: ignore[method-assign]
+            lambda srb, address, known=known: (0x1000, 64) if type(address) is type(known) else None
+        )
+        assert miniport.fill_block(srb) is False
+    with pytest.raises(NotImplementedError):
+        CommandBlocks().segments_of(srb)
 
 
 def test_a_part_of_the_list_is_enough() -> None:
@@ -466,6 +487,14 @@ def test_a_bus_reset_that_is_asked_for() -> None:
     rig.bus.release(rig.bus.held[0])
     run(rig)
     assert rig.done[-1] is later and later.srb_status == SRB_STATUS_SUCCESS and rig.found == set()
+    rig.port.submit(command(rig, 5))
+    miniport: Any = rig.miniport
+    (last,) = miniport.ring.outstanding.values()
+    miniport.port = port = ListeningPort("scsiport")
+    rig.chip.interrupts_enabled = False
+    assert miniport.hw_reset_bus(0) is True and not rig.chip.asserted  # before it returns
+    ((what, ended, *_),) = port.said
+    assert what == REQUEST_COMPLETE and ended is last
 
 
 class WatchedQueues(QueuedMiniport):
@@ -495,7 +524,7 @@ def test_interrupts_wait_while_the_adapter_is_set_up_and_reset() -> None:
     rig.port.reset_adapter()
     miniport: Any = rig.miniport
     assert miniport.notes == [("passive", False), ("end", False), ("passive", False)] and rig.chip.interrupts_enabled
-    assert miniport.hw_reset_bus(0) is True
+    assert miniport.hw_reset_bus(0) is True and rig.chip.interrupts_enabled
     assert rig.found == set()
 
 
@@ -542,6 +571,8 @@ def test_DM_05_the_dump_takes_over(model: str) -> None:
     port = make_port(model, rig.loop, miniport, rig.chip, None, None, None, Dump(DUMP_MODE_CRASH, 0))
     port.start()
     assert not rig.chip.asserted and len(miniport.memory) == 16 * COMPLETION.size
+    if model == "storport":  # DM-04: all of it is marked
+        assert [length for _, length in port.memory.marked] == [16 * COMPLETION.size]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -680,6 +711,41 @@ def test_a_block_that_makes_no_sense(wrong: dict[str, int]) -> None:
     below.queues.post(0, below.block(**wrong))
     assert below.completion()[0] == 7 and below.completion()[4] == RESPONSE_BAD_BLOCK
     assert below.rig.bus.seen == []
+
+
+def test_what_a_block_says_is_what_the_chip_does() -> None:
+    """The longest CDB and the longest list there may be; which way the data go; nothing is kept of what has ended."""
+    below = Below()
+    chip = below.chip
+    chip.dma = asked = Asked()
+    count = 4096  # elements
+    elements = memoryview(bytearray(ELEMENT.size * (count + 1)))
+    at = chip.add_host_memory(elements) - below.base
+    for number in range(count + 1):
+        ELEMENT.pack_into(elements, number * ELEMENT.size, 0x3000 + number * 16, 1, 0)
+    below.queues.post(0, below.block(1, cdb_length=32))
+    below.queues.post(0, below.block(2, elements=count, at=at, direction=DATA_OUT))
+    below.queues.post(0, below.block(3, elements=count + 1, at=at))
+    assert [below.completion(number)[4] for number in range(3)] == [0, 0, RESPONSE_BAD_BLOCK]
+    (_, _, first), (_, _, second) = below.rig.bus.seen
+    assert (len(first.cdb), first.direction, second.direction) == (32, DATA_IN, DATA_OUT)
+    assert first.data is not None and second.data is not None
+    assert (first.data.length, second.data.length) == (512, count)
+    assert [write for _, write in asked.asked] == [True, *[False] * count]
+    assert isinstance(first, QueueTask) and first.queue.commands == {}
+    assert not below.queues.abort(0, 1)
+
+
+def test_commands_that_are_no_queues_are_told_as_ever() -> None:
+    below = Below()
+    below.rig.bus.hold = True
+    below.chip.interrupts_enabled = False
+    task = Task(bytes(6))
+    below.queues.post(0, below.block())
+    below.chip.start(0, 0, task)
+    for held in list(below.rig.bus.held):
+        below.rig.bus.release(held)
+    assert list(below.chip.completed) == [task] and below.completion()[0] == 7
 
 
 def test_a_block_that_is_nowhere() -> None:
