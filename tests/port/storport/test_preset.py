@@ -75,6 +75,13 @@ WIDE = "MaxNumberOfIO {} needs 64-bit addressing (Dma64BitAddresses)"
         ({"hw_adapter_state": print}, {}, ("MB-01", "hw_adapter_state must be NULL for Storport"), {}),
         ({"map_buffers": -1}, {}, ("MB-02", "MapBuffers -1 is none of 0 to 3; taken as 0"), {"map_buffers": 0}),
         ({"map_buffers": 0}, {}, None, {"map_buffers": 0}),
+        (
+            {"map_buffers": 1},
+            {},
+            ("MB-04", "STOR_MAP_ALL_BUFFERS (1) is obsolete and acts as STOR_MAP_NON_READ_WRITE_BUFFERS"),
+            {"map_buffers": 1},
+        ),
+        ({"map_buffers": 2}, {}, None, {"map_buffers": 2}),
         ({"map_buffers": 3}, {}, None, {"map_buffers": 3}),
         ({"map_buffers": 4}, {}, ("MB-02", "MapBuffers 4 is none of 0 to 3; taken as 0"), {"map_buffers": 0}),
         ({"virtual_device": True}, {}, None, {"initial_lun_queue_depth": 250}),
