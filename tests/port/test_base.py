@@ -150,6 +150,18 @@ def test_a_new_life_begins_with_no_memory_of_the_last(rig: MakeRig) -> None:
     assert got[0] == got[1]
 
 
+def test_what_the_library_had_given_out_is_the_ports_again() -> None:
+    """There is one registry buffer at a time: the next life gets its own."""
+    rig = StorRig(start=False)
+    got: list[object] = []
+    rig.scripted.find = lambda config: got.append(rig.scripted.port.allocate_registry_buffer(64))
+    for _ in range(2):
+        rig.port.start()
+        rig.port.stop()
+    rig.close()
+    assert len(got) == 2 and None not in got
+
+
 def test_what_was_known_of_units_ends_with_the_adapter(make: Make) -> None:
     rig = make()
     rig.command()
@@ -706,7 +718,8 @@ def test_an_interrupt_from_before_a_reset_is_not_served_after_it(make: Make) -> 
     assert rig.miniport.log[-1] == "initialize" and rig.miniport.log.count("isr") == 1
 
 
-def test_a_reset_is_not_interrupted_by_what_it_ends() -> None:
+@pytest.mark.parametrize("ends", ["reset_adapter", "surprise_removal"])
+def test_an_end_is_not_interrupted_by_what_it_ends(ends: str) -> None:
     """The commands of the chip end with it, and their interrupts mean nothing any more."""
     rig = StorRig()
     try:
@@ -721,11 +734,31 @@ def test_a_reset_is_not_interrupted_by_what_it_ends() -> None:
         rig.scripted.start = start
         rig.submit()
         rig.scripted.calls.clear()
-        rig.port.reset_adapter()
+        if ends == "reset_adapter":
+            rig.port.reset_adapter()
+        else:
+            rig.port.pnp.surprise_removal(lambda steps: None)
+        rig.turn()
         assert rig.bus.tasks == [] and not rig.chip.asserted and not rig.chip.completed
         assert "interrupt" not in rig.scripted.names()
     finally:
         rig.close()
+
+
+def test_the_end_of_a_port_whose_machine_has_crashed(make: Make) -> None:
+    """It is told nothing any more; what it had, and what came since, ends, and no timer is left."""
+    rig = make()
+    first = rig.command()
+    rig.port.crash()
+    later = rig.command()
+    told, log = rig.controlled.outstanding[:], rig.miniport.log[:]
+    rig.port.stop()
+    assert rig.done == [first, later] and rig.statuses() == [SRB_STATUS_ABORTED] * 2
+    assert rig.controlled.outstanding == told
+    assert [entry for entry in rig.miniport.log[len(log) :] if entry != "reset_bus"] == []
+    assert rig.clock.next_deadline() is None and rig.chip.on_interrupt is None
+    rig.port.recover()  # it comes too late
+    assert "find" not in rig.miniport.log[len(log) :]
 
 
 def test_RS_06_what_waits_for_an_adapter_that_sleeps_waits_after_a_reset_too(make: Make) -> None:

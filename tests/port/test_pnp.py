@@ -34,11 +34,13 @@ from hba.srb import (
     SRB_FUNCTION_SHUTDOWN,
     SRB_FUNCTION_UNLOCK_QUEUE,
     SRB_FUNCTION_WMI,
+    SRB_POWER_FLAGS_ADAPTER_REQUEST,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_INVALID_REQUEST,
     SRB_STATUS_NO_DEVICE,
     SRB_STATUS_NO_HBA,
     SRB_STATUS_SUCCESS,
+    STOR_POWER_ACTION_NONE,
     STOR_POWER_ACTION_SLEEP,
     STOR_POWER_DEVICE_D0,
     STOR_POWER_DEVICE_D3,
@@ -435,3 +437,54 @@ def test_RS_08_each_step_names_its_unit(make: Make, model: str, declared: bool) 
         asked = [rig.real(srb) for srb in rig.miniport.started[1:]]
         assert [(srb.function, srb.lun) for srb in asked] == [(SRB_FUNCTION_PNP, 1)] * 2
         assert [srb.pnp_action for srb in asked] == [STOR_SURPRISE_REMOVAL, STOR_REMOVE_DEVICE]
+
+
+def test_RS_06_what_a_power_request_says(make: Make, model: str) -> None:
+    rig = make()
+    used(rig)
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    rig.do("resume")
+    powers = [rig.real(srb) for srb in rig.miniport.started if rig.real(srb).function == SRB_FUNCTION_POWER]
+    assert [(srb.srb_power_flags, srb.device_power_state, srb.power_action) for srb in powers] == (
+        [
+            (SRB_POWER_FLAGS_ADAPTER_REQUEST, STOR_POWER_DEVICE_D3, STOR_POWER_ACTION_SLEEP),
+            (SRB_POWER_FLAGS_ADAPTER_REQUEST, STOR_POWER_DEVICE_D0, STOR_POWER_ACTION_NONE),
+        ]
+        if model == "storport"
+        else []
+    )
+
+
+@pytest.mark.parametrize("fails", [SCSI_SET_RUNNING_CONFIG, SCSI_RESTART_ADAPTER])
+def test_RS_07_only_a_restart_that_fails_is_made_up_for(make: Make, model: str, fails: int) -> None:
+    """The adapter is found and initialised anew; that its configuration could not be set is only said."""
+    rig = make()
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    rig.controlled.hw_adapter_control = lambda control_type, _: int(control_type == fails)  # type: ignore[method-assign]
+    power = [("POWER D0", "SUCCESS")] if model == "storport" else []
+    if fails == SCSI_RESTART_ADAPTER:
+        assert rig.do("resume") == [RUNNING, ("ScsiRestartAdapter", "failed"), AGAIN, *power]
+    else:
+        assert rig.do("resume") == [("ScsiSetRunningConfig", "failed"), RESTART, *power]
+    assert rig.port.pnp.state == "running"
+
+
+def test_RS_06_an_adapter_power_that_fails_is_not_made_up_for(make: Make, model: str) -> None:
+    if model == "scsiport":
+        return
+    rig = make((*BASIC, SCSI_ADAPTER_POWER))
+    rig.controlled.hw_adapter_control = lambda control_type, _: 1  # type: ignore[method-assign]
+    assert rig.do("sleep", STOR_POWER_ACTION_SLEEP) == [("ScsiAdapterPower", "failed")]
+
+
+def test_an_adapter_that_is_not_found_again_stays_asleep(make: Make) -> None:
+    rig = make((SCSI_STOP_ADAPTER,))
+    rig.do("sleep", STOR_POWER_ACTION_SLEEP)
+    waiting = rig.command()
+    rig.miniport.hw_find_adapter = lambda config: 0  # type: ignore[method-assign]
+    missing = [("ScsiSetRunningConfig", "not declared"), ("ScsiRestartAdapter", "not declared")]
+    steps = rig.do("resume")
+    assert steps[:2] == missing and len(steps) == 3
+    assert steps[2][1].startswith("failed: the miniport Controlled does not accept its adapter")
+    assert rig.port.pnp.state == "asleep" and waiting.srb_status == SRB_STATUS_NO_HBA
+    assert rig.command().srb_status == SRB_STATUS_NO_HBA
