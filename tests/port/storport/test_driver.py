@@ -125,11 +125,10 @@ def test_QD_10_a_link_that_is_lost_holds_nothing_where_requests_are_restarted(ri
 
 
 def test_QD_07_a_power_request_alone_is_watched_too(make_rig: MakeRig) -> None:
-    """No command is outstanding, so nothing but the hold itself would be looked at."""
+    """No command is outstanding, nor was there ever one, so nothing but the hold itself would be looked at."""
     rig = make_rig(stuck_after=5)
-    rig.inquire()
     rig.advance(2 * S)
-    rig.scripted.port.pause_device(0, 0, 0, 1000)
+    rig.scripted.port.pause(1000)
     power = rig.srb(function=SRB_FUNCTION_POWER)
     power.device_power_state = STOR_POWER_DEVICE_D3
     rig.port.submit(power)

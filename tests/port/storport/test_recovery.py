@@ -462,16 +462,18 @@ def test_RS_01_the_abort_names_its_victim_and_has_its_time(patient: MakePatient)
 
 
 def test_RS_02_a_reset_that_ends_too_late_is_about_nothing_newer(patient: MakePatient) -> None:
+    """Also while another reset is at work somewhere."""
     rig, miniport = patient()
     miniport.answers = {"target": SRB_STATUS_SUCCESS}
     begin(rig)
     rig.advance(10 * S)
     assert miniport.names() == ["unit", "target"] and recoveries(rig) == 0
     newer = rig.submit(lun=1)
-    lost = rig.port.counters["requests lost at a reset"]
-    rig.in_interrupt(lambda: miniport.complete(miniport.asked["unit"]))
+    lost, late = rig.port.counters["requests lost at a reset"], miniport.asked["unit"]
+    rig.submit(function=SRB_FUNCTION_RESET_LOGICAL_UNIT, target=1)
+    rig.in_interrupt(lambda: miniport.complete(late))
     assert newer not in rig.done and rig.port.counters["requests lost at a reset"] == lost
-    assert miniport.names() == ["unit", "target"] and recoveries(rig) == 0
+    assert miniport.names() == ["unit", "target", "unit"] and recoveries(rig) == 0
 
 
 # -- aborts from above -----------------------------------------------------------------------------------------------
