@@ -27,6 +27,7 @@ from hba.srb import (
     SRB_FLAGS_BYPASS_FROZEN_QUEUE,
     SRB_FLAGS_BYPASS_LOCKED_QUEUE,
     SRB_FLAGS_DISABLE_DISCONNECT,
+    SRB_FLAGS_NO_QUEUE_FREEZE,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_ABORT_COMMAND,
     SRB_FUNCTION_FLUSH_QUEUE,
@@ -390,7 +391,7 @@ def test_Q_11_whose_lock_it_is(rig: Make) -> None:
     while r.miniport.held:
         r.finish()
     assert {r.real(srb).function for srb in r.miniport.started} == {0}
-    assert messages(r, "Q-11")[3:] == []
+    assert messages(r, "Q-11")[3:] == [] and r.done.count(waits) == 1
 
 
 def test_Q_10_what_is_said_of_a_flush(rig: Make) -> None:
@@ -1299,3 +1300,27 @@ def test_SP_07_is_told_once_of_a_slot_that_was_opened(rig: Make) -> None:
 
 def test_CF_05_a_transfer_of_one_byte_is_the_least(rig: Make) -> None:
     assert rig(maximum_transfer_length=1).rules == []
+
+
+def test_Q_09_a_release_of_what_is_not_frozen_is_not_noted(rig: Make) -> None:
+    r = rig(traced=True)
+    r.submit(SRB_FUNCTION_RELEASE_QUEUE)
+    assert noted(r, "release_queue") == []
+
+
+def test_Q_06_a_request_sense_that_fails_freezes_nothing_by_itself(rig: Make) -> None:
+    r = rig(next="next", auto_request_sense=False)
+    failed = r.command(srb_flags=TAGGED_FLAG | SRB_FLAGS_NO_QUEUE_FREEZE)
+    for _ in range(2):  # the command, and the REQUEST SENSE
+        r.finish(status=SRB_STATUS_ERROR, scsi_status=SCSISTAT_CHECK_CONDITION)
+    assert r.done == [failed] and not r.port.snapshot()["units"][0]["frozen"]
+
+
+def test_IN_05_an_adapter_reset_cancels_the_timer(rig: Make) -> None:
+    r = rig()
+    fired: list[int] = []
+    r.hardware(lambda: r.miniport.port.notification(REQUEST_TIMER_CALL, lambda: fired.append(1), 10_000))
+    assert r.port.snapshot()["adapter"]["timer_armed"]
+    r.port.reset_adapter()
+    r.clock.advance(S)
+    assert fired == [] and not r.port.snapshot()["adapter"]["timer_armed"]
