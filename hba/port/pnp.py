@@ -225,7 +225,6 @@ class Pnp:
     def _surprise_removal(self) -> Generator[Step, Any, None]:
         port = self._port
         self._hold()
-        port.end_waiting(SRB_STATUS_NO_HBA)
         self._control(SCSI_ADAPTER_SURPRISE_REMOVAL, quietly=True)
         # There is no hardware any more that could end what the miniport has.
         port.give_up_outstanding(SRB_STATUS_NO_HBA)
@@ -234,7 +233,7 @@ class Pnp:
             self._stop_adapter()
         self.stopped = self.removed = True
         port.started = False
-        port.end_waiting(SRB_STATUS_NO_HBA)  # what came meanwhile
+        port.end_waiting(SRB_STATUS_NO_HBA)  # what waited before, and what came meanwhile
 
     def _remove_unit(self, unit: PortUnit, surprise: bool, steps: list[PnpStep]) -> Generator[Step, Any, None]:
         port = self._port
