@@ -687,6 +687,11 @@ class StorPort(PortBase[StorUnit]):
         else:
             self.gates.open(STOPPED)
 
+    def give_up_outstanding(self, srb_status: int) -> None:
+        for abort in self.resets.forget():  # no step follows to hardware that is gone
+            self.ledger.answer(abort, srb_status)
+        super().give_up_outstanding(srb_status)
+
     def take_waiting(self, unit: PortUnit | None) -> list[StorRequest]:
         return self.gates.take_queues(None if unit is None else lambda other: other is unit)
 

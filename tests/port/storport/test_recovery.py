@@ -20,6 +20,7 @@ from hba.srb import (
     SRB_STATUS_ABORTED,
     SRB_STATUS_BUS_RESET,
     SRB_STATUS_ERROR,
+    SRB_STATUS_NO_HBA,
     SRB_STATUS_SUCCESS,
     Srb,
 )
@@ -569,6 +570,21 @@ def test_a_stop_ends_a_recovery_and_what_waits_for_it(patient: MakePatient) -> N
     assert {id(srb): srb.srb_status for srb in rig.done} == dict.fromkeys((id(victim), id(abort)), SRB_STATUS_ABORTED)
     assert miniport.names() == ["unit"] and recoveries(rig) == 0
     assert rig.clock.next_deadline() is None
+
+
+def test_RS_08_a_surprise_removal_ends_a_recovery(patient: MakePatient) -> None:
+    """Its next steps would be for hardware that is gone."""
+    rig, miniport = patient()
+    victim = rig.submit(lun=1)
+    abort = abort_of(rig, victim)
+    assert miniport.names() == ["unit"]
+    steps: list[object] = []
+    rig.port.pnp.surprise_removal(steps.extend)
+    rig.advance(60 * S)
+    assert miniport.names() == ["unit"] and recoveries(rig) == 0 and "RS-01" not in rig.found
+    ended = {id(srb): srb.srb_status for srb in rig.done}
+    assert ended == dict.fromkeys((id(victim), id(abort)), SRB_STATUS_NO_HBA)
+    assert rig.port.pnp.state == "removed" and steps
 
 
 def test_RS_02_what_a_reset_held_before_a_stop_is_not_held_after_the_next_start(rig: Rig) -> None:
