@@ -126,8 +126,7 @@ class PvscsiAdapter(RingAdapter[Rings]):
         self.registers.on_write("KICK_RW_IO", self.kick)
 
     def reset_registers(self) -> None:
-        self.registers.reset()
-        self.commands.reset()
+        self.commands.reset()  # those in BARs, the function resets
 
     def save(self) -> PvscsiState:
         commands, rings = self.commands, self.access.rings
@@ -198,8 +197,8 @@ class PvscsiAdapter(RingAdapter[Rings]):
         srbs: list[Srb] = []
         memory, by_handle, complete, turn = self.memory, self.in_flight.by_handle, self.completion, self.turn
         plain_flags, taking, unit = _PLAIN.get, self.in_flight.traffic.taking, -1
-        generation = memory.generation
         low, high, window = memory.window()
+        self.in_flight.full = False  # of an earlier try; what waited may have been rewritten since
         first, taken, room, stop = rings.request_cons, 0, BATCH_BYTES, False
         try:
             while taken < count:
@@ -246,8 +245,7 @@ class PvscsiAdapter(RingAdapter[Rings]):
                     else:
                         # Looking at more memory than the one piece may have let messages in.
                         stop = rings.generation != memory.generation or turn.pieces <= 0
-                        if memory.generation == generation:
-                            low, high, window = memory.window()
+                        low, high, window = memory.window()
                     by_handle[context] = srb
                     flow.taken += 1
                     srbs.append(srb)
@@ -289,7 +287,6 @@ class PvscsiAdapter(RingAdapter[Rings]):
                 self.turn.pieces -= len(segments)
             srb.mdl = self.memory.buffer(segments, direction == FLAG_DIR_TOHOST)
         except BadScatterList as error:
-            self.in_flight.let_go(srb)
             self.malformed(context, str(error))
             self._refuse(context, BTSTAT_DATARUN)
             return False

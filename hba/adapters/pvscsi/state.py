@@ -37,7 +37,7 @@ class RingsState(Struct, forbid_unknown_fields=True):
     message_prod: _U32
 
     def __post_init__(self) -> None:
-        for pages in (self.requests, self.completions, self.messages or [0]):
+        for pages in (self.requests, self.completions, self.messages or []):
             if len(pages) & (len(pages) - 1):
                 raise ValueError(f"a ring of {len(pages)} pages, which is no power of two")
 

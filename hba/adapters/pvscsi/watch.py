@@ -90,7 +90,6 @@ class Witness(Ring):
         super().__init__(ring.memory, [address >> PAGE_SHIFT for address in ring.addresses], REQUEST_SIZE, False)
         self._seen = bytearray(ring.entries * REQUEST_SIZE)
         self.odd: dict[int, tuple[int, Descriptor, bool]] = {}
-        self.bind()
 
     def see(self, first: int, count: int) -> None:
         """Requests that are about to be taken. Raises `DmaFault`."""
@@ -103,7 +102,6 @@ class Witness(Ring):
             done += here
 
     def bind(self) -> None:
-        super().bind()
         self._ring.bind()
 
     def stretch(self, index: int, count: int) -> tuple[bytes | memoryview, int]:
@@ -155,7 +153,6 @@ class GuestWatch(RingWatcher):
         rings = self.adapter.access.rings
         assert rings is not None
         self._forget_rings()
-        self._last_cons = rings.state.load(CMP_CONS_IDX)
         self._announced = rings.request_cons
         rings.requests = self._witness = Witness(rings.requests)
         self._arm()
@@ -245,7 +242,7 @@ class GuestWatch(RingWatcher):
         if srb.mdl is None:
             return
         segments = srb.mdl.segments
-        if len(segments) > 1 and srb.srb_flags & SRB_FLAGS_UNSPECIFIED_DIRECTION != SRB_FLAGS_DATA_OUT:
+        if srb.srb_flags & SRB_FLAGS_UNSPECIFIED_DIRECTION != SRB_FLAGS_DATA_OUT:
             overlaps = [(one, two) for one, two in pairwise(sorted(segments)) if sum(one) > two[0]]
             if overlaps:
                 (start, size), (after, _) = overlaps[0]

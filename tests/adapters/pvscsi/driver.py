@@ -83,7 +83,9 @@ class Driver:
         posted_writes: bool = False,
         interrupts: InterruptOptions | None = None,
         trace: bool = False,
+        msi: bool = True,
         msix_vectors: int = 0,
+        ioeventfd: bool = True,
     ) -> None:
         self.clock = VirtualClock()
         self.loop = EventLoop(self.clock)
@@ -96,8 +98,10 @@ class Driver:
             self.port,
             self.bus,
             self.memory,
+            msi=msi,
             msix_vectors=msix_vectors,
             posted_writes=posted_writes,
+            ioeventfd=ioeventfd,
             interrupts=interrupts,
         )
         self.recorder = Recorder(self.clock)

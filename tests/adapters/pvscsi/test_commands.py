@@ -139,6 +139,22 @@ def test_abort_names_its_victim_by_context(driver: Driver) -> None:
     assert abort.next_srb is driver.port.srbs[1]
 
 
+def test_abort_of_a_name_used_twice_is_about_the_latest(driver: Driver) -> None:
+    """Also when the first has ended; that keeps nothing of the guest's memory."""
+    driver.put(context=9, length=512)
+    driver.put(context=9, length=512)
+    driver.kick()
+    first, second = driver.port.srbs
+    driver.port.complete(first)
+    assert first.mdl is None
+    assert driver.command(r.CMD_ABORT_CMD, st.ABORT_CMD.pack(9, 0, 0)) == 0
+    assert driver.port.srbs[-1].next_srb is second
+    driver.port.complete(second)
+    before = len(driver.port.srbs)
+    assert driver.command(r.CMD_ABORT_CMD, st.ABORT_CMD.pack(9, 0, 0)) == 0
+    assert len(driver.port.srbs) == before
+
+
 def test_abort_of_what_is_not_there_does_nothing(driver: Driver) -> None:
     assert driver.command(r.CMD_ABORT_CMD, st.ABORT_CMD.pack(0x99, 0, 0)) == 0
     assert not driver.port.srbs

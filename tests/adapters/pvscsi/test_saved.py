@@ -225,6 +225,31 @@ def test_the_ring_that_was_stopped_stays_stopped(make: Callable[..., Driver], so
     assert moved(make, source).adapter.access.fault == source.adapter.access.fault
 
 
+def test_what_is_saved_of_the_adapter(source: Driver) -> None:
+    """Rings by their pages and what only the device knows of them; of the last command as much as is taken again."""
+    source.put()
+    source.kick()
+    source.port.complete(source.port.srbs[0])
+    source.turn()
+    source.adapter.commands.last = "x" * 1001
+    rings = {
+        "state": 0x1,
+        "requests": [0x10],
+        "completions": [0x40],
+        "messages": None,
+        "request_cons": 1,
+        "completion_prod": 1,
+        "message_prod": 0,
+    }
+    content = parts(saved(source))["adapter"]
+    assert (content["rings"], content["last_command"]) == (rings, "x" * 1000)
+    source.adapter.function.resume()
+    assert source.setup_messages(2) == 0
+    source.adapter.units.add("added", 1, 0, False)
+    content = parts(saved(source))["adapter"]
+    assert content["rings"] == {**rings, "messages": [0x80, 0x81], "message_prod": 1}
+
+
 # -- rest -------------------------------------------------------------------------------------------------------------
 
 
