@@ -100,3 +100,63 @@ def test_units_that_do_not_exist_cost_nothing_however_many_are_asked() -> None:
     for target in range(2, 256):
         work(clock, traffic, 1, 0, target)
     assert traffic.snapshot() == []
+
+
+def test_a_unit_that_is_asked_for_again_is_the_same_and_nobody_else() -> None:
+    clock, traffic = made()
+    traffic.taking(0, 1)  # which was refused then: nothing has been taken
+    work(clock, traffic, 2, 0, target=1)
+    work(clock, traffic, 3, 0, target=1)
+    assert [(unit["unit"], unit["requests"], unit["highest"]) for unit in traffic.snapshot()] == [
+        ("0:0:1", 0, 0),
+        ("0:1:0", 5, 3),
+    ]
+
+
+def answer(traffic: Traffic, count: int) -> None:
+    run = traffic.taking(0, 0)
+    run[0].taken += count
+    traffic.answered([run] * count)
+
+
+def test_a_second_begins_with_its_first_nanosecond() -> None:
+    """What is answered then is of that second, for whoever looks at the last ones, and no longer than for five more."""
+    for begin in (13 * S, 13 * S + S // 10):
+        clock, traffic = made(12 * S + S // 4)
+        traffic.taking(0, 0)
+        clock.advance(begin - clock.now())
+        answer(traffic, 100)
+        clock.advance(19 * S - 1 - clock.now())
+        assert only(traffic)["per_second"] == round(100 * S / (6 * S - 1), 1)
+        clock.advance(1)
+        assert only(traffic)["per_second"] == 0.0
+
+
+def test_what_the_first_second_had_is_forgotten_with_it() -> None:
+    clock, traffic = made(12 * S + S // 4)
+    answer(traffic, 100)
+    clock.advance(18 * S - 1 - clock.now())
+    assert only(traffic)["per_second"] > 0
+    clock.advance(1)
+    assert only(traffic)["per_second"] == 0.0
+    clock, traffic = made(12 * S + S // 4)
+    answer(traffic, 100)
+    clock.advance(18 * S + S // 2 - clock.now())  # nobody has looked in between
+    assert only(traffic)["per_second"] == 0.0
+
+
+def test_half_of_the_requests_and_all_but_one_of_a_hundred() -> None:
+    """A bound holds for as many as it says, not for one less."""
+    fast, slow = 100, 100_000  # ns: below 2**7 and 2**17
+    for quick, of, p50, p99 in (
+        (50, 100, 128, slow),
+        (49, 100, slow, slow),
+        (99, 100, 128, 128),
+        (199, 400, slow, slow),
+    ):
+        clock, traffic = made()
+        work(clock, traffic, quick, fast)
+        work(clock, traffic, of - quick, slow)
+        latency = only(traffic)["latency"]
+        assert latency is not None
+        assert (latency["p50"], latency["p99"]) == (p50, p99), (quick, of)

@@ -135,7 +135,6 @@ class RingAdapter(Adapter, Generic[R]):
 
     def power_on_reset(self) -> None:
         """DEVICE_RESET from the client: as after power on. The machine starts over; its memory is not written."""
-        self._kick_pending = False
         self.forget_rings()
         self.adapter_reset()
         self.reset_registers()
@@ -196,7 +195,7 @@ class RingAdapter(Adapter, Generic[R]):
         if rings is not None:
             self.access.go_on_with(rings, waiting.fault)
             self.completions.wait(waiting.completions)
-            self.units.waiting.update(dict.fromkeys(waiting.units))
+            self.units.wait(waiting.units)
         elif waiting.completions or waiting.units:
             raise ValueError("completions or messages wait, and there are no rings to put them on")
 

@@ -76,6 +76,11 @@ class HotPlug(Generic[R]):
         self.waiting[change, target, lun] = None
         self.post()
 
+    def wait(self, changes: list[Change]) -> None:
+        """These wait, of an adapter that was saved, and it may be that the driver has not taken what is there."""
+        self.waiting.update(dict.fromkeys(changes))
+        self._moved_at = self._clock.now()
+
     def post(self) -> None:
         """Put in the mailbox what waits, as far as there is room, and interrupt once; then see what the driver does."""
         rings = self._access.rings

@@ -12,7 +12,8 @@ from hba.adapters.traffic import Run, Traffic
 from hba.srb import Srb
 
 MANY = 64  # pieces of memory; fewer are not counted
-# What all requests that are outstanding may have; those beyond wait on the ring. A piece costs some 400 bytes here.
+# What all requests that are outstanding may have, and more than one can; those beyond wait on the ring. A piece costs
+# some 400 bytes here.
 MAX_PIECES = 1 << 16
 
 
@@ -37,7 +38,7 @@ class InFlight:
 
     def room_for(self, srb: Srb, pieces: int) -> bool:
         """Whether a request with so many pieces (more than MANY) may be outstanding besides those that are."""
-        self.full = self.pieces > 0 and self.pieces + pieces > MAX_PIECES
+        self.full = self.pieces + pieces > MAX_PIECES
         if not self.full:
             self._many[srb] = pieces
             self.pieces += pieces

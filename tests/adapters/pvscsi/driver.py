@@ -39,10 +39,10 @@ class ScriptedPort(PortDriver):
         self.srbs: list[Srb] = []
         self.at_once: Callable[[Srb], None] | None = None
         self.resets = 0
-        self.stopped = False
+        self.calls: list[str] = []
 
     def start(self) -> None:
-        pass
+        self.calls.append("start")
 
     def submit_all(self, srbs: Sequence[Srb]) -> None:
         for srb in srbs:
@@ -65,7 +65,10 @@ class ScriptedPort(PortDriver):
             self.complete(srb, SRB_STATUS_BUS_RESET)
 
     def stop(self) -> None:
-        self.stopped = True
+        self.calls.append("stop")
+
+    def unload(self) -> None:
+        self.calls.append("unload")
 
     def snapshot(self) -> dict[str, object]:
         return {}

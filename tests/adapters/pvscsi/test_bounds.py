@@ -8,11 +8,13 @@ import tracemalloc
 import pytest
 
 from hba.adapters.pvscsi import structures as st
+from hba.adapters.pvscsi.registers import CMD_ADAPTER_RESET
 from hba.adapters.pvscsi.scatter import MAX_ELEMENTS
+from hba.adapters.pvscsi.status import BTSTAT_INVPARAM
 from hba.adapters.ring import turn
 from hba.adapters.ring.inflight import MAX_PIECES
 from hba.srb import Srb
-from tests.adapters.pvscsi.driver import DATA, Driver
+from tests.adapters.pvscsi.driver import DATA, REQ, STATE, Driver
 
 LIST = 0x300000  # a scatter list of many pieces, which all requests use
 
@@ -121,6 +123,93 @@ def test_small_requests_are_bounded_by_their_number(make: object) -> None:
     for _ in range(10):
         driver.turn()
     assert len(driver.port.srbs) == 1000
+
+
+SMALL, WHOLE = 0, turn.BATCH_BYTES  # bytes of a request; one of the second makes a batch of its own
+
+
+@pytest.mark.parametrize(
+    ("lengths", "taken"),
+    [
+        ([SMALL], turn.TURN_REQUESTS),
+        ([SMALL] * 254 + [WHOLE, SMALL], 255 + turn.BATCH),  # one is left: so there is another batch
+        ([WHOLE], turn.TURN_BYTES // WHOLE),
+        ([WHOLE] * 3 + [WHOLE - 1, SMALL], 3 + turn.TURN_REQUESTS),  # one byte is left, so only their number ends it
+        ([turn.LARGE], turn.TURN_REQUESTS),  # small, too
+    ],
+)
+def test_what_one_turn_takes(make: object, lengths: list[int], taken: int) -> None:
+    """Requests of these lengths, and then more of the last."""
+    driver = make()  # type: ignore[operator]
+    driver.setup(32, 32)
+    for context in range(400):
+        driver.put(context=context, length=lengths[min(context, len(lengths) - 1)], address=0)
+    driver.write(0x4018, 0)
+    driver.loop.run_once(0)
+    assert len(driver.port.srbs) == taken
+    for _ in range(200):
+        driver.turn()
+    assert [srb.context[0] for srb in driver.port.srbs] == list(range(400))
+
+
+@pytest.mark.parametrize(
+    ("counts", "taken"),
+    [
+        ([turn.TURN_PIECES // 4], 4),
+        ([turn.TURN_PIECES // 4] * 3 + [turn.TURN_PIECES // 4 - 1, 0], turn.TURN_REQUESTS),  # one piece is left
+    ],
+)
+def test_what_one_turn_takes_of_requests_in_pieces(make: object, counts: list[int], taken: int) -> None:
+    """Requests of so many pieces, and then more of the last."""
+    driver = make()  # type: ignore[operator]
+    driver.setup(32, 32)
+    pieces(driver, turn.TURN_PIECES // 4)
+    for context in range(300):
+        count = counts[min(context, len(counts) - 1)]
+        flags = st.FLAG_DIR_TOHOST | st.FLAG_WITH_SG_LIST if count else None
+        driver.put(context=context, address=LIST, length=count, flags=flags)
+    driver.write(0x4018, 0)
+    driver.loop.run_once(0)
+    assert len(driver.port.srbs) == taken
+
+
+def full(make: object) -> Driver:
+    """An adapter whose next request has more pieces than are left."""
+    driver = make()  # type: ignore[operator]
+    driver.setup(8, 8)
+    put_many(driver, 5, MAX_ELEMENTS)
+    driver.kick()
+    assert len(driver.port.srbs) == 3 and driver.adapter.in_flight.full
+    assert isinstance(driver, Driver)
+    return driver
+
+
+def test_a_request_that_waits_for_room_and_is_made_wrong_meanwhile_ends_once(make: object) -> None:
+    """It was answered again with each kick, and each made room for one more."""
+    driver = full(make)
+    at = 3 * st.REQUEST_SIZE  # on the ring, of the one that waits
+    descriptor = bytearray(driver.peek(REQ + at, st.REQUEST_SIZE))
+    descriptor[36:40] = st.FLAG_OUT_OF_BAND_CDB.to_bytes(4, "little")
+    driver.poke(REQ + at, bytes(descriptor))
+    driver.kick()
+    driver.kick()
+    assert [(done[0], done[3]) for done in driver.completions()] == [(3, BTSTAT_INVPARAM)]
+    counters = driver.adapter.counters()
+    assert (counters["outstanding"], counters["bad_requests"], counters["requests"]) == (3, 1, 4)
+
+
+def test_room_is_for_the_next_driver(make: object) -> None:
+    """A reset ends what has the pieces, so the next request need not wait for anything, whatever is wrong with it."""
+    driver = full(make)
+    driver.command(CMD_ADAPTER_RESET)
+    assert not driver.adapter.in_flight.full
+    for offset in (st.REQ_PROD_IDX, st.CMP_CONS_IDX):
+        driver.set_u32(STATE + offset, 0)
+    driver.setup()
+    driver.put(context=9, flags=st.FLAG_OUT_OF_BAND_CDB)
+    driver.kick()
+    driver.kick()
+    assert [(done[0], done[3]) for done in driver.completions()] == [(9, BTSTAT_INVPARAM)]
 
 
 def test_a_ring_in_several_turns_counts_each_request_once(make: object) -> None:

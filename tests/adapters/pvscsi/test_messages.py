@@ -262,6 +262,82 @@ def test_a_guest_that_takes_no_message_is_told_of_once(listening: Driver) -> Non
     assert len(told) == 2 and "1 on its message ring, 0 behind" in told[1]
 
 
+def stuck(driver: Driver) -> object:
+    messages = driver.adapter.snapshot()["messages"]
+    assert isinstance(messages, dict)
+    return messages["stuck"]
+
+
+def next_look(driver: Driver) -> int | None:
+    """When the mailbox is looked at again, from now."""
+    deadline = driver.clock.next_deadline()
+    return None if deadline is None else deadline - driver.clock.now()
+
+
+def test_how_often_the_ring_is_looked_at_and_when_the_guest_is_given_up(listening: Driver) -> None:
+    """Often while something waits and the driver goes on, else seldom, and not at all when there is nothing to see."""
+    told = heard(listening)
+    assert next_look(listening) is None
+    listening.adapter.hot_plug("added", 99, 0)
+    assert next_look(listening) == TICK
+    listening.clock.advance(STALE - 1)
+    assert (told, stuck(listening)) == ([], "")
+    listening.clock.advance(1)
+    assert told == ["the guest has taken no message about its units for 10 s: 1 on its message ring, 0 behind"]
+    assert next_look(listening) == TICK
+    fill(listening)
+    assert listening.adapter.counters()["messages"] == 32
+    assert (stuck(listening), next_look(listening)) == (told[0], TICK)
+    take(listening, 2)
+    listening.clock.advance(TICK)  # one of the two messages that waited has found room, and both have
+    assert (waiting(listening), stuck(listening), next_look(listening)) == (0, "", TICK)
+    for target in (1, 2, 3):
+        listening.adapter.hot_plug("added", target, 0)
+    assert (waiting(listening), next_look(listening)) == (2, RETRY)
+    assert listening.adapter.counters()["messages"] == 34
+    listening.clock.advance(STALE)
+    assert len(told) == 2 and stuck(listening) == told[1]
+    assert told[1].endswith("for 10 s: 32 on its message ring, 2 behind")
+    take(listening, 1)
+    listening.clock.advance(TICK)  # it goes on, although there is more that it has not taken
+    assert (waiting(listening), stuck(listening), next_look(listening)) == (1, "", RETRY)
+    take(listening)
+    listening.clock.advance(RETRY)
+    take(listening)
+    listening.clock.advance(TICK)
+    assert (waiting(listening), stuck(listening), next_look(listening)) == (0, "", None)
+    assert listening.adapter.counters()["messages"] == 36
+    assert len(told) == 2
+
+
+def test_out_of_reach_there_is_nothing_to_look_at_until_it_is_back(listening: Driver) -> None:
+    told = heard(listening)
+    listening.adapter.hot_plug("added", 1, 0)
+    listening.clock.advance(STALE)
+    assert len(told) == 1
+    listening.write_config(4, 2, 2)  # bus mastering off
+    listening.clock.advance(TICK)
+    assert (next_look(listening), stuck(listening)) == (None, "")
+    listening.clock.advance(STALE)
+    listening.write_config(4, 6, 2)
+    assert next_look(listening) == TICK
+    take(listening)
+    listening.clock.advance(TICK)
+    assert next_look(listening) is None
+    assert len(told) == 2
+
+
+def test_a_guest_that_has_never_taken_any_is_not_given_more_time_by_its_memory_coming_back(listening: Driver) -> None:
+    told = heard(listening)
+    listening.write_config(4, 2, 2)
+    listening.adapter.hot_plug("added", 1, 0)
+    listening.clock.advance(STALE - S)
+    listening.write_config(4, 6, 2)
+    assert told == []
+    listening.clock.advance(S + RETRY)
+    assert len(told) == 1
+
+
 def test_an_index_that_makes_no_sense_is_a_full_ring(listening: Driver) -> None:
     told = heard(listening)
     listening.set_u32(STATE + st.MSG_CONS_IDX, 7)
@@ -348,6 +424,17 @@ def test_a_completion_whose_write_fails_is_posted_again_and_once(
     driver.clock.advance(RETRY)
     assert [completion[0] for completion in driver.completions()] == [1, 2, 3]
     assert "refused" in driver.adapter.access.fault
+
+
+def test_a_message_that_cannot_be_written_is_told_of_with_the_reason(remote: tuple[Driver, ByMessage]) -> None:
+    driver, client = remote
+    told = heard(driver)
+    client.refuse = [MSG] * 10_000
+    driver.adapter.hot_plug("added", 1, 0)
+    driver.clock.advance(STALE)
+    (said,) = told
+    assert "its message ring cannot be reached: " in said and "refused" in said
+    assert driver.adapter.counters()["messages"] == 0
 
 
 # -- a driver as vmw_pvscsi is

@@ -22,6 +22,7 @@ from hba.adapters.pvscsi import registers as r
 from hba.adapters.pvscsi import structures as st
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.status import BTSTAT_BUSRESET
+from hba.adapters.ring.hotplug import STALE
 from hba.clock import MS, VirtualClock
 from hba.pci.interrupts import MSI
 from hba.scsi.disk.disk import Disk
@@ -151,6 +152,26 @@ def test_messages_and_their_ring(make: Callable[..., Driver], source: Driver) ->
     driver.clock.advance(20 * MS)
     driver.turn()
     assert driver.u32(0x1000 + st.MSG_PROD_IDX) == 39
+
+
+def test_a_driver_is_given_time_for_its_messages_anew(make: Callable[..., Driver], source: Driver) -> None:
+    """It was told of at once as one that had taken none since the host was started."""
+    assert source.setup_messages() == 0
+    for target in range(1, 40):
+        source.adapter.units.add("added", target, 0, False)
+    state = saved(source)
+    driver = other(make, source)
+    told: list[str] = []
+    driver.adapter.on_untold = told.append
+    driver.clock.advance(1000 * STALE)
+    assert stop(driver) is None
+    driver.adapter.function.restore(state)
+    driver.adapter.function.resume()
+    driver.clock.advance(STALE - 10 * MS)
+    driver.turn()
+    assert told == []
+    driver.clock.advance(20 * MS)
+    assert told == ["the guest has taken no message about its units for 10 s: 32 on its message ring, 7 behind"]
 
 
 def test_completions_that_found_no_room(make: Callable[..., Driver], source: Driver) -> None:

@@ -150,6 +150,41 @@ def test_GD_10_is_found_for_each_request(watched: Driver, together: bool) -> Non
     assert not removed.ranges  # nobody is left whom it could concern
 
 
+@pytest.mark.parametrize(
+    ("address", "removed", "found"),
+    [
+        (0x17FE00, (0x100000, 0x180000), 1),  # up to the end of the one, which is the beginning of the other
+        (0x180000, (0x100000, 0x180000), 1),
+        (0x17FE00, (0x180000,), 0),
+        (0x180000, (0x100000,), 0),
+        (0x17FE01, (0x100000, 0x180000), 2),  # one byte beyond
+    ],
+)
+def test_GD_10_is_about_the_memory_of_the_request(
+    watched: Driver, address: int, removed: tuple[int, ...], found: int
+) -> None:
+    watched.memory.unmap(0, RAM)
+    watched.memory.map(0, 0x100000, 3, os.dup(watched.fd), 0)
+    for at in (0x100000, 0x180000):
+        watched.memory.map(at, 0x80000, 3, os.dup(watched.fd), at)
+    watched.put(address=address, length=512)
+    watched.kick()
+    for at in removed:
+        watched.memory.unmap(at, 0x80000)
+    watched.port.complete(watched.port.srbs[0])
+    assert watched.found().get("GD-10", 0) == found
+
+
+def test_GD_10_is_about_requests_in_flight(watched: Driver) -> None:
+    """What is unmapped when there are none concerns nobody, wherever the next one has its data."""
+    watched.memory.unmap(0, RAM)
+    watched.memory.map(0, 0x100000, 3, os.dup(watched.fd), 0)
+    watched.memory.map(0x100000, 0x80000, 3, os.dup(watched.fd), 0x100000)
+    watched.memory.unmap(0x100000, 0x80000)
+    (removed,) = [watcher._removed for watcher in watched.adapter.access.watchers if isinstance(watcher, RingVerifier)]
+    assert not removed.ranges
+
+
 def test_GD_11_undefined_register(watched: Driver) -> None:
     watched.read(0x500)
     watched.read(0x500)
