@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hba.miniport.chip import Chip
 from hba.miniport.config import (
     DUMP_MODE_CRASH,
     DUMP_MODE_HIBER,
@@ -14,6 +14,9 @@ from hba.miniport.config import (
     PortConfigurationInformation,
 )
 from hba.port.dump import MEMORY_LIMIT, Dump
+from hba.port.memory import PortMemory
+from hba.scsi.task import Task
+from tests.miniport.rig import AnsweringBus, Memory
 
 
 class Heard:
@@ -67,7 +70,8 @@ def test_DM_04_memory_has_to_be_marked(mode: int, marks: bool, used: int, marked
     dump.marks = marks
     if used:
         dump.allocated(heard, "A", used)
-    memory: Any = SimpleNamespace(marked=marked)
+    memory = PortMemory(Chip(AnsweringBus(), Memory()))
+    memory.marked = marked
     dump.found(heard, memory)
     message = "hw_find_adapter has 64 bytes, and marked none with StorPortMarkDumpMemory"
     assert heard.said == ([("DM-04", message)] if found else [])
@@ -76,11 +80,14 @@ def test_DM_04_memory_has_to_be_marked(mode: int, marks: bool, used: int, marked
 def test_DM_05_what_is_left_of_the_crashed_system() -> None:
     heard = Heard()
     dump = Dump(DUMP_MODE_CRASH)
-    theirs, mine = SimpleNamespace(owner=None), SimpleNamespace(owner="a request")
-    chip: Any = SimpleNamespace(active=[mine], completed=[mine])
+    theirs, mine = Task(b""), Task(b"")
+    mine.owner = "a request"
+    chip = Chip(AnsweringBus(), Memory())
+    chip.active[mine] = None
+    chip.completed.append(mine)
     dump.initialized(heard, chip)
     assert heard.said == []
-    chip.active.append(theirs)
+    chip.active[theirs] = None
     chip.completed.append(theirs)
     dump.initialized(heard, chip)
     assert heard.said == [("DM-05", "hw_initialize left 2 commands of the crashed system with the adapter")]

@@ -17,6 +17,7 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
     Srb,
 )
+from tests.port.both import Pnped
 
 
 class Seen(Watcher):
@@ -30,22 +31,16 @@ class Seen(Watcher):
         self.log.append(("taken back", request.number, request.state, request.srb.srb_status))
 
 
-class Reports:
-    """As far as a ledger asks."""
-
-    def __init__(self) -> None:
-        self.seen = Seen()
-        self.watchers = (self.seen,)
-
-
 class Book:
     """A ledger of one unit."""
 
     def __init__(self, default_timeout: int = 60) -> None:
         self.clock = VirtualClock(7)
-        self.reports = Reports()
+        self.seen = Seen()
+        port = Pnped("storport").port  # whom a ledger tells, and asks for nothing else
+        port.watchers = (self.seen,)
         self.ticks = 0
-        self.ledger: Ledger[PortUnit] = Ledger(self.clock, default_timeout, self.reports, self.tick)  # type: ignore[arg-type]
+        self.ledger: Ledger[PortUnit] = Ledger(self.clock, default_timeout, port, self.tick)
         self.unit = PortUnit(0, 0, 0)
 
     def tick(self) -> None:
@@ -80,7 +75,7 @@ def test_the_ports_own_are_told_of_with_their_reason() -> None:
     book.admitted()
     request = book.ledger.own(Srb(), book.unit, "abort of #1")
     assert request.number == 2 and request.unit is book.unit
-    assert book.reports.seen.log == [("submitted", [2], "abort of #1")]
+    assert book.seen.log == [("submitted", [2], "abort of #1")]
 
 
 def test_what_is_issued_is_counted_and_its_time_runs() -> None:
@@ -139,14 +134,14 @@ def test_what_the_port_answers_itself() -> None:
     request = book.admitted()
     book.ledger.answer(request, SRB_STATUS_NO_DEVICE)
     assert (request.state, request.srb.srb_status) == (NOTIFIED, SRB_STATUS_NO_DEVICE)
-    assert book.ledger.finished == [request] and book.ledger.due and book.reports.seen.log == []
+    assert book.ledger.finished == [request] and book.ledger.due and book.seen.log == []
 
 
 def test_what_the_port_takes_back_is_told_of_before_it_is_its_own() -> None:
     book = Book()
     request = book.issued()
     book.ledger.take_back(request, SRB_STATUS_ABORTED)
-    assert book.reports.seen.log == [("taken back", 1, ISSUED, SRB_STATUS_ABORTED)]
+    assert book.seen.log == [("taken back", 1, ISSUED, SRB_STATUS_ABORTED)]
     assert request.state == NOTIFIED and book.ledger.finished == [request]
 
 

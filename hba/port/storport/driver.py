@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -118,7 +118,7 @@ class StorPort(PortBase[StorUnit]):
         super().__init__(loop, miniport, chip, options, options.timer_resolution)
         self.gates = Gates(options, self.clock, self, self.ledger, self.units, self.run)
         self.dpcs: deque[tuple[Dpc, Any, Any]] = deque()
-        self.passive_routine: Callable[[], bool] | None  # (preset)
+        self.passive_routine: Callable[[], object] | None  # (preset); a miniport's: what it returns is its own
         self.srb_extension_size_was: int | None = None  # when get_uncached_extension was called (MB-16)
         self.nested = 0  # callbacks of other processors on the stack
         self.in_start_io = 0
@@ -178,7 +178,7 @@ class StorPort(PortBase[StorUnit]):
     def _initialize(self) -> None:
         super()._initialize()
         routine, self.passive_routine = self.passive_routine, None
-        if routine is not None and not self.call(PASSIVE_INITIALIZE, PASSIVE_LEVEL, False, routine):
+        if routine is not None and not self.call(PASSIVE_INITIALIZE, PASSIVE_LEVEL, cast(object, False), routine):
             self.finding("PF-01", "the passive initialisation routine returned FALSE", severity="warning")
         self.run()
 

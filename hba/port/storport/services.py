@@ -304,7 +304,7 @@ class StorPortLibrary(Library):
         port.perf_changed()
         return status
 
-    def enable_passive_initialization(self, routine: Callable[[], bool]) -> bool:
+    def enable_passive_initialization(self, routine: Callable[[], object]) -> bool:
         port = self._port
         if port.callback != INITIALIZE:
             port.offence("PF-01", f"StorPortEnablePassiveInitialization from {CALLBACK_NAMES[port.callback]}")
