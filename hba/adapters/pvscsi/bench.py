@@ -184,6 +184,7 @@ class PvscsiInnerDriver(InnerDriver):
 
     def set_up(self, ram: memoryview, reads: Iterator[bytes], length: int) -> None:
         self._ram = ram
+        self._length = length
         self._state = ram[_INNER_STATE : _INNER_STATE + PAGE_SIZE].cast("I")
         state, requests, completions = (at >> PAGE_SHIFT for at in (_INNER_STATE, _INNER_REQUESTS, _INNER_COMPLETIONS))
         self._register(COMMAND, CMD_SETUP_RINGS)
@@ -213,9 +214,9 @@ class PvscsiInnerDriver(InnerDriver):
             state[consumed] = number
 
     def check(self) -> None:
-        result = COMPLETION.unpack_from(self._ram, _INNER_COMPLETIONS + COMPLETION_SIZE)
-        if result[3] or result[4]:
-            raise GuestError(f"a read ended with host status {result[3]}, SCSI status {result[4]}")
+        context, moved, _, host, status = COMPLETION.unpack_from(self._ram, _INNER_COMPLETIONS)
+        if host or status or (context, moved) != (1, self._length):
+            raise GuestError(f"a read ended with host status {host}, SCSI status {status} and {moved} bytes")
 
     def close(self) -> None:
         self._state.release()

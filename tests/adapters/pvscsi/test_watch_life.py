@@ -167,6 +167,13 @@ def test_GD_15_a_second_after_the_look(watched: Driver) -> None:
     assert said(watched) == [("GD-15", "a look took requests nobody kicked for, nor since")]
 
 
+def test_GD_15_also_of_a_request_that_does_not_end(watched: Driver) -> None:
+    watched.clock.advance(5 * S)
+    look(watched)
+    watched.clock.advance(1 * S)
+    assert rules(watched) == ["GD-15"] and len(watched.port.srbs) == 1
+
+
 def test_GD_15_not_before_the_second_is_over(watched: Driver) -> None:
     """The tick comes half a second after the look, and the next one finds it."""
     at_once(watched)
