@@ -19,6 +19,7 @@ from hba.adapters.pvscsi import bench as pvscsi
 from hba.adapters.pvscsi.bench import MASK, SENSE, SLOTS, PvscsiBenchDriver, PvscsiInnerDriver
 from hba.adapters.pvscsi.structures import (
     CMP_CONS_IDX,
+    CMP_PROD_IDX,
     COMPLETION,
     COMPLETION_SIZE,
     FLAG_DIR_TODEVICE,
@@ -342,6 +343,22 @@ def test_the_depth_is_kept(driver: PvscsiBenchDriver, parts: Parts, depth: int, 
             assert outstanding == depth or begun == most
 
 
+def test_no_kick_is_waited_for(driver: PvscsiBenchDriver) -> None:
+    """As in QEMU: what the server does before it would answer is no part of the driver's time."""
+    driver.prepare([(False, 0, 512)], 512)
+    kicks: list[tuple[int, int, bytes, bool]] = []
+    write = driver._client.region_write
+
+    def watched(region: int, offset: int, data: bytes, *, posted: bool = False) -> None:
+        kicks.append((region, offset, data, posted))
+        write(region, offset, data, posted=posted)
+
+    driver._client.region_write = watched  # type: ignore[method-assign]
+    driver.run(FOREVER, 1, most=3)
+    driver._client.region_write = write  # type: ignore[method-assign]
+    assert kicks == [(0, 0x4018, bytes(4), True)] * 3
+
+
 def test_more_than_half_the_ring_is_refused(driver: PvscsiBenchDriver) -> None:
     driver.prepare([(False, 0, 512)], 512)
     with pytest.raises(ValueError, match=f"depth is at most {SLOTS // 2}"):
@@ -377,7 +394,7 @@ def test_all_that_is_read_is_there(driver: PvscsiBenchDriver, tmp_path: Path) ->
 
 
 def test_the_inner_driver_keeps_every_slot_busy() -> None:
-    outer = Driver()
+    outer = Driver(verify=True)
     try:
         ram = outer.memory.view(0, 2 << 20, True)
         assert ram is not None
@@ -424,7 +441,20 @@ def test_the_inner_driver_keeps_every_slot_busy() -> None:
                 inner.check()
         ram[0x20000 : 0x20000 + len(good)] = good
         inner.check()
+        assert outer.found() == {}
+        # What ends only in a later turn is waited for.
+        outer.port.at_once = None
+
+        def late(timeout: int) -> None:
+            if outer.port.srbs:
+                outer.port.complete(outer.port.srbs[0])
+            outer.loop.run_once(timeout)
+
+        inner.run(6, 3, late)
+        assert (outer.port.srbs, outer.u32(0x1000 + CMP_PROD_IDX)) == ([], 20)
         inner.close()
+        with pytest.raises(ValueError, match="released"):
+            inner.run(1, 1, late)
         ram.release()
     finally:
         outer.close()
