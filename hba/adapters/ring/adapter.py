@@ -331,7 +331,7 @@ class RingAdapter(Adapter, Generic[R]):
 
     def _flush_late(self) -> None:
         self._flush_pending = False
-        if self.completions.done and not self._batching:
+        if self.completions.done:
             self.completions.flush()
         # Requests may have been left on the ring for lack of room.
         self._process("room")

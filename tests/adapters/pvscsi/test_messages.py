@@ -218,6 +218,23 @@ def test_a_driver_that_sets_its_rings_up_anew_scans_and_the_host_hears_of_what_i
     assert len(told) == 1
 
 
+def test_a_full_ring_is_missed_whole_and_one_that_makes_no_sense_is_not_counted(listening: Driver) -> None:
+    told = heard(listening)
+    for consumed, missed in ((0, 33), (1, 1)):  # with the index of the second, more than the ring has would be unread
+        listening.set_u32(STATE + st.MSG_CONS_IDX, 0)
+        listening.setup_messages()
+        told.clear()
+        fill(listening)
+        listening.adapter.hot_plug("removed", 1, 0)
+        listening.set_u32(STATE + st.MSG_CONS_IDX, -consumed)
+        listening.command(r.CMD_ADAPTER_RESET)
+        (said,) = told
+        assert f"before it took {missed} messages" in said
+        for offset in (st.REQ_PROD_IDX, st.CMP_CONS_IDX, st.MSG_CONS_IDX):
+            listening.set_u32(STATE + offset, 0)
+        listening.setup()
+
+
 def test_a_machine_that_starts_over_misses_nothing(listening: Driver) -> None:
     told = heard(listening)
     fill(listening)
