@@ -27,6 +27,7 @@ TESTS = (
     "tests/server",
     "tests/control",
     "tests/contract",
+    "tests/bench/test_driver.py",
     "tests/bench/test_ports.py",
 )
 TOLD = 200  # mutants from one word of how far it is to the next

@@ -274,6 +274,18 @@ def test_what_is_saved_of_the_adapter(source: Driver) -> None:
 # -- rest -------------------------------------------------------------------------------------------------------------
 
 
+def test_with_its_header_a_state_is_no_larger_than_anybody_takes(
+    source: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = form.decode(saved(source))
+    size = len(form.encode(whole))
+    monkeypatch.setattr(form, "MAX_STATE", size)
+    assert len(form.encode(whole)) == size
+    monkeypatch.setattr(form, "MAX_STATE", size - 1)
+    with pytest.raises(ValueError, match=f"the state has {size - 32} bytes, at most {size - 33} can be moved"):
+        form.encode(whole)
+
+
 def test_what_is_under_way_ends_first(source: Driver) -> None:
     answers: list[RequestError | None] = []
     source.put(context=1)
