@@ -105,6 +105,11 @@ class Bar:
             return
         self._write_across(offset, size, value)
 
+    def is_local(self, offset: int, size: int) -> bool:
+        """Whether this is all of a register that is declared `local`, and a write goes there."""
+        cell = self._writes.get(offset)
+        return cell is not None and cell.size == size and cell.register.local
+
     def _parts(self, offset: int, size: int) -> list[tuple[RegisterBlock, int, int, int]]:
         """What of [offset, offset + size) lies in blocks: (block, offset in it, offset in the access, bytes)."""
         parts = []

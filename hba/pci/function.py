@@ -228,6 +228,10 @@ class PciFunction:
             return
         self._write_other(index, offset, data)
 
+    def at_once(self, index: int, offset: int, count: int) -> bool:
+        bar = self._decoding.get(index)
+        return bar is not None and bar.is_local(offset, count)
+
     def _read_other(self, index: int, offset: int, count: int) -> bytes:
         if index == CONFIG_REGION:
             self.config_reads += 1

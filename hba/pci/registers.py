@@ -106,6 +106,8 @@ class Register:
                they read as their reset value and ignore writes. Without fields every bit is the register's.
     `values`   names of whole values (command codes), for registers without fields
     `doorbell` a write is an event, and its value says nothing: a client may have it as one (`hba.pci.doorbells`)
+    `local`    a write changes registers and interrupts, or notes something for later, and reaches neither guest memory
+               nor the port: it is carried out in the middle of an access to guest memory, too
     `source`   document and section
 
     Raises `DeclarationError` when the declaration contradicts itself.
@@ -123,6 +125,7 @@ class Register:
         doc: str = "",
         source: str = "",
         doorbell: bool = False,
+        local: bool = False,
     ) -> None:
         self.name = name
         self.offset = offset
@@ -133,6 +136,7 @@ class Register:
         self.doc = doc
         self.source = source
         self.doorbell = doorbell
+        self.local = local
         self.fields: Mapping[str, Field] = {
             key: item if isinstance(item, Field) else Field(item) for key, item in (fields or {}).items()
         }

@@ -7,7 +7,9 @@ every request that somebody may wait for is answered at once:
 
 * region reads, questions about the device, DMA maps and interrupt set-up are handled on the spot, from inside
   `Client.dma_read/dma_write`;
-* region writes are checked and acknowledged on the spot, and carried out in order when the device has returned;
+* region writes are checked and acknowledged on the spot, and carried out in order when the device has returned. Those
+  to registers that neither reach memory nor the port are carried out on the spot unless others wait: an interrupt that
+  the guest has acknowledged is not asserted any more when it reads the cause again;
 * a reset ends the wait with a `DmaFault`, since the request that wanted the data is about to be thrown away.
 """
 
@@ -406,8 +408,12 @@ class Connection(ClientSession):
         body = bytes(stream.body)
         try:
             plan = requests.check(header[1], memoryview(body), stream.fds or NO_FDS, stream.fds_cut)
+            at_once = not self._deferred and requests.at_once(header[1], memoryview(body))
         except Exception as error:
             self._failed(header, error)
+            return None
+        if at_once:
+            self._carry_out(header, plan)
             return None
         self._counters.deferred += 1
         self._deferred.append((header, plan, len(body)))

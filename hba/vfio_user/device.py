@@ -110,7 +110,8 @@ class Device(Protocol):
 
     While the device waits inside `Client.dma_read` or `Client.dma_write`, the engine may call it for what the client
     must have answered at once: `region_info`, `irq_info`, `region_read`, `dma_map`, `dma_map_here`, `dma_unmap`,
-    `dma_unmap_all`, `set_irqs` and `connect_irqs`. Register writes and `reset` wait until the device has returned.
+    `dma_unmap_all`, `set_irqs` and `connect_irqs`. Register writes wait until the device has returned, but for those
+    that may be had `at_once`, and so does `reset`.
     """
 
     num_regions: int
@@ -126,6 +127,11 @@ class Device(Protocol):
 
     def region_write(self, index: int, offset: int, data: bytes | memoryview) -> None:
         """`data` is at least one byte, and valid during the call only: copy what has to stay."""
+        ...
+
+    def at_once(self, index: int, offset: int, count: int) -> bool:
+        """Whether such a write does so little that it may be carried out while the device waits for memory. What the
+        client reads meanwhile is answered on the spot, and should not be from before its write."""
         ...
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:

@@ -303,6 +303,14 @@ class Requests:
 
         return Plan(None, act)
 
+    def at_once(self, command: int, body: memoryview) -> bool:
+        """Whether a request that was checked may be carried out while the device waits for memory, though it changes
+        something."""
+        if command != p.REGION_WRITE:
+            return False
+        access = p.REGION_ACCESS_BODY.decode(body)
+        return self._device.at_once(access.region, access.offset, access.count)
+
     def _region_write(self, body: memoryview, _: list[int]) -> Plan:
         access = p.REGION_ACCESS_BODY.decode(body)
         if len(body) != ACCESS_SIZE + access.count:

@@ -66,6 +66,12 @@ def test_an_access_across_blocks_and_undefined_space() -> None:
     assert bar.read(0x10, 4) == 0xFFFFFFFF
 
 
+def test_what_is_local() -> None:
+    registers = [Register("A", 0, local=True), Register("B", 4), Register("C", 8, access=RO, local=True)]
+    bar = Bar(0x100, {0x10: RegisterBlock("FIRST", registers)})
+    assert [(at, size) for at in range(0x20) for size in (1, 2, 4, 8) if bar.is_local(at, size)] == [(0x10, 4)]
+
+
 def test_undefined_space_is_reported() -> None:
     bar = two_blocks()
     seen: list[tuple[str, int, int, int]] = []

@@ -53,6 +53,7 @@ class FakeDevice:
         self.fds: list[int] = []  # eventfds and memory, ours
         self.wires: dict[tuple[int, int], Wire | None] = {}
         self.io_fds: dict[int, tuple[IoEventFd, ...]] = {}
+        self.local: set[tuple[int, int, int]] = set()  # writes that are carried out at once
         self.client: Client | None = None
         self.on_read: Callable[[], None] = lambda: None
         self.on_write: Callable[[int, int, bytes], None] = lambda region, offset, data: None
@@ -78,6 +79,9 @@ class FakeDevice:
         self.bytes[index][offset : offset + len(value)] = value
         self.on_write(index, offset, value)
         assert bytes(data) == value, "the engine changed the data under the device's eyes"
+
+    def at_once(self, index: int, offset: int, count: int) -> bool:
+        return (index, offset, count) in self.local
 
     def dma_map(self, iova: int, size: int, prot: int, fd: int | None, offset: int) -> None:
         if fd is not None:

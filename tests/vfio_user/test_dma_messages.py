@@ -248,6 +248,68 @@ def test_requests_that_arrive_during_the_wait(it: Bench, engine: str) -> None:
     assert it.replies() == []
 
 
+@pytest.mark.parametrize("posted", [True, False])
+def test_a_write_that_reaches_no_memory_is_carried_out_meanwhile(it: Bench, posted: bool) -> None:
+    """What is read next is not from before it; but it does not overtake others."""
+    it.device.local = {(BAR0, 8, 4)}
+    outcomes = read_on_write(it)
+    peer = Peer(it)
+
+    def write(offset: int, data: bytes) -> list[int]:
+        peer.send(write_message(BAR0, offset, data, posted=posted))
+        return [] if posted else [peer.take()[0][1]]
+
+    def read() -> bytes:
+        peer.send(read_message(BAR0, 8, 4))
+        return peer.take()[1][-4:]
+
+    def like_qemu() -> tuple[list[bytes], list[int]]:
+        peer.send(write_message(BAR0, 0, b"go"))
+        _, dma = peer.take()
+        said = write(8, b"ONE.")
+        values = [read()]
+        said += write(8, b"TWO.") + write(8, b"2b") + write(8, b"3...")
+        values.append(read())
+        assert outcomes == []
+        peer.send(dma_reply(dma, b"data"))
+        return values, said
+
+    assert it.call(like_qemu) == ([b"ONE.", b"TWO."], [] if posted else [p.REGION_WRITE] * 4)
+    it.turn()
+    assert outcomes == [b"data"]
+    assert [call[3] for call in it.device.calls if call[0] == "write"] == [b"go", b"ONE.", b"TWO.", b"2b", b"3..."]
+    assert it.engine.snapshot()["deferred"] == 2
+    assert it.replies() == []
+
+
+def test_one_that_fails_meanwhile_is_refused(it: Bench) -> None:
+    it.device.local = {(BAR0, 8, 4)}
+    outcomes = read_on_write(it)
+    reads = it.device.on_write
+
+    def on_write(region: int, offset: int, data: bytes) -> None:
+        if offset:
+            assert it.device.client is not None
+            it.device.client.dma_write(BASE, b"x")  # which it has said it does not do
+        reads(region, offset, data)
+
+    it.device.on_write = on_write
+    peer = Peer(it)
+
+    def like_qemu() -> p.Header:
+        peer.send(write_message(BAR0, 0, b"go"))
+        _, dma = peer.take()
+        peer.send(write_message(BAR0, 8, b"four", posted=False))
+        reply, _ = peer.take()
+        peer.send(dma_reply(dma, b"data"))
+        return reply
+
+    assert it.call(like_qemu)[3:] == (p.TYPE_REPLY | p.ERROR, errno.EIO)
+    it.turn()
+    assert outcomes == [b"data"]
+    assert it.replies() == []
+
+
 def test_a_read_may_not_do_dma(it: Bench, ram: GuestRam) -> None:
     faults: list[str] = []
 

@@ -243,20 +243,22 @@ class LibrarySession(ClientSession):
 
     def region_write(self, region: int, offset: int, data: bytes) -> None:
         body = p.REGION_ACCESS_BODY.struct.pack(offset, region, len(data))
-        self._act(partial(self._device.region_write, region, offset, data), body, len(data))
+        at_once = not self._waiting or (not self._deferred and self._device.at_once(region, offset, len(data)))
+        self._act(partial(self._device.region_write, region, offset, data), body, len(data), at_once)
 
     def reset(self) -> None:
         if self._waiting:
             self._reset_waits = True
-        self._act(self._reset, b"", 0)
+        self._act(self._reset, b"", 0, not self._waiting)
 
     def _reset(self) -> None:
         self._reset_waits = False
         self._device.reset()
 
-    def _act(self, act: Callable[[], None], body: bytes, size: int) -> None:
-        """Carry out a request whose answer has this body; later, if it came while the device waits for a DMA reply."""
-        if self._waiting:
+    def _act(self, act: Callable[[], None], body: bytes, size: int, at_once: bool) -> None:
+        """Carry out a request whose answer has this body; later, if it came while the device waits for a DMA reply and
+        has to wait, too."""
+        if not at_once:
             self._counters.deferred += 1
             self._deferred.append((act, size))
             self._deferred_bytes += size
