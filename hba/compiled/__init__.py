@@ -62,6 +62,8 @@ OF_ADAPTERS = (  # in the folder of each, and of what those with rings share
     "rings.py",
     "scatter.py",
     "turn.py",
+    "verifier.py",
+    "watch.py",
     "watcher.py",
 )
 LEFT_OUT = frozenset({"__init__.py", "config.py", "extended.py", "extension.py"})
