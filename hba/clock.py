@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
+from typing import Final
 
-US = 1_000
-MS = 1_000_000
-S = 1_000_000_000
+US: Final = 1_000
+MS: Final = 1_000_000
+S: Final = 1_000_000_000
 
 
 class Timer:

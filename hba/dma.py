@@ -9,15 +9,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Final, Protocol
 
 from hba.native import mypyc_attr
 
-HOST_MEMORY_BASE = 1 << 62  # bus addresses of the host's own memory (hba.port.memory), far above any guest's
+HOST_MEMORY_BASE: Final = 1 << 62  # bus addresses of the host's own memory (hba.port.memory), far above any guest's
 # Bus addresses of host memory for adapters with 32 of them: where a PC has its PCI devices, and no RAM of a guest's.
-LOW_MEMORY_BASE = 0xE000_0000
-LOW_MEMORY_END = 0xF000_0000
-FEW = 8  # views; more are not walked to find one
+LOW_MEMORY_BASE: Final = 0xE000_0000
+LOW_MEMORY_END: Final = 0xF000_0000
+FEW: Final = 8  # views; more are not walked to find one
 Segment = tuple[int, int]  # (bus address, length in bytes)
 
 

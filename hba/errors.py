@@ -7,24 +7,24 @@ a traceback and exits with `exit_code`; `EXITS` says what the codes mean.
 from __future__ import annotations
 
 from copy import copy
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2  # click's own code
-EXIT_CONFIG = 3
-EXIT_SOCKET = 4
-EXIT_STORAGE = 5
-EXIT_PERMISSION = 6
-EXIT_NO_QEMU = 7
-EXIT_GUEST = 8
-EXIT_CONTROL = 9
-EXIT_SERVER = 10
-EXIT_SETUP = 11
-EXIT_ENGINE = 12
-EXIT_INTERNAL = 70
-EXIT_INTERRUPTED = 130
-EXIT_PIPE = 141
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2  # click's own code
+EXIT_CONFIG: Final = 3
+EXIT_SOCKET: Final = 4
+EXIT_STORAGE: Final = 5
+EXIT_PERMISSION: Final = 6
+EXIT_NO_QEMU: Final = 7
+EXIT_GUEST: Final = 8
+EXIT_CONTROL: Final = 9
+EXIT_SERVER: Final = 10
+EXIT_SETUP: Final = 11
+EXIT_ENGINE: Final = 12
+EXIT_INTERNAL: Final = 70
+EXIT_INTERRUPTED: Final = 130
+EXIT_PIPE: Final = 141
 
 
 class Exit(NamedTuple):

@@ -12,13 +12,14 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from hba.clock import MS, Clock, MonotonicClock, S
 from hba.native import mypyc_attr
 
 Callback = Callable[[], None]
 
-FD_SETSIZE = 1024  # descriptors select(2) knows
+FD_SETSIZE: Final = 1024  # descriptors select(2) knows
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

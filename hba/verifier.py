@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from hba.clock import Clock
 from hba.rules import RULES
@@ -16,7 +17,7 @@ from hba.rules.rule import NOTE, VIOLATION, WARNING, Rule
 
 LEVELS = ("off", "report", "strict")
 SEVERITIES = ("off", NOTE, WARNING, VIOLATION)  # of an override
-KEPT = 1000  # findings kept for `hba show verifier`; counters go on beyond
+KEPT: Final = 1000  # findings kept for `hba show verifier`; counters go on beyond
 
 
 class RuleViolation(Exception):

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from hba.clock import Clock, S
 from hba.scsi.address import unit_name
 
-RECENT = 5  # s that "per second" is over, and the second that has begun
-BUCKETS = 64  # by the bits of a latency in ns, bucket n: below 2**n, and not in the one before; 292 years are enough
+RECENT: Final = 5  # s that "per second" is over, and the second that has begun
+BUCKETS: Final = (
+    64  # by the bits of a latency in ns, bucket n: below 2**n, and not in the one before; 292 years are enough
+)
 
 
 class Latency(TypedDict):

@@ -7,7 +7,7 @@ Windows: `get_bus_data`, `get_device_base` of a range of `config.access_ranges`,
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hba.miniport.chip import Chip
 from hba.pci.bars import IO, Bar
@@ -15,12 +15,12 @@ from hba.pci.config_space import COMMAND_BUS_MASTER, COMMAND_IO, COMMAND_MEMORY,
 from hba.pci.identity import Identity
 from hba.pci.registers import RO, RW1C, WO, Field, Register, RegisterBlock
 
-MEMORY_BASE = 0xF000_0000  # where the system put BAR 0 and BAR 1
-IO_BASE = 0xC000
-IO_SPACE = 0x1_0000  # bus addresses below this are I/O ports, those above are memory
+MEMORY_BASE: Final = 0xF000_0000  # where the system put BAR 0 and BAR 1
+IO_BASE: Final = 0xC000
+IO_SPACE: Final = 0x1_0000  # bus addresses below this are I/O ports, those above are memory
 SOME_ADAPTER = Identity(vendor=0x1234, device=0x4842, class_code=0x010000)  # SCSI bus controller; of nobody
 
-_SOURCE = "this project: hba/miniport/board.py"
+_SOURCE: Final = "this project: hba/miniport/board.py"
 _REGISTERS = (
     Register("IDENTITY", 0x00, access=RO, reset=0x3141_4248, doc="'HBA1'", source=_SOURCE),
     Register("CONTROL", 0x04, fields={"INTERRUPT_ENABLE": 0}, doc="chip.interrupts_enabled", source=_SOURCE),

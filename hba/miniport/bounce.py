@@ -6,13 +6,14 @@ Each such buffer has bus addresses of its own, far above any guest's, at which t
 from __future__ import annotations
 
 from itertools import count
+from typing import Final
 from weakref import WeakValueDictionary
 
 from hba.dma import DmaBuffer
 
-BOUNCE_BASE = 1 << 61
-_SPAN = 1 << 32  # bus addresses each buffer may have
-_SLOTS = 1 << 28  # until they are used again
+BOUNCE_BASE: Final = 1 << 61
+_SPAN: Final = 1 << 32  # bus addresses each buffer may have
+_SLOTS: Final = 1 << 28  # until they are used again
 _numbers = count()
 _live: WeakValueDictionary[int, memoryview] = WeakValueDictionary()  # the views are the buffers'
 

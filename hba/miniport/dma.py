@@ -12,7 +12,7 @@ Options (`[adapter.miniport_options]`):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from hba.dma import DmaBuffer, Segment
 from hba.errors import ConfigError, DmaFault
@@ -84,8 +84,8 @@ from hba.srb import (
     Srb,
 )
 
-MAXIMUM_TRANSFER_LENGTH = 0x0100_0000  # 16 MiB
-MAXIMUM_ELEMENTS = 4096  # of a scatter/gather list
+MAXIMUM_TRANSFER_LENGTH: Final = 0x0100_0000  # 16 MiB
+MAXIMUM_ELEMENTS: Final = 4096  # of a scatter/gather list
 RESPONSE_STATUS = {
     RESPONSE_NO_TARGET: SRB_STATUS_SELECTION_TIMEOUT,
     RESPONSE_NO_LUN: SRB_STATUS_INVALID_LUN,

@@ -11,7 +11,7 @@ types are those of the SCSI_NOTIFICATION_TYPE enumerations in these headers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hba.dma import Segment
 from hba.miniport.config import (
@@ -24,28 +24,28 @@ from hba.miniport.routines import CommonRoutines, ScsiPortRoutines, StorPortRout
 from hba.srb import Srb
 
 # -- Notification types (first argument of `notification`) ------------------------------------------------------
-REQUEST_COMPLETE = 0  # (srb)
-NEXT_REQUEST = 1  # ()                             SCSI Port; Storport ignores it (ST-02)
-NEXT_LU_REQUEST = 2  # (path, target, lun)         SCSI Port; Storport ignores it (ST-02)
-RESET_DETECTED = 3  # (path)
-CALL_DISABLE_INTERRUPTS = 4  # (routine)           SCSI Port
-CALL_ENABLE_INTERRUPTS = 5  # (routine)            SCSI Port
-REQUEST_TIMER_CALL = 6  # (routine, microseconds); 0 cancels; the routine is `self.hw_timer` or another of yours
-BUS_CHANGE_DETECTED = 7  # (path)
-WMI_EVENT = 8  # (payload: bytes, path = 0xFF, target = 0xFF, lun = 0xFF)
-WMI_REREGISTER = 9  # (path = 0xFF, target = 0xFF, lun = 0xFF)
+REQUEST_COMPLETE: Final = 0  # (srb)
+NEXT_REQUEST: Final = 1  # ()                             SCSI Port; Storport ignores it (ST-02)
+NEXT_LU_REQUEST: Final = 2  # (path, target, lun)         SCSI Port; Storport ignores it (ST-02)
+RESET_DETECTED: Final = 3  # (path)
+CALL_DISABLE_INTERRUPTS: Final = 4  # (routine)           SCSI Port
+CALL_ENABLE_INTERRUPTS: Final = 5  # (routine)            SCSI Port
+REQUEST_TIMER_CALL: Final = 6  # (routine, microseconds); 0 cancels; the routine is `self.hw_timer` or another of yours
+BUS_CHANGE_DETECTED: Final = 7  # (path)
+WMI_EVENT: Final = 8  # (payload: bytes, path = 0xFF, target = 0xFF, lun = 0xFF)
+WMI_REREGISTER: Final = 9  # (path = 0xFF, target = 0xFF, lun = 0xFF)
 # Storport only
-LINK_UP = 10  # ()
-LINK_DOWN = 11  # ()
-QUERY_TICK_COUNT = 12  # () -> interrupts of the interval timer, one every `timer_resolution` milliseconds
-BUFFER_OVERRUN_DETECTED = 13  # (srb)
-TRACE_NOTIFICATION = 14  # (detail)
-GET_EXTENDED_FUNCTION_TABLE = 15  # () -> names of the extended functions
-ENABLE_PASSIVE_INITIALIZATION = 0x1000  # (routine); use `enable_passive_initialization`
-INITIALIZE_DPC = 0x1001  # use `initialize_dpc`
-ISSUE_DPC = 0x1002  # use `issue_dpc`
-ACQUIRE_SPIN_LOCK = 0x1003  # use `acquire_spin_lock`
-RELEASE_SPIN_LOCK = 0x1004  # use `release_spin_lock`
+LINK_UP: Final = 10  # ()
+LINK_DOWN: Final = 11  # ()
+QUERY_TICK_COUNT: Final = 12  # () -> interrupts of the interval timer, one every `timer_resolution` milliseconds
+BUFFER_OVERRUN_DETECTED: Final = 13  # (srb)
+TRACE_NOTIFICATION: Final = 14  # (detail)
+GET_EXTENDED_FUNCTION_TABLE: Final = 15  # () -> names of the extended functions
+ENABLE_PASSIVE_INITIALIZATION: Final = 0x1000  # (routine); use `enable_passive_initialization`
+INITIALIZE_DPC: Final = 0x1001  # use `initialize_dpc`
+ISSUE_DPC: Final = 0x1002  # use `issue_dpc`
+ACQUIRE_SPIN_LOCK: Final = 0x1003  # use `acquire_spin_lock`
+RELEASE_SPIN_LOCK: Final = 0x1004  # use `release_spin_lock`
 
 NOTIFICATION_NAMES = {
     REQUEST_COMPLETE: "RequestComplete",
@@ -72,39 +72,39 @@ NOTIFICATION_NAMES = {
 }
 
 # -- log_error codes (srb.h) ------------------------------------------------------------------------------------
-SP_BUS_PARITY_ERROR = 0x0001
-SP_UNEXPECTED_DISCONNECT = 0x0002
-SP_INVALID_RESELECTION = 0x0003
-SP_BUS_TIME_OUT = 0x0004
-SP_PROTOCOL_ERROR = 0x0005
-SP_INTERNAL_ADAPTER_ERROR = 0x0006
-SP_REQUEST_TIMEOUT = 0x0007
-SP_IRQ_NOT_RESPONDING = 0x0008
-SP_BAD_FW_WARNING = 0x0009
-SP_BAD_FW_ERROR = 0x000A
-SP_LOST_WMI_MINIPORT_REQUEST = 0x000B
+SP_BUS_PARITY_ERROR: Final = 0x0001
+SP_UNEXPECTED_DISCONNECT: Final = 0x0002
+SP_INVALID_RESELECTION: Final = 0x0003
+SP_BUS_TIME_OUT: Final = 0x0004
+SP_PROTOCOL_ERROR: Final = 0x0005
+SP_INTERNAL_ADAPTER_ERROR: Final = 0x0006
+SP_REQUEST_TIMEOUT: Final = 0x0007
+SP_IRQ_NOT_RESPONDING: Final = 0x0008
+SP_BAD_FW_WARNING: Final = 0x0009
+SP_BAD_FW_ERROR: Final = 0x000A
+SP_LOST_WMI_MINIPORT_REQUEST: Final = 0x000B
 
 # -- STOR_SPINLOCK ----------------------------------------------------------------------------------------------
-DPC_LOCK = 1
-START_IO_LOCK = 2
-INTERRUPT_LOCK = 3
-THREADED_DPC_LOCK = 4  # only for `acquire_spin_lock_ex`
-DPC_LEVEL_LOCK = 5  # likewise, at DISPATCH_LEVEL
+DPC_LOCK: Final = 1
+START_IO_LOCK: Final = 2
+INTERRUPT_LOCK: Final = 3
+THREADED_DPC_LOCK: Final = 4  # only for `acquire_spin_lock_ex`
+DPC_LEVEL_LOCK: Final = 5  # likewise, at DISPATCH_LEVEL
 
 # -- status of the extended Storport functions ------------------------------------------------------------------
-STOR_STATUS_SUCCESS = 0x00000000
-STOR_STATUS_UNSUCCESSFUL = 0xC1000001
-STOR_STATUS_NOT_IMPLEMENTED = 0xC1000002
-STOR_STATUS_INSUFFICIENT_RESOURCES = 0xC1000003
-STOR_STATUS_BUFFER_TOO_SMALL = 0xC1000004
-STOR_STATUS_ACCESS_DENIED = 0xC1000005
-STOR_STATUS_INVALID_PARAMETER = 0xC1000006
-STOR_STATUS_INVALID_DEVICE_REQUEST = 0xC1000007
-STOR_STATUS_INVALID_IRQL = 0xC1000008
-STOR_STATUS_INVALID_DEVICE_STATE = 0xC1000009
-STOR_STATUS_INVALID_BUFFER_SIZE = 0xC100000A
-STOR_STATUS_UNSUPPORTED_VERSION = 0xC100000B
-STOR_STATUS_BUSY = 0xC100000C
+STOR_STATUS_SUCCESS: Final = 0x00000000
+STOR_STATUS_UNSUCCESSFUL: Final = 0xC1000001
+STOR_STATUS_NOT_IMPLEMENTED: Final = 0xC1000002
+STOR_STATUS_INSUFFICIENT_RESOURCES: Final = 0xC1000003
+STOR_STATUS_BUFFER_TOO_SMALL: Final = 0xC1000004
+STOR_STATUS_ACCESS_DENIED: Final = 0xC1000005
+STOR_STATUS_INVALID_PARAMETER: Final = 0xC1000006
+STOR_STATUS_INVALID_DEVICE_REQUEST: Final = 0xC1000007
+STOR_STATUS_INVALID_IRQL: Final = 0xC1000008
+STOR_STATUS_INVALID_DEVICE_STATE: Final = 0xC1000009
+STOR_STATUS_INVALID_BUFFER_SIZE: Final = 0xC100000A
+STOR_STATUS_UNSUPPORTED_VERSION: Final = 0xC100000B
+STOR_STATUS_BUSY: Final = 0xC100000C
 
 # srb.data_buffer, srb.sense_info_buffer, srb.srb_extension, the uncached extension, or one of them + offset
 VirtualAddress = Any

@@ -10,14 +10,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hba.pci.registers import RO, RW, Cell, DeclarationError, Field, Register, RegisterBlock, RegisterWatcher
 
-MEMORY = "memory"
-IO = "io"
+MEMORY: Final = "memory"
+IO: Final = "io"
 
-_SOURCE = "PCI Local Bus Specification 3.0, section 6.2.5.1"
-_MSIX_SOURCE = "PCI Local Bus Specification 3.0, section 6.8.2"
+_SOURCE: Final = "PCI Local Bus Specification 3.0, section 6.2.5.1"
+_MSIX_SOURCE: Final = "PCI Local Bus Specification 3.0, section 6.8.2"
 
 
 class Bar:

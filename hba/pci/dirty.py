@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Final
 
 from hba.dma import DmaBuffer, Segment
 
-SHIFT = 12
-PAGE = 1 << SHIFT  # bytes; how finely writes are told apart
-_CHUNK = 15  # 32768 pages (128 MiB), whose bits are one number
+SHIFT: Final = 12
+PAGE: Final = 1 << SHIFT  # bytes; how finely writes are told apart
+_CHUNK: Final = 15  # 32768 pages (128 MiB), whose bits are one number
 # Chunks that are kept apart; a device that writes all over more than that (8 TiB) is said to have written everything.
-MOST_CHUNKS = 1 << 16
+MOST_CHUNKS: Final = 1 << 16
 
 
 class LoggedBuffer(DmaBuffer):

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
+from typing import Final
 
 from hba.loop import EventLoop
 from hba.pci.bars import IO, Bar, MsixLayout, msix_pba, msix_table
@@ -45,12 +46,12 @@ from hba.vfio_user.device import (
 )
 
 # Region indexes of vfio-pci (linux/vfio.h)
-ROM_REGION = 6
-CONFIG_REGION = 7
-VGA_REGION = 8
-NUM_REGIONS = 9
+ROM_REGION: Final = 6
+CONFIG_REGION: Final = 7
+VGA_REGION: Final = 8
+NUM_REGIONS: Final = 9
 
-D0 = 0
+D0: Final = 0
 
 
 class PciFunction:

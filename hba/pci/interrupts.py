@@ -18,6 +18,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Final
 
 from hba.loop import EventLoop
 from hba.native import mypyc_attr
@@ -41,11 +42,11 @@ from hba.vfio_user.eventfds import is_eventfd
 
 # Interrupt indexes of vfio-pci (linux/vfio.h)
 INTX, MSI, MSIX, ERR, REQ = range(5)
-NUM_IRQS = 5
+NUM_IRQS: Final = 5
 NAMES = ("intx", "msi", "msix", "err", "req")
 
-_DATA = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD
-_ACTION = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER
+_DATA: Final = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD
+_ACTION: Final = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

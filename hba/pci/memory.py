@@ -11,6 +11,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from hba.dma import DmaBuffer, Segment
 from hba.errors import DmaFault
@@ -21,7 +22,7 @@ from hba.vfio_user.device import DMA_READ, DMA_WRITE, Client, RequestError
 
 PAGE = mmap.PAGESIZE
 _NOTHING = memoryview(b"")
-MAX_MAPS = 65_535  # what the server announces as max_dma_maps
+MAX_MAPS: Final = 65_535  # what the server announces as max_dma_maps
 
 
 class Mapping:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
+from typing import Final
 
 from hba.loop import EventLoop
 
-PIECE = 64 << 20  # bytes: a few milliseconds
-MOST = 64  # maps that wait; a client that lets go of more, and faster, waits for it itself
+PIECE: Final = 64 << 20  # bytes: a few milliseconds
+MOST: Final = 64  # maps that wait; a client that lets go of more, and faster, waits for it itself
 
 
 class Release:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.errors import DmaFault
 from hba.pci.memory import GuestMemory
 
-SHARE = "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
+SHARE: Final = "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
 
 
 def explain(memory: GuestMemory, fault: DmaFault) -> str:

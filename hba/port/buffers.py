@@ -12,11 +12,12 @@ What the toucher gets is the setting `forbidden_access`: "exception" (a `Forbidd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from hba.dma import DmaBuffer
 from hba.port.request import COMPLETED, NOTIFIED, Request
 
-POISON = 0xDB
+POISON: Final = 0xDB
 
 
 class ForbiddenAccess(Exception):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hba.clock import MS, US, S
 from hba.loop import EventLoop
@@ -33,11 +33,11 @@ T = TypeVar("T")
 log = logging.getLogger("hba.port")
 
 # IN-03: how long a miniport may hold the processor
-STALL_NOTE = 1 * MS  # HwScsiTimer page: stall at most 1 ms outside initialisation
-STALL_LIMIT = 100 * MS  # 0xF1 parameter 0x1001 / 0x2001
-ISR_NOTE = 50 * US  # from here on deferral is recommended
-CALLBACK_LIMIT = 500 * MS  # 0xF1 parameter 0x1002
-INITIALIZE_LIMIT = 5 * S  # likewise, for HwInitialize
+STALL_NOTE: Final = 1 * MS  # HwScsiTimer page: stall at most 1 ms outside initialisation
+STALL_LIMIT: Final = 100 * MS  # 0xF1 parameter 0x1001 / 0x2001
+ISR_NOTE: Final = 50 * US  # from here on deferral is recommended
+CALLBACK_LIMIT: Final = 500 * MS  # 0xF1 parameter 0x1002
+INITIALIZE_LIMIT: Final = 5 * S  # likewise, for HwInitialize
 
 
 class Callbacks(Reports):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-MOST = 1_000_000  # of anything that is counted, or waited for in seconds or milliseconds: beyond it is a slip
+MOST: Final = 1_000_000  # of anything that is counted, or waited for in seconds or milliseconds: beyond it is a slip
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
 

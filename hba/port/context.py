@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import sys
 from types import FrameType, TracebackType
+from typing import Final
 
 from hba.miniport import services
 
 # -- callbacks --------------------------------------------------------------------------------------------------
-NO_CALLBACK = 0
-FIND_ADAPTER = 1
-INITIALIZE = 2
-BUILD_IO = 3
-START_IO = 4
-INTERRUPT = 5
-DPC = 6  # SCSI Port: the CallEnableInterrupts routine; Storport: a STOR_DPC's routine
-DISABLE_INTERRUPTS = 7  # SCSI Port: the CallDisableInterrupts routine
-TIMER = 8
-RESET_BUS = 9
-ADAPTER_CONTROL = 10
-UNIT_CONTROL = 11
-PASSIVE_INITIALIZE = 12
-SYNCHRONIZED = 13  # Storport: the routine given to StorPortSynchronizeAccess
-WORK_ITEM = 14  # Storport: the routine given to StorPortQueueWorkItem, and others at PASSIVE_LEVEL without locks
-STATE_CHANGE = 15  # Storport: HwStorStateChange
-SCATTER_GATHER = 16  # Storport: the ExecutionRoutine given to StorPortBuildScatterGatherList
-FREE_RESOURCES = 17  # Storport: HwStorFreeAdapterResources of a virtual miniport
-TRACING_ENABLED = 18
+NO_CALLBACK: Final = 0
+FIND_ADAPTER: Final = 1
+INITIALIZE: Final = 2
+BUILD_IO: Final = 3
+START_IO: Final = 4
+INTERRUPT: Final = 5
+DPC: Final = 6  # SCSI Port: the CallEnableInterrupts routine; Storport: a STOR_DPC's routine
+DISABLE_INTERRUPTS: Final = 7  # SCSI Port: the CallDisableInterrupts routine
+TIMER: Final = 8
+RESET_BUS: Final = 9
+ADAPTER_CONTROL: Final = 10
+UNIT_CONTROL: Final = 11
+PASSIVE_INITIALIZE: Final = 12
+SYNCHRONIZED: Final = 13  # Storport: the routine given to StorPortSynchronizeAccess
+WORK_ITEM: Final = 14  # Storport: the routine given to StorPortQueueWorkItem, and others at PASSIVE_LEVEL without locks
+STATE_CHANGE: Final = 15  # Storport: HwStorStateChange
+SCATTER_GATHER: Final = 16  # Storport: the ExecutionRoutine given to StorPortBuildScatterGatherList
+FREE_RESOURCES: Final = 17  # Storport: HwStorFreeAdapterResources of a virtual miniport
+TRACING_ENABLED: Final = 18
 
 CALLBACK_NAMES = (
     "no callback",
@@ -54,10 +55,10 @@ CALLBACK_NAMES = (
 )
 
 # -- IRQLs (x64 numbers; the device's is any above DISPATCH_LEVEL) ---------------------------------------------
-PASSIVE_LEVEL = 0
-DISPATCH_LEVEL = 2
-DIRQL = 5
-HIGH_LEVEL = 15  # nothing interrupts: in dump mode (DM-01)
+PASSIVE_LEVEL: Final = 0
+DISPATCH_LEVEL: Final = 2
+DIRQL: Final = 5
+HIGH_LEVEL: Final = 15  # nothing interrupts: in dump mode (DM-01)
 
 IRQL_NAMES = {
     PASSIVE_LEVEL: "PASSIVE_LEVEL",

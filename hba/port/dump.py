@@ -10,13 +10,13 @@ StorPortMarkDumpMemory (storport.h).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from hba.miniport.chip import Chip
 from hba.miniport.config import DUMP_MODE_HIBER, DUMP_MODE_MARK_MEMORY, PortConfigurationInformation
 from hba.port.memory import PortMemory
 
-MEMORY_LIMIT = 32 << 10  # bytes a miniport should not exceed
+MEMORY_LIMIT: Final = 32 << 10  # bytes a miniport should not exceed
 MARKS_MEMORY = (DUMP_MODE_HIBER, DUMP_MODE_MARK_MEMORY)
 
 

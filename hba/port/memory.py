@@ -10,14 +10,15 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from hba.miniport.chip import Chip
 from hba.miniport.memory import SrbExtension
 from hba.port.request import Request
 
-SENSE_SIZE = 256  # SenseInfoBufferLength is a byte
-CHUNK = 64  # pieces that are made at once
-MOST_EXTENSION = 1 << 20  # bytes of one SRB extension; more is a slip
+SENSE_SIZE: Final = 256  # SenseInfoBufferLength is a byte
+CHUNK: Final = 64  # pieces that are made at once
+MOST_EXTENSION: Final = 1 << 20  # bytes of one SRB extension; more is a slip
 
 
 def _address(view: memoryview) -> int:

@@ -6,20 +6,20 @@ Of an SRB: who owns it, since when, and what happened to it (OW-01, OW-02).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from hba.clock import MS, S
 from hba.miniport.memory import SrbExtension
 from hba.srb import Srb
 
 # The ownership life cycle. It only ever goes forward; a busy retry starts a new `Request` for the same SRB.
-QUEUED = 0  # the port has it, waiting
-ISSUED = 1  # the miniport owns it (hw_build_io or hw_start_io was entered)
-NOTIFIED = 2  # the miniport said RequestComplete: the port owns it again
-COMPLETED = 3  # it went up: `srb.completion` was called, or is being called
+QUEUED: Final = 0  # the port has it, waiting
+ISSUED: Final = 1  # the miniport owns it (hw_build_io or hw_start_io was entered)
+NOTIFIED: Final = 2  # the miniport said RequestComplete: the port owns it again
+COMPLETED: Final = 3  # it went up: `srb.completion` was called, or is being called
 STATE_NAMES = ("QUEUED", "ISSUED", "NOTIFIED", "COMPLETED")
 
-ALL = 0xFF  # LUN (and target, path) value that means "all" (OW-10, ER-15)
+ALL: Final = 0xFF  # LUN (and target, path) value that means "all" (OW-10, ER-15)
 
 
 U = TypeVar("U", bound="PortUnit", covariant=True)

@@ -9,6 +9,7 @@ limit) is refused with INVALID_REQUEST, so no SRB above the limits ever reaches 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from hba.dma import DmaBuffer, Segment
 from hba.miniport.bounce import bounce_buffer
@@ -24,8 +25,8 @@ from hba.srb import (
     Srb,
 )
 
-NO_LIMIT = SP_UNINITIALIZED
-PAGE_SIZE = 4096
+NO_LIMIT: Final = SP_UNINITIALIZED
+PAGE_SIZE: Final = 4096
 
 # opcode: (offset and bytes of the LBA, offset and bytes of the transfer length), SBC
 _READ_WRITE = {
@@ -39,8 +40,8 @@ _READ_WRITE = {
     0x8A: (2, 8, 10, 4),
 }
 # READ(6) and WRITE(6): the upper bits of these bytes are no part of the LBA.
-SHORT_LBA = 3
-SHORT_BLOCKS = 1 << 21
+SHORT_LBA: Final = 3
+SHORT_BLOCKS: Final = 1 << 21
 
 
 def _pages(segment: Segment) -> int:

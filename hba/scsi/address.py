@@ -5,7 +5,9 @@ An adapter has one bus, 0, so who types an address may leave it out, and LUN 0 w
 
 from __future__ import annotations
 
-FORMS = "BUS:TARGET:LUN, TARGET:LUN or TARGET"
+from typing import Final
+
+FORMS: Final = "BUS:TARGET:LUN, TARGET:LUN or TARGET"
 
 
 def unit_name(target: int, lun: int) -> str:

@@ -6,13 +6,14 @@ This is the only way a miniport reaches the target. See `hba.scsi.unit` for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from hba.native import mypyc_attr
 from hba.scsi.address import unit_name
 from hba.scsi.task import RESPONSE_NO_LUN, RESPONSE_NO_TARGET, Task
 from hba.scsi.unit import LogicalUnit
 
-REPORT_LUNS_WELL_KNOWN = 0xC101  # SAM-5 "Well known logical unit addressing"
+REPORT_LUNS_WELL_KNOWN: Final = 0xC101  # SAM-5 "Well known logical unit addressing"
 
 # ("added" | "removed", target, lun, whether the guest may have found a removed unit by itself)
 HotPlug = Callable[[str, int, int, bool], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hba.dma import DmaBuffer
 from hba.errors import StorageError
@@ -13,18 +13,18 @@ from hba.storage.transfer import Transfer
 if TYPE_CHECKING:
     from hba.scsi.unit import LogicalUnit
 
-DATA_NONE = 0
-DATA_IN = 1  # device to host
-DATA_OUT = 2  # host to device
+DATA_NONE: Final = 0
+DATA_IN: Final = 1  # device to host
+DATA_OUT: Final = 2  # host to device
 
 # Task attributes (SAM-6 "Task attributes")
-SIMPLE = 0x20
-HEAD_OF_QUEUE = 0x21
-ORDERED = 0x22
-ACA = 0x24
+SIMPLE: Final = 0x20
+HEAD_OF_QUEUE: Final = 0x21
+ORDERED: Final = 0x22
+ACA: Final = 0x24
 
 
-INITIATOR = 7  # the host adapter's own id on the bus
+INITIATOR: Final = 7  # the host adapter's own id on the bus
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -91,8 +91,8 @@ class HostTask(Task):
 
 
 # Task.response: what the transport, not the device server, has to say
-RESPONSE_COMPLETE = 0
-RESPONSE_NO_TARGET = 1  # selection time-out
-RESPONSE_NO_LUN = 2  # no such unit, and the target itself does not answer for it
-RESPONSE_ABORTED = 3
-RESPONSE_RESET = 4
+RESPONSE_COMPLETE: Final = 0
+RESPONSE_NO_TARGET: Final = 1  # selection time-out
+RESPONSE_NO_LUN: Final = 2  # no such unit, and the target itself does not answer for it
+RESPONSE_ABORTED: Final = 3
+RESPONSE_RESET: Final = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hba.errors import StorageError
 from hba.scsi.address import unit_name
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hba.scsi.sense import CheckCondition
 
 
-UNKNOWN_TYPE = 0x1F  # "unknown or no device type" (SPC-4)
+UNKNOWN_TYPE: Final = 0x1F  # "unknown or no device type" (SPC-4)
 
 
 class LogicalUnit(ABC):

@@ -9,29 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
-from typing import Protocol
+from typing import Final, Protocol
 
 # vfio_region_info flags (vfio.h)
-REGION_READ = 1
-REGION_WRITE = 2
-REGION_MMAP = 4
+REGION_READ: Final = 1
+REGION_WRITE: Final = 2
+REGION_MMAP: Final = 4
 
 # vfio_irq_info flags
-IRQ_EVENTFD = 1
-IRQ_MASKABLE = 2
-IRQ_AUTOMASKED = 4
-IRQ_NORESIZE = 8
+IRQ_EVENTFD: Final = 1
+IRQ_MASKABLE: Final = 2
+IRQ_AUTOMASKED: Final = 4
+IRQ_NORESIZE: Final = 8
 
 # vfio_irq_set flags: what the data is, what to do with it
-IRQ_SET_DATA_NONE = 1
-IRQ_SET_DATA_BOOL = 2
-IRQ_SET_DATA_EVENTFD = 4
-IRQ_SET_ACTION_MASK = 8
-IRQ_SET_ACTION_UNMASK = 16
-IRQ_SET_ACTION_TRIGGER = 32
+IRQ_SET_DATA_NONE: Final = 1
+IRQ_SET_DATA_BOOL: Final = 2
+IRQ_SET_DATA_EVENTFD: Final = 4
+IRQ_SET_ACTION_MASK: Final = 8
+IRQ_SET_ACTION_UNMASK: Final = 16
+IRQ_SET_ACTION_TRIGGER: Final = 32
 
-DMA_READ = 1  # the device may read the range
-DMA_WRITE = 2  # the device may write it
+DMA_READ: Final = 1  # the device may read the range
+DMA_WRITE: Final = 2  # the device may write it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections import deque
+from typing import Final
 
 from hba.vfio_user.protocol import HEADER, HEADER_SIZE, MAX_MESSAGE, MAX_MSG_FDS, Header, ProtocolError
 
@@ -21,7 +22,7 @@ _RECEIVE_FLAGS = int(socket.MSG_CMSG_CLOEXEC)
 _CUT = int(socket.MSG_CTRUNC)
 _SEND_FLAGS = int(socket.MSG_NOSIGNAL)
 
-_MAX_HELD_FDS = 4 * MAX_MSG_FDS  # for messages that are not complete yet
+_MAX_HELD_FDS: Final = 4 * MAX_MSG_FDS  # for messages that are not complete yet
 
 NO_FDS: list[int] = []  # what a message without descriptors carries; never changed
 

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
 # -- commands -----------------------------------------------------------------------------------------------------
 
-VERSION = 1
-DMA_MAP = 2
-DMA_UNMAP = 3
-DEVICE_GET_INFO = 4
-DEVICE_GET_REGION_INFO = 5
-DEVICE_GET_REGION_IO_FDS = 6
-DEVICE_GET_IRQ_INFO = 7
-DEVICE_SET_IRQS = 8
-REGION_READ = 9
-REGION_WRITE = 10
-DMA_READ = 11  # server to client
-DMA_WRITE = 12  # server to client
-DEVICE_RESET = 13
-REGION_WRITE_MULTI = 15
-DEVICE_FEATURE = 16
-MIG_DATA_READ = 17
-MIG_DATA_WRITE = 18
+VERSION: Final = 1
+DMA_MAP: Final = 2
+DMA_UNMAP: Final = 3
+DEVICE_GET_INFO: Final = 4
+DEVICE_GET_REGION_INFO: Final = 5
+DEVICE_GET_REGION_IO_FDS: Final = 6
+DEVICE_GET_IRQ_INFO: Final = 7
+DEVICE_SET_IRQS: Final = 8
+REGION_READ: Final = 9
+REGION_WRITE: Final = 10
+DMA_READ: Final = 11  # server to client
+DMA_WRITE: Final = 12  # server to client
+DEVICE_RESET: Final = 13
+REGION_WRITE_MULTI: Final = 15
+DEVICE_FEATURE: Final = 16
+MIG_DATA_READ: Final = 17
+MIG_DATA_WRITE: Final = 18
 
 COMMAND_NAMES = {
     VERSION: "VERSION",
@@ -64,25 +64,25 @@ def command_name(command: int) -> str:
 HEADER = struct.Struct("=HHIII")
 HEADER_SIZE = HEADER.size
 
-TYPE_MASK = 0xF
-TYPE_COMMAND = 0
-TYPE_REPLY = 1
-NO_REPLY = 0x10
-ERROR = 0x20
+TYPE_MASK: Final = 0xF
+TYPE_COMMAND: Final = 0
+TYPE_REPLY: Final = 1
+NO_REPLY: Final = 0x10
+ERROR: Final = 0x20
 
 Header = tuple[int, int, int, int, int]
 
 # -- limits -------------------------------------------------------------------------------------------------------
 
-MAX_DATA_XFER = 1 << 20  # the protocol's default, and what both QEMU and we announce
-MAX_MSG_FDS = 16  # QEMU refuses a server that announces more
-MAX_DMA_MAPS = 4096  # bounds our memory; QEMU itself uses a few dozen
-PAGE_SIZES = 4096
+MAX_DATA_XFER: Final = 1 << 20  # the protocol's default, and what both QEMU and we announce
+MAX_MSG_FDS: Final = 16  # QEMU refuses a server that announces more
+MAX_DMA_MAPS: Final = 4096  # bounds our memory; QEMU itself uses a few dozen
+PAGE_SIZES: Final = 4096
 # The largest legal message: a region or DMA transfer of the largest size.
-MAX_MESSAGE = HEADER_SIZE + 16 + MAX_DATA_XFER
-MAX_VERSION_DATA = 4096  # JSON; QEMU's is 194 bytes
+MAX_MESSAGE: Final = HEADER_SIZE + 16 + MAX_DATA_XFER
+MAX_VERSION_DATA: Final = 4096  # JSON; QEMU's is 194 bytes
 # A DMA message above the socket buffer (212,992 bytes by default) makes QEMU 11.1 hang, so stay well below it.
-MAX_DMA_MESSAGE = 64 << 10
+MAX_DMA_MESSAGE: Final = 64 << 10
 
 
 class ProtocolError(Exception):
@@ -287,32 +287,32 @@ MIGRATION_DATA_BODY = Body("MIG_DATA_READ/WRITE", "II", MigrationData)
 # Header and fixed body of a region access in one piece, for the hot path.
 REGION_MESSAGE = struct.Struct("=HHIIIQII")
 
-DMA_MAP_FLAG_READ = 1
-DMA_MAP_FLAG_WRITE = 2
-DMA_UNMAP_FLAG_GET_DIRTY_BITMAP = 1
-DMA_UNMAP_FLAG_ALL = 2
+DMA_MAP_FLAG_READ: Final = 1
+DMA_MAP_FLAG_WRITE: Final = 2
+DMA_UNMAP_FLAG_GET_DIRTY_BITMAP: Final = 1
+DMA_UNMAP_FLAG_ALL: Final = 2
 
-IO_FD_TYPE_IOEVENTFD = 0
+IO_FD_TYPE_IOEVENTFD: Final = 0
 
 # DEVICE_FEATURE: number of the feature, and what to do with it (vfio.h: VFIO_DEVICE_FEATURE_*)
-FEATURE_MASK = 0xFFFF
-FEATURE_GET = 1 << 16
-FEATURE_SET = 1 << 17
-FEATURE_PROBE = 1 << 18
-FEATURE_MIGRATION = 1
-FEATURE_MIG_DEVICE_STATE = 2
-FEATURE_DMA_LOGGING_START = 6
-FEATURE_DMA_LOGGING_STOP = 7
-FEATURE_DMA_LOGGING_REPORT = 8
+FEATURE_MASK: Final = 0xFFFF
+FEATURE_GET: Final = 1 << 16
+FEATURE_SET: Final = 1 << 17
+FEATURE_PROBE: Final = 1 << 18
+FEATURE_MIGRATION: Final = 1
+FEATURE_MIG_DEVICE_STATE: Final = 2
+FEATURE_DMA_LOGGING_START: Final = 6
+FEATURE_DMA_LOGGING_STOP: Final = 7
+FEATURE_DMA_LOGGING_REPORT: Final = 8
 
-MIGRATION_STOP_COPY = 1
-NO_DATA_FD = 0xFFFFFFFF  # -1
+MIGRATION_STOP_COPY: Final = 1
+NO_DATA_FD: Final = 0xFFFFFFFF  # -1
 
-DEVICE_FLAG_RESET = 1
-DEVICE_FLAG_PCI = 2
+DEVICE_FLAG_RESET: Final = 1
+DEVICE_FLAG_PCI: Final = 2
 
-REGION_INFO_FLAG_CAPS = 8
-REGION_INFO_CAP_SPARSE_MMAP = 1  # vfio.h: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version 1
+REGION_INFO_FLAG_CAPS: Final = 8
+REGION_INFO_CAP_SPARSE_MMAP: Final = 1  # vfio.h: VFIO_REGION_INFO_CAP_SPARSE_MMAP, version 1
 
 # Capability header (id, version, next) with nr_areas and a reserved word; then (offset, size) for each area.
 SPARSE_CAP = struct.Struct("=HHIII")
@@ -340,7 +340,7 @@ def decode_sparse(data: bytes | memoryview) -> tuple[tuple[int, int], ...]:
 # One write of REGION_WRITE_MULTI: offset, region, count, data (8 bytes, of which the first `count` are meant).
 MULTI_COUNT = struct.Struct("=Q")
 MULTI_WRITE = struct.Struct("=QII8s")
-MULTI_DATA = 8
+MULTI_DATA: Final = 8
 
 
 def decode_multi(body: bytes | memoryview) -> list[tuple[int, int, int, bytes]]:

@@ -23,16 +23,18 @@ is in vain; then not for a while, so that such waits take a small share of the t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 from hba.adapters.moderation.options import InterruptOptions
 from hba.clock import US, Timer
 from hba.loop import EventLoop
 from hba.native import mypyc_attr
 
-PATIENCE = 10  # times `delay`: how long a completion may wait while new requests keep coming
-GAPS, SLOWEST = 4, 5  # times `gap`, at most times `delay`: how long the next request of a slow driver is waited for
-REST = 32  # times as long as a wait in vain was: until more is tried again
-SHARE = 8  # of the time between two requests, what the latest counts for
+PATIENCE: Final = 10  # times `delay`: how long a completion may wait while new requests keep coming
+GAPS: Final = 4  # times `gap`, at most SLOWEST times `delay`: how long the next request of a slow driver is waited for
+SLOWEST: Final = 5
+REST: Final = 32  # times as long as a wait in vain was: until more is tried again
+SHARE: Final = 8  # of the time between two requests, what the latest counts for
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from typing import Final
 
 from hba.adapters.moderation.options import PollOptions
 from hba.clock import MS, US, Timer
 from hba.loop import EventLoop
 from hba.native import mypyc_attr
 
-SHORTEST = 50 * US  # a window; below that there is none
-GROW, SHRINK = 2, 4
-PERIOD = 100 * MS  # over which the share is meant
-ONCE_MORE = MS // 2  # after the end of a window
+SHORTEST: Final = 50 * US  # a window; below that there is none
+GROW: Final = 2
+SHRINK: Final = 4
+PERIOD: Final = 100 * MS  # over which the share is meant
+ONCE_MORE: Final = MS // 2  # after the end of a window
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -8,6 +8,7 @@ COMMAND registers are in `commands`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -73,14 +74,12 @@ from hba.srb import (
     Srb,
 )
 
-MAX_TRANSFER = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
+MAX_TRANSFER: Final = 64 << 20  # bytes of one request; more than any driver asks, little enough to bound our memory
 
-SRB_SIMPLE, SRB_HEAD, SRB_ORDERED = (
-    SRB_SIMPLE_TAG_REQUEST,
-    SRB_HEAD_OF_QUEUE_TAG_REQUEST,
-    SRB_ORDERED_QUEUE_TAG_REQUEST,
-)
-_NO_LUN_BYTES = ~0xFF00  # the LUN is byte 1 of its eight; anything else set is a LUN this adapter cannot have
+SRB_SIMPLE: Final = SRB_SIMPLE_TAG_REQUEST
+SRB_HEAD: Final = SRB_HEAD_OF_QUEUE_TAG_REQUEST
+SRB_ORDERED: Final = SRB_ORDERED_QUEUE_TAG_REQUEST
+_NO_LUN_BYTES: Final = ~0xFF00  # the LUN is byte 1 of its eight; anything else set is a LUN this adapter cannot have
 _FLAGS = {
     0: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_UNSPECIFIED_DIRECTION,
     FLAG_DIR_TOHOST: SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_DATA_IN,

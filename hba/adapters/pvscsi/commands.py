@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from hba.adapters.pvscsi.config_pages import config_page
 from hba.adapters.pvscsi.options import PvscsiOptions
@@ -44,7 +45,7 @@ from hba.srb import (
     Srb,
 )
 
-STATUS_OK = 0
+STATUS_OK: Final = 0
 
 
 def _legal_pages(count: int, most: int) -> bool:

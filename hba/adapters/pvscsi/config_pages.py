@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba import __version__
 from hba.adapters.pvscsi.options import PvscsiOptions
 from hba.adapters.pvscsi.status import BTSTAT_INVPARAM, BTSTAT_SUCCESS
@@ -21,8 +23,8 @@ from hba.adapters.pvscsi.structures import (
 from hba.scsi.bus import ScsiBus
 from hba.srb import SCSISTAT_CHECK_CONDITION, SCSISTAT_GOOD
 
-_NODE_WWN = 0x5000C29000000000  # NAA 5, the OUI VMware uses for its own virtual devices
-_PHY_WWN = _NODE_WWN | 0x100000
+_NODE_WWN: Final = 0x5000C29000000000  # NAA 5, the OUI VMware uses for its own virtual devices
+_PHY_WWN: Final = _NODE_WWN | 0x100000
 
 
 def config_page(number: int, address: int, options: PvscsiOptions, bus: ScsiBus) -> bytes:

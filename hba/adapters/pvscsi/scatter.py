@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.adapters.pvscsi.structures import (
     PAGE_SIZE,
     SG_ELEMENT,
@@ -12,7 +14,7 @@ from hba.adapters.pvscsi.structures import (
 from hba.dma import Segment
 from hba.pci.memory import GuestMemory
 
-MAX_ELEMENTS = 16640  # what the largest transfer needs in pages, and some
+MAX_ELEMENTS: Final = 16640  # what the largest transfer needs in pages, and some
 
 
 class BadScatterList(Exception):

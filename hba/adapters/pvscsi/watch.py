@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from hba.adapters.adapter import Adapter
 from hba.adapters.pvscsi.adapter import PvscsiAdapter
@@ -34,13 +35,13 @@ from hba.pci.registers import Register, RegisterWatcher
 from hba.srb import SRB_FLAGS_DATA_OUT, SRB_FLAGS_UNSPECIFIED_DIRECTION, Srb
 from hba.verifier import Verifier
 
-STALE = 10 * S  # completions not consumed, line not acknowledged
-UNKICKED = 1 * S
-TICK = 1 * S
-MOST_TOLD = 4096  # different indices without sense
-HALF = MASK32 // 2  # an index that is less ahead of another is ahead of it, not behind
+STALE: Final = 10 * S  # completions not consumed, line not acknowledged
+UNKICKED: Final = 1 * S
+TICK: Final = 1 * S
+MOST_TOLD: Final = 4096  # different indices without sense
+HALF: Final = MASK32 // 2  # an index that is less ahead of another is ahead of it, not behind
 
-_DIRECTIONS = FLAG_DIR_NONE | FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE
+_DIRECTIONS: Final = FLAG_DIR_NONE | FLAG_DIR_TOHOST | FLAG_DIR_TODEVICE
 _LEGAL_DIRECTIONS = (FLAG_DIR_NONE, FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)
 _PLAIN = (FLAG_DIR_TOHOST, FLAG_DIR_TODEVICE)  # flags of a request there is nothing to say about
 

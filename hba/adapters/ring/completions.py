@@ -6,7 +6,7 @@ as they can be; a request is not taken for which there would be no room.
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import Final, Generic
 
 from hba.adapters.ring.access import R, RingAccess
 from hba.adapters.ring.inflight import InFlight
@@ -15,7 +15,7 @@ from hba.adapters.ring.rings import MASK32
 from hba.clock import MS, Clock, Timer
 from hba.errors import DmaFault
 
-RETRY = 1 * MS  # how often a full or unreachable ring is tried again
+RETRY: Final = 1 * MS  # how often a full or unreachable ring is tried again
 
 
 class Completions(Generic[R]):

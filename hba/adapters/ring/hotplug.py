@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic
+from typing import Final, Generic
 
 from hba.adapters.adapter import Announcement
 from hba.adapters.ring.access import R, RingAccess
@@ -27,13 +27,13 @@ from hba.clock import MS, Clock, S, Timer
 from hba.errors import DmaFault
 from hba.scsi.address import unit_name
 
-RETRY = 10 * MS  # how often the mailbox is tried while messages wait
-TICK = 1 * S  # how often it is looked at while the driver only has to take what is there
-STALE = 10 * S  # a driver that has taken none of its messages for so long is reported
+RETRY: Final = 10 * MS  # how often the mailbox is tried while messages wait
+TICK: Final = 1 * S  # how often it is looked at while the driver only has to take what is there
+STALE: Final = 10 * S  # a driver that has taken none of its messages for so long is reported
 
 Change = tuple[str, int, int]  # "added" or "removed", target, LUN
 
-_SCAN = "a driver finds the units there are when it scans"
+_SCAN: Final = "a driver finds the units there are when it scans"
 
 
 class HotPlug(Generic[R]):

@@ -7,14 +7,15 @@ An SRB's `context` is a tuple: the driver's name for the request (its handle), t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from hba.adapters.traffic import Run, Traffic
 from hba.srb import Srb
 
-MANY = 64  # pieces of memory; fewer are not counted
+MANY: Final = 64  # pieces of memory; fewer are not counted
 # What all requests that are outstanding may have, and more than one can; those beyond wait on the ring. A piece costs
 # some 400 bytes here.
-MAX_PIECES = 1 << 16
+MAX_PIECES: Final = 1 << 16
 
 
 class InFlight:

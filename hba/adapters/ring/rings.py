@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 from hba.native import mypyc_attr
 
-MASK32 = 0xFFFFFFFF
+MASK32: Final = 0xFFFFFFFF
 GIVEN_UP, NOT_YET = -1, -2  # generations the guest's memory never has
 
 

@@ -6,12 +6,12 @@ has looked at. Only how far the device has come, and what found no room there, i
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-MOST_NUMBERS = 1 << 17  # of completions that wait: of more than the largest rings have
-MOST_MESSAGES = 1024
+MOST_NUMBERS: Final = 1 << 17  # of completions that wait: of more than the largest rings have
+MOST_MESSAGES: Final = 1024
 
 Number = Annotated[int, Meta(ge=0)]
 Target = Annotated[int, Meta(ge=0, le=0xFF)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-BATCH = 16  # requests that are executed, completed and announced together
-LARGE = 32 << 10  # bytes of a request
-BATCH_BYTES = 4 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
+from typing import Final
+
+BATCH: Final = 16  # requests that are executed, completed and announced together
+LARGE: Final = 32 << 10  # bytes of a request
+BATCH_BYTES: Final = 4 << 20  # of large ones in a batch: the guest shall hear of some before we have done all
 # What is taken from the ring in one turn of the event loop; the rest waits for the next.
-TURN_REQUESTS = 256
-TURN_BYTES = 16 << 20
-TURN_PIECES = 4096  # of memory, of requests that have many
+TURN_REQUESTS: Final = 256
+TURN_BYTES: Final = 16 << 20
+TURN_PIECES: Final = 4096  # of memory, of requests that have many
 
 
 class Turn:

@@ -12,7 +12,7 @@ one SRB through the miniport and knows who owns it at the moment of the access:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hba import srb as s
 from hba.port.buffers import POISON
@@ -60,7 +60,7 @@ _TARGET = frozenset({"target_id"})
 _POWER = frozenset({"srb_power_flags", "device_power_state", "power_action"})
 _PNP = frozenset({"srb_pnp_flags", "pnp_action", "pnp_sub_function"})
 _WMI = frozenset({"wmi_flags", "wmi_sub_function", "data_path"})
-_SPECIAL = _POWER | _PNP | _WMI  # of special versions of the block, one each
+_SPECIAL: Final = _POWER | _PNP | _WMI  # of special versions of the block, one each
 
 # OW-09: members that are not valid, by function (SCSI_REQUEST_BLOCK and its special versions).
 INVALID: dict[int, frozenset[str]] = {

@@ -7,12 +7,12 @@ scheduled here; so it is the write sets that are compared, not the timing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from hba.miniport.base import Miniport
 
-CLOSELY = 512  # BuildIos that are all looked at
-SAMPLE = 64  # then two in a row out of that many
+CLOSELY: Final = 512  # BuildIos that are all looked at
+SAMPLE: Final = 64  # then two in a row out of that many
 
 
 class BuildIoWrites:

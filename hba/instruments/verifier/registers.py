@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.pci.function import PciFunction
 from hba.pci.registers import Register, RegisterWatcher
 from hba.verifier import Verifier
 
-MOST_TOLD = 4096  # different ones; a guest can make up more
+MOST_TOLD: Final = 4096  # different ones; a guest can make up more
 
 MSIX = ("MSIX_TABLE", "MSIX_PBA")  # the client keeps the guest's, these answer whoever has none of its own
 

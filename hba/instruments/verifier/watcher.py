@@ -4,7 +4,7 @@ only when a finding needs it, and what the miniport gives back is judged."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hba.instruments.verifier import completion
 from hba.instruments.verifier.extension import ExtensionPoison, WatchedExtension
@@ -19,7 +19,7 @@ from hba.port.watcher import Watcher
 from hba.srb import Srb
 from hba.verifier import RuleViolation, Verifier
 
-LONGEST_HISTORY = 64  # events of one SRB
+LONGEST_HISTORY: Final = 64  # events of one SRB
 COMPLETED_FROM = [f"RequestComplete from {name}" for name in CALLBACK_NAMES]
 COMPLETES_HERE = LEGAL[REQUEST_COMPLETE] | {NO_CALLBACK}
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from hba.port.context import DISPATCH_LEVEL, PASSIVE_LEVEL
 
-STORPORT = "storport"
-SCSIPORT = "scsiport"
+STORPORT: Final = "storport"
+SCSIPORT: Final = "scsiport"
 PREFIXES = {STORPORT: "StorPort", SCSIPORT: "ScsiPort"}
 
 # What a page says of a call above the limit
-GOES_ON = -1  # nothing: the system is in trouble, the call does its work
+GOES_ON: Final = -1  # nothing: the system is in trouble, the call does its work
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -82,9 +83,9 @@ def _macros(model: str, sizes: tuple[str, ...], port_sizes: tuple[str, ...]) -> 
 
 
 _THREE = ("Uchar", "Ushort", "Ulong")
-_RESERVED = "Microsoft's page says: reserved for system use"
-_NO_SYSTEM_DMA = "for adapters on the system's DMA controller; every adapter here is a bus master"
-_VIRTUAL_IRP = "of virtual miniports, for IRPs of Windows; there are none here"
+_RESERVED: Final = "Microsoft's page says: reserved for system use"
+_NO_SYSTEM_DMA: Final = "for adapters on the system's DMA controller; every adapter here is a bus master"
+_VIRTUAL_IRP: Final = "of virtual miniports, for IRPs of Windows; there are none here"
 
 STORPORT_ROUTINES: tuple[Routine, ...] = (
     _stor("AcquireMSISpinLock"),

@@ -11,7 +11,7 @@ Sources: SCSI Port I/O Model; SCSI Port Driver's Queue Management; Return from H
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from hba.loop import EventLoop
 from hba.miniport.base import SCSI_PORT_CONTROL_TYPES, Miniport
@@ -82,9 +82,9 @@ from hba.srb import (
     Srb,
 )
 
-_BYPASSING = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
-_MAY_BE_TAGGED = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
-FIXED_SENSE = 18
+_BYPASSING: Final = SRB_FLAGS_BYPASS_FROZEN_QUEUE | SRB_FLAGS_BYPASS_LOCKED_QUEUE
+_MAY_BE_TAGGED: Final = SRB_FLAGS_QUEUE_ACTION_ENABLE | SRB_FLAGS_NO_QUEUE_FREEZE
+FIXED_SENSE: Final = 18
 
 
 class ScsiPort(PortBase[ScsiPortUnit]):

@@ -6,6 +6,8 @@ the sense data. "SCSI Port's Role in Transmitting SCSI Sense Data"; flags, lengt
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.dma import DmaBuffer
 from hba.port.scsiport import freezing
 from hba.port.scsiport.slot import Slot
@@ -25,7 +27,7 @@ from hba.srb import (
     Srb,
 )
 
-SENSE_SIZE = 18  # sizeof(SENSE_DATA)
+SENSE_SIZE: Final = 18  # sizeof(SENSE_DATA)
 
 
 def is_needed(srb: Srb) -> bool:

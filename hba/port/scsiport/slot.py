@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from hba.clock import Clock
 from hba.miniport.config import PortConfigurationInformation
@@ -20,13 +21,13 @@ from hba.port.scsiport.unit import NOT_READY, ScsiPortRequest, ScsiPortUnit
 from hba.srb import SP_UNTAGGED
 
 # Slot.gate
-BUSY = 1  # SP-02: until NextRequest or NextLuRequest
-DISCONNECT = 2  # SP-14: a DISABLE_DISCONNECT request has the bus
-HOLD = 4  # ER-12: after a bus reset
-NO_TAG = 8  # until the next completion
+BUSY: Final = 1  # SP-02: until NextRequest or NextLuRequest
+DISCONNECT: Final = 2  # SP-14: a DISABLE_DISCONNECT request has the bus
+HOLD: Final = 4  # ER-12: after a bus reset
+NO_TAG: Final = 8  # until the next completion
 
 # ScsiPortRequest.stage
-BYPASS = 2  # it was put into the adapter's queue past its unit's
+BYPASS: Final = 2  # it was put into the adapter's queue past its unit's
 
 
 class Slot:

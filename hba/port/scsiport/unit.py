@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.port.request import PortUnit, RequestOf
 from hba.port.scsiport.queue import SortedQueue
 
 # what inhibits dispatch, apart from the depth. Frozen (an error) and locked (asked for) are two things.
-FROZEN = 1
-LOCKED = 2
-BUSY_RETRY = 4
-QUEUE_FULL = 8
-NEED_SENSE = 16
-PENDING_UNTAGGED = 32
-STOPPED = 128  # the PnP or power manager stops the adapter (RS-06)
-NOT_READY = 64  # has handed a request on, and neither NextLuRequest nor a completion has come since
+FROZEN: Final = 1
+LOCKED: Final = 2
+BUSY_RETRY: Final = 4
+QUEUE_FULL: Final = 8
+NEED_SENSE: Final = 16
+PENDING_UNTAGGED: Final = 32
+STOPPED: Final = 128  # the PnP or power manager stops the adapter (RS-06)
+NOT_READY: Final = 64  # has handed a request on, and neither NextLuRequest nor a completion has come since
 
 HOLD_NAMES = {
     FROZEN: "frozen",

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from types import MethodType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -99,7 +99,7 @@ from hba.srb import (
     Srb,
 )
 
-INQUIRY = 0x12
+INQUIRY: Final = 0x12
 RESETS = (SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 PASSED_BACK = (SRB_STATUS_SELECTION_TIMEOUT, SRB_STATUS_NO_DEVICE, SRB_STATUS_INVALID_LUN)
 

@@ -15,7 +15,7 @@ that reads them reads other members' bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hba.port.buffers import POISON
 from hba.port.request import ISSUED
@@ -31,22 +31,22 @@ from hba.srb import (
     Srb,
 )
 
-SRB_SIGNATURE = 0x53524258  # "SRBX"
-STORAGE_REQUEST_BLOCK_VERSION_1 = 1
-OFFSET_OF_SIGNATURE = 8  # what the Length member says, so that old code finds a block too short to be its own
-SIZE = 0x80  # sizeof(STORAGE_REQUEST_BLOCK)
-ADDRESS_SIZE = 0x10  # sizeof(STOR_ADDR_BTL8)
-HEADER = 8  # Type and Length of an SRBEX_DATA, which Length does not count
-IO_PRIORITY_NORMAL = 2  # IO_PRIORITY_HINT: 0 very low, 1 low, 2 normal, 3 high, 4 critical
-STOR_ADDRESS_TYPE_BTL8 = 0x1
+SRB_SIGNATURE: Final = 0x53524258  # "SRBX"
+STORAGE_REQUEST_BLOCK_VERSION_1: Final = 1
+OFFSET_OF_SIGNATURE: Final = 8  # what the Length member says, so that old code finds a block too short to be its own
+SIZE: Final = 0x80  # sizeof(STORAGE_REQUEST_BLOCK)
+ADDRESS_SIZE: Final = 0x10  # sizeof(STOR_ADDR_BTL8)
+HEADER: Final = 8  # Type and Length of an SRBEX_DATA, which Length does not count
+IO_PRIORITY_NORMAL: Final = 2  # IO_PRIORITY_HINT: 0 very low, 1 low, 2 normal, 3 high, 4 critical
+STOR_ADDRESS_TYPE_BTL8: Final = 0x1
 
 # SRBEXDATATYPE
-SRB_EX_DATA_TYPE_SCSI_CDB16 = 0x40
-SRB_EX_DATA_TYPE_SCSI_CDB32 = 0x41
-SRB_EX_DATA_TYPE_SCSI_CDB_VAR = 0x42
-SRB_EX_DATA_TYPE_WMI = 0x60
-SRB_EX_DATA_TYPE_POWER = 0x61
-SRB_EX_DATA_TYPE_PNP = 0x62
+SRB_EX_DATA_TYPE_SCSI_CDB16: Final = 0x40
+SRB_EX_DATA_TYPE_SCSI_CDB32: Final = 0x41
+SRB_EX_DATA_TYPE_SCSI_CDB_VAR: Final = 0x42
+SRB_EX_DATA_TYPE_WMI: Final = 0x60
+SRB_EX_DATA_TYPE_POWER: Final = 0x61
+SRB_EX_DATA_TYPE_PNP: Final = 0x62
 
 Report = Callable[[str, str, StorRequest], None]
 

@@ -7,6 +7,8 @@ callbacks.
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.miniport.config import INTERRUPT_SYNCHRONIZE_PER_MESSAGE, PortConfigurationInformation
 from hba.miniport.services import DPC_LOCK, INTERRUPT_LOCK, START_IO_LOCK, Dpc, LockHandle
 from hba.port.context import (
@@ -33,7 +35,7 @@ from hba.port.reports import Reports
 from hba.port.request import Request
 from hba.port.storport.messages import Messages
 
-MSI_LOCK = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
+MSI_LOCK: Final = 0x100  # + message id; not a STOR_SPINLOCK, but kept with them
 BELOW_INTERRUPT = (DPC_LOCK, START_IO_LOCK)  # not taken while a lock of interrupts is held, and at DISPATCH_LEVEL
 LOCK_NAMES = {DPC_LOCK: "DpcLock", START_IO_LOCK: "StartIoLock", INTERRUPT_LOCK: "InterruptLock"}
 ALL_LOCKS = frozenset({DPC_LOCK, START_IO_LOCK, INTERRUPT_LOCK})

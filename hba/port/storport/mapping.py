@@ -7,7 +7,7 @@ PERF_CONFIGURATION_DATA.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from hba.miniport.config import (
     STOR_MAP_ALL_BUFFERS,
@@ -32,8 +32,8 @@ from hba.srb import (
     SRB_STATUS_SUCCESS,
 )
 
-PAGE_SIZE = 4096
-VARIABLE_LENGTH = 0x7F
+PAGE_SIZE: Final = 4096
+VARIABLE_LENGTH: Final = 0x7F
 READ_WRITE_32 = (b"\x00\x09", b"\x00\x0b")  # service actions of READ(32) and WRITE(32)
 ALWAYS_USABLE = (SRB_FUNCTION_IO_CONTROL, SRB_FUNCTION_WMI)  # MB-09, MB-03
 

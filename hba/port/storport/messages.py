@@ -6,6 +6,8 @@ MESSAGE_INTERRUPT_INFORMATION (storport.h); Enabling Message-Signaled Interrupts
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.miniport.config import (
     INTERRUPT_SUPPORT_NONE,
     INTERRUPT_SYNCHRONIZE_PER_MESSAGE,
@@ -22,9 +24,9 @@ from hba.port.context import DIRQL, INTERRUPT
 from hba.port.reports import Reports
 
 # What a PC's messages look like: a write to a local interrupt controller, with the vector as data.
-LOCAL_INTERRUPT_CONTROLLER = 0xFEE0_0000
-FIRST_VECTOR = 0x50
-LAST_VECTOR = 0xBF
+LOCAL_INTERRUPT_CONTROLLER: Final = 0xFEE0_0000
+FIRST_VECTOR: Final = 0x50
+LAST_VECTOR: Final = 0xBF
 
 
 class Messages:

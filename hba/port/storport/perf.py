@@ -7,6 +7,8 @@ best be told with. Everything runs in one thread: redirection decides numbers, n
 
 from __future__ import annotations
 
+from typing import Final
+
 from hba.miniport.config import (
     STOR_PERF_ADV_CONFIG_LOCALITY,
     STOR_PERF_CONCURRENT_CHANNELS,
@@ -47,8 +49,8 @@ _NAMES = (
     "STOR_PERF_DPC_REDIRECTION_CURRENT_CPU",
     "STOR_PERF_NO_SGL",
 )  # of the bits, from the lowest
-MAX_CHANNELS = 64
-START_IO_PARAMETERS_SIZE = 0x10  # sizeof(STARTIO_PERFORMANCE_PARAMETERS)
+MAX_CHANNELS: Final = 64
+START_IO_PARAMETERS_SIZE: Final = 0x10  # sizeof(STARTIO_PERFORMANCE_PARAMETERS)
 WINDOWS_8 = (6, 2)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
+from typing import Final
 
 from hba.miniport.base import Miniport
 from hba.miniport.board import board_of
@@ -37,9 +38,9 @@ PRESET_TRUE = (
     "dma32_bit_addresses",
     "wmi_data_provider",
 )
-PHYSICAL_BREAKS = 0x11  # MB-14
-INITIAL_DEPTH_VIRTUAL = 250  # QD-02
-MAX_IOS_PER_LUN = 255  # QD-01: without extended SRBs
+PHYSICAL_BREAKS: Final = 0x11  # MB-14
+INITIAL_DEPTH_VIRTUAL: Final = 250  # QD-02
+MAX_IOS_PER_LUN: Final = 255  # QD-01: without extended SRBs
 WIDE_ADDRESSING = (
     SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED,
     SCSI_DMA64_MINIPORT_FULL64BIT_NO_BOUNDARY_REQ_SUPPORTED,

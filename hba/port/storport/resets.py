@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from hba.clock import US, S, Timer
 from hba.miniport.config import STOR_ADAPTER_FEATURE_ABORT_COMMAND
@@ -31,10 +32,10 @@ from hba.srb import (
 )
 
 # The steps of RS-01, in order
-ABORT = 0  # only with STOR_ADAPTER_FEATURE_ABORT_COMMAND (ST-14)
-LOGICAL_UNIT = 1
-TARGET = 2
-BUS = 3
+ABORT: Final = 0  # only with STOR_ADAPTER_FEATURE_ABORT_COMMAND (ST-14)
+LOGICAL_UNIT: Final = 1
+TARGET: Final = 2
+BUS: Final = 3
 STEP_NAMES = ("ABORT_COMMAND", "RESET_LOGICAL_UNIT", "RESET_DEVICE", "HwStorResetBus")
 FUNCTIONS = (SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_RESET_LOGICAL_UNIT, SRB_FUNCTION_RESET_DEVICE)
 

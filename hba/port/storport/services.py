@@ -6,7 +6,7 @@ Nothing is decided here; each call goes to the module of its concern, after the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from hba.clock import MS
 from hba.dma import Segment
@@ -41,8 +41,8 @@ from hba.port.request import Request, owned
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import StorUnit
 
-WMI_EVENT_LIMIT = 128  # bytes (RS-10)
-UNCACHED_LIMIT = 64 << 20  # bytes of an uncached extension
+WMI_EVENT_LIMIT: Final = 128  # bytes (RS-10)
+UNCACHED_LIMIT: Final = 64 << 20  # bytes of an uncached extension
 
 
 class StorPortLibrary(Library):

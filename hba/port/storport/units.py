@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from hba.port.request import PortUnit, RequestOf
 
 # Gates, of a unit and of the adapter. Any in HOLDING holds requests back.
-PAUSED = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
-BUSY = 0x02  # StorPortBusy, StorPortDeviceBusy (QD-06)
-QUEUE_FULL = 0x04  # SCSI status QUEUE FULL (QD-09)
-RETRYING = 0x08  # SRB_STATUS_BUSY, waiting BusyPauseTime (QD-08)
-LOCKED = 0x10  # LOCK_QUEUE
-RESETTING = 0x20  # a reset of this unit, its target or its bus is under way (RS-01, RS-03)
-LINK_DOWN = 0x40  # the adapter's link is down (QD-10)
-RESET_HOLD = 0x80  # BusResetHoldTime after a bus reset (RS-03)
-FRESH = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
-CAPPED = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
-POWERED_DOWN = 0x400  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
-STOPPED = 0x800  # the PnP or power manager stops the adapter (RS-06)
-HOLDING = 0x8FF
+PAUSED: Final = 0x01  # StorPortPause, StorPortPauseDevice (QD-05)
+BUSY: Final = 0x02  # StorPortBusy, StorPortDeviceBusy (QD-06)
+QUEUE_FULL: Final = 0x04  # SCSI status QUEUE FULL (QD-09)
+RETRYING: Final = 0x08  # SRB_STATUS_BUSY, waiting BusyPauseTime (QD-08)
+LOCKED: Final = 0x10  # LOCK_QUEUE
+RESETTING: Final = 0x20  # a reset of this unit, its target or its bus is under way (RS-01, RS-03)
+LINK_DOWN: Final = 0x40  # the adapter's link is down (QD-10)
+RESET_HOLD: Final = 0x80  # BusResetHoldTime after a bus reset (RS-03)
+FRESH: Final = 0x100  # holds nothing: no INQUIRY was sent yet (QD-04)
+CAPPED: Final = 0x200  # holds nothing by itself: IoLatencyCap is set, look at each request (QD-11)
+POWERED_DOWN: Final = 0x400  # holds nothing: the next request powers the unit up, or ends with NOT_POWERED (RS-09)
+STOPPED: Final = 0x800  # the PnP or power manager stops the adapter (RS-06)
+HOLDING: Final = 0x8FF
 
 GATE_NAMES = {
     PAUSED: "paused by the miniport (StorPortPause)",
@@ -34,10 +35,10 @@ GATE_NAMES = {
 }
 
 # Request.stage
-NOT_BUILT = 0
-BUILT = 1  # hw_build_io said TRUE, hw_start_io has not been called (RS-04)
-STARTED = 2
-REFUSED = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
+NOT_BUILT: Final = 0
+BUILT: Final = 1  # hw_build_io said TRUE, hw_start_io has not been called (RS-04)
+STARTED: Final = 2
+REFUSED: Final = 3  # hw_build_io said FALSE: never started, the miniport completes it (ST-05)
 
 
 StorRequest = RequestOf["StorUnit"]
