@@ -44,7 +44,9 @@ SRB_FUNCTION_FREE_DUMP_POINTERS: Final = 0x27
 SRB_FUNCTION_STORAGE_REQUEST_BLOCK: Final = 0x28
 
 FUNCTION_NAMES: dict[int, str] = {
-    value: name.removeprefix("SRB_FUNCTION_") for name, value in vars().items() if name.startswith("SRB_FUNCTION_")
+    value: name.removeprefix("SRB_FUNCTION_")
+    for name, value in list(globals().items())
+    if name.startswith("SRB_FUNCTION_")
 }
 
 # -- SrbStatus --------------------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ SRB_STATUS_INTERNAL_ERROR: Final = 0x30
 SRB_STATUSES = frozenset({*range(0x01, 0x0C), *range(0x0D, 0x17), *range(0x20, 0x26), SRB_STATUS_INTERNAL_ERROR})
 
 STATUS_NAMES: dict[int, str] = {
-    value: name.removeprefix("SRB_STATUS_") for name, value in vars().items() if name.startswith("SRB_STATUS_")
+    value: name.removeprefix("SRB_STATUS_") for name, value in list(globals().items()) if name.startswith("SRB_STATUS_")
 }
 
 SRB_STATUS_QUEUE_FROZEN: Final = 0x40  # modifier, set by the port only
@@ -128,7 +130,7 @@ SRB_FLAGS_CLASS_DRIVER_RESERVED: Final = 0xF0000000
 
 FLAG_NAMES: dict[int, str] = {
     value: name.removeprefix("SRB_FLAGS_")
-    for name, value in vars().items()
+    for name, value in list(globals().items())
     if name.startswith("SRB_FLAGS_") and not name.endswith("_RESERVED") and value.bit_count() == 1
 }
 
@@ -204,7 +206,7 @@ class SenseInfoBuffer:
         return SenseInfoBuffer(self.srb, self.offset + offset)
 
     def __getitem__(self, index: slice) -> bytes:
-        return bytes(self)[index]
+        return bytes(self)[index.start : index.stop : index.step]
 
     def __setitem__(self, index: slice, data: bytes) -> None:
         """Like memcpy: `buffer[0:18] = sense`."""
@@ -247,7 +249,7 @@ class Srb:
     data_transfer_length = 0  # bytes asked for; on completion, bytes really moved
     time_out_value = 0  # seconds; 0: the port's default
     data_buffer: Any = None  # what the miniport gets to see: MappedBuffer, OpaqueBuffer or None (hba.port.buffers)
-    next_srb: Srb | None = None  # the victim of ABORT_COMMAND / TERMINATE_IO
+    next_srb: Any = None  # the victim of ABORT_COMMAND / TERMINATE_IO, as the miniport knows it
     original_request: Any = None
     srb_extension: Any = None  # hba.miniport.memory.SrbExtension, while a miniport that asked for it has the request
     queue_sort_key = 0  # first LBA where the command has one
@@ -292,12 +294,12 @@ class Srb:
         self.completion = completion
 
     @property
-    def sense_info_buffer(self) -> SenseInfoBuffer:
-        """The address of the sense buffer; assigning bytes copies them into it."""
+    def sense_info_buffer(self) -> Any:
+        """The address of the sense buffer, a `SenseInfoBuffer`; assigning bytes copies them into it."""
         return SenseInfoBuffer(self)
 
     @sense_info_buffer.setter
-    def sense_info_buffer(self, data: bytes | SenseInfoBuffer) -> None:
+    def sense_info_buffer(self, data: Any) -> None:
         self.sense = bytes(data)
 
     @property

@@ -29,6 +29,7 @@ _PACKAGE = Path(__file__).parent.parent
 PACKAGES = ("port", "port/scsiport", "port/storport", "instruments/trace", "instruments/verifier")
 MODULES = (
     "dma.py",
+    "srb.py",
     "pci/memory.py",
     "miniport/chip.py",
     "miniport/proxy.py",

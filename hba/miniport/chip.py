@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from hba.dma import HOST_MEMORY_BASE, LOW_MEMORY_BASE, LOW_MEMORY_END, DmaBuffer, DmaSpace, Segment
 from hba.errors import DmaFault
 from hba.miniport.bounce import BOUNCE_BASE, bounced
+from hba.miniport.seen import SeenSrb
 from hba.miniport.windows import DmaWindows
 from hba.scsi.bus import ScsiBus
 from hba.scsi.task import DATA_IN, RESPONSE_RESET, Task
@@ -241,7 +242,7 @@ class Chip:
 
     # -- DMA --------------------------------------------------------------------------------------------------
 
-    def map(self, srb: Srb | None, segments: Sequence[Segment], write: int) -> DmaBuffer:
+    def map(self, srb: SeenSrb | None, segments: Sequence[Segment], write: int) -> DmaBuffer:
         """Program the scatter/gather engine: what `task.data` must be for these bus addresses.
 
         `write`: the chip will write to them (not 0). With `srb`, a list equal to the port's own for this request is not

@@ -32,6 +32,7 @@ from hba.miniport.config import (
     STOR_SYNCHRONIZE_FULL_DUPLEX,
     PortConfigurationInformation,
 )
+from hba.miniport.seen import SeenSrb
 from hba.miniport.services import (
     NEXT_LU_REQUEST,
     NEXT_REQUEST,
@@ -81,7 +82,6 @@ from hba.srb import (
     SRB_STATUS_NO_DEVICE,
     SRB_STATUS_SELECTION_TIMEOUT,
     SRB_STATUS_SUCCESS,
-    Srb,
 )
 
 MAXIMUM_TRANSFER_LENGTH: Final = 0x0100_0000  # 16 MiB
@@ -122,7 +122,7 @@ class DmaMiniport(Miniport):
         self._dump = config.dump_mode != 0
         self._notification = self.port.notification
         self._start: Callable[[int, int, Task], bool] = self.chip.start
-        self._map: Callable[[Srb, Sequence[Segment], int], DmaBuffer] = self.chip.map
+        self._map: Callable[[SeenSrb, Sequence[Segment], int], DmaBuffer] = self.chip.map
         self._next_at_completion = False
         if self.port.model == "storport":
             config.map_buffers = STOR_MAP_NON_READ_WRITE_BUFFERS
@@ -131,7 +131,7 @@ class DmaMiniport(Miniport):
             config.feature_support |= STOR_ADAPTER_FEATURE_ABORT_COMMAND  # the chip can, so the port may ask (ST-14)
             config.initial_lun_queue_depth = config.max_ios_per_lun  # the chip has no limit below the port's
             self._stor: StorPortServices | None = cast(StorPortServices, self.port)
-            self._segments: Callable[[Srb], Sequence[Segment] | None] = self._stor.get_scatter_gather_list
+            self._segments: Callable[[SeenSrb], Sequence[Segment] | None] = self._stor.get_scatter_gather_list
         else:
             config.map_buffers = False
             config.number_of_physical_breaks = MAXIMUM_ELEMENTS - 1  # breaks, not elements (CF-06)
@@ -152,7 +152,7 @@ class DmaMiniport(Miniport):
 
     # -- starting a request -----------------------------------------------------------------------------------
 
-    def _command(self, srb: Srb) -> Task | None:
+    def _command(self, srb: SeenSrb) -> Task | None:
         """The chip's command for a request; None: its memory cannot be reached, and it was completed.
 
         Made in StartIo, and so without an SRB extension to keep it in: there is nothing in a plain command that BuildIo
@@ -177,7 +177,7 @@ class DmaMiniport(Miniport):
         task.owner = srb
         return task
 
-    def hw_start_io(self, srb: Srb) -> bool:
+    def hw_start_io(self, srb: SeenSrb) -> bool:
         """Always True (SP-06). SCSI Port has no BuildIo and wants to hear "next" (SP-07)."""
         if self._stor is not None:
             if srb.function != SRB_FUNCTION_EXECUTE_SCSI:
@@ -208,7 +208,7 @@ class DmaMiniport(Miniport):
             self._notification(NEXT_LU_REQUEST, path, target, lun)
         return True
 
-    def _pieces(self, srb: Srb) -> list[tuple[int, int]]:
+    def _pieces(self, srb: SeenSrb) -> list[tuple[int, int]]:
         """SCSI Port: walk the buffer, one physically contiguous piece at a time (CF-04)."""
         get_physical_address = self._get_physical_address
         buffer = srb.data_buffer
@@ -232,7 +232,7 @@ class DmaMiniport(Miniport):
 
     # -- completing it ----------------------------------------------------------------------------------------
 
-    def _complete(self, srb: Srb, task: Task, next_request: bool = True) -> None:
+    def _complete(self, srb: SeenSrb, task: Task, next_request: bool = True) -> None:
         """Turn the command's end into SrbStatus, ScsiStatus, sense and length, and hand the SRB back."""
         response = task.response
         if response == RESPONSE_COMPLETE:
@@ -257,7 +257,7 @@ class DmaMiniport(Miniport):
         if next_request and self._next_at_completion:
             self._notification(NEXT_REQUEST)
 
-    def _failed(self, srb: Srb, task: Task, status: int) -> None:
+    def _failed(self, srb: SeenSrb, task: Task, status: int) -> None:
         """Any SCSI status but GOOD: SRB_STATUS_ERROR (OW-04), with the sense data that came with it (ER-04)."""
         srb.scsi_status = status
         srb.srb_status = SRB_STATUS_ERROR
@@ -286,7 +286,7 @@ class DmaMiniport(Miniport):
 
     # -- everything that is not a command ---------------------------------------------------------------------
 
-    def _control(self, srb: Srb) -> None:
+    def _control(self, srb: SeenSrb) -> None:
         function = srb.function
         if function in (SRB_FUNCTION_ABORT_COMMAND, SRB_FUNCTION_TERMINATE_IO):
             status = SRB_STATUS_SUCCESS if self._abort(srb) else SRB_STATUS_ABORT_FAILED
@@ -306,7 +306,7 @@ class DmaMiniport(Miniport):
         srb.srb_status = status
         self._notification(REQUEST_COMPLETE, srb)
 
-    def _abort(self, srb: Srb) -> bool:
+    def _abort(self, srb: SeenSrb) -> bool:
         """ER-08: only a request we still have can be aborted."""
         victim = srb.next_srb
         if victim is None:

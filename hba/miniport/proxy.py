@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hba.miniport.seen import SeenSrb
 from hba.native import mypyc_attr
-from hba.srb import Srb
 
 
 class MiniportEdge(Protocol):
@@ -13,9 +13,9 @@ class MiniportEdge(Protocol):
 
     A miniport says that it returns bool; what somebody's returns is an object until it was looked at."""
 
-    def hw_build_io(self, srb: Srb) -> object: ...
+    def hw_build_io(self, srb: SeenSrb) -> object: ...
 
-    def hw_start_io(self, srb: Srb) -> object: ...
+    def hw_start_io(self, srb: SeenSrb) -> object: ...
 
     def hw_interrupt(self) -> object: ...
 
@@ -29,10 +29,10 @@ class MiniportProxy:
     def __init__(self, inner: MiniportEdge) -> None:
         self.inner = inner
 
-    def hw_build_io(self, srb: Srb) -> object:
+    def hw_build_io(self, srb: SeenSrb) -> object:
         return self.inner.hw_build_io(srb)
 
-    def hw_start_io(self, srb: Srb) -> object:
+    def hw_start_io(self, srb: SeenSrb) -> object:
         return self.inner.hw_start_io(srb)
 
     def hw_interrupt(self) -> object:

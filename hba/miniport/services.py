@@ -21,7 +21,7 @@ from hba.miniport.config import (
     StartIoPerformanceParameters,
 )
 from hba.miniport.routines import CommonRoutines, ScsiPortRoutines, StorPortRoutines
-from hba.srb import Srb
+from hba.miniport.seen import SeenSrb
 
 # -- Notification types (first argument of `notification`) ------------------------------------------------------
 REQUEST_COMPLETE: Final = 0  # (srb)
@@ -143,7 +143,7 @@ class PortServices(CommonRoutines, Protocol):
         """ScsiPortNotification / StorPortNotification; types and their arguments are listed above."""
         ...
 
-    def get_physical_address(self, srb: Srb | None, virtual_address: VirtualAddress) -> PhysicalAddress | None:
+    def get_physical_address(self, srb: SeenSrb | None, virtual_address: VirtualAddress) -> PhysicalAddress | None:
         """Bus address of `virtual_address` and how many bytes are contiguous from there; None: it has none.
 
         `srb` must be given when the address lies in that request's data or sense buffer (CF-04, MB-12).
@@ -160,7 +160,7 @@ class PortServices(CommonRoutines, Protocol):
         ...
 
     def log_error(
-        self, srb: Srb | None, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int
+        self, srb: SeenSrb | None, path_id: int, target_id: int, lun: int, error_code: int, unique_id: int
     ) -> None:
         """Put an entry into the system's log (ER-02); `error_code` is one of SP_*."""
         ...
@@ -177,7 +177,7 @@ class PortServices(CommonRoutines, Protocol):
 class ScsiPortServices(PortServices, ScsiPortRoutines, Protocol):
     """What only SCSI Port offers."""
 
-    def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
+    def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> SeenSrb | None:
         """The active request with this address and tag (SP_UNTAGGED: the untagged one), or None."""
         ...
 
@@ -185,7 +185,7 @@ class ScsiPortServices(PortServices, ScsiPortRoutines, Protocol):
 class StorPortServices(PortServices, StorPortRoutines, Protocol):
     """What only Storport offers."""
 
-    def get_scatter_gather_list(self, srb: Srb) -> Sequence[Segment] | None:
+    def get_scatter_gather_list(self, srb: SeenSrb) -> Sequence[Segment] | None:
         """The request's (bus address, length) list; read-only, valid until its completion (MB-11). None: no data."""
         ...
 
@@ -249,7 +249,7 @@ class StorPortServices(PortServices, StorPortRoutines, Protocol):
         ...
 
     # others
-    def get_start_io_perf_params(self, srb: Srb, params: StartIoPerformanceParameters | None) -> int:
+    def get_start_io_perf_params(self, srb: SeenSrb, params: StartIoPerformanceParameters | None) -> int:
         """STOR_STATUS_*. Fills `params`: the channel hw_start_io runs in, and the best message for the end (PF-06)."""
         ...
 

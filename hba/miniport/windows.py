@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hba.dma import HOST_MEMORY_BASE, DmaBuffer
+from hba.miniport.seen import SeenSrb
 from hba.scsi.task import DATA_IN, DATA_NONE, Task
 from hba.srb import SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT, Srb, is_srb
 
-Report = Callable[[str, str, Srb | None], None]  # (rule, message, srb)
+Report = Callable[[str, str, SeenSrb | None], None]  # (rule, message, srb)
 Holder = Callable[[int, int], Srb | None]  # (bus address, bytes): whose SRB extension or sense buffer that is
 Window = list[Any]  # the SRB, bytes moved for it so far, the command that moves them now
 
@@ -167,7 +168,7 @@ class DmaWindows:
         return None
 
 
-def _srb_of(task: Task) -> Srb | None:
+def _srb_of(task: Task) -> SeenSrb | None:
     """The request a command says it belongs to."""
     return task.owner if is_srb(task.owner) else None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from hba.clock import MS, US, S
 from hba.loop import EventLoop
@@ -50,7 +50,8 @@ class Callbacks(Reports):
         self.miniport = miniport
         self.chip = chip
         self.options = config
-        self.edge: MiniportEdge = miniport  # where requests and interrupts go
+        # Where requests and interrupts go. A miniport may take what it gets there for an SRB.
+        self.edge = cast(MiniportEdge, miniport)
         self.last_crash = ""
         self.least_irql = PASSIVE_LEVEL  # at which callbacks run, whatever they are
         self.dirql = DIRQL

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from hba.clock import MS, S
 from hba.miniport.memory import SrbExtension
+from hba.miniport.seen import SeenSrb
 from hba.srb import Srb
 
 # The ownership life cycle. It only ever goes forward; a busy retry starts a new `Request` for the same SRB.
@@ -52,7 +53,7 @@ class RequestOf(Generic[U]):
 
     def __init__(self, srb: Srb) -> None:
         self.srb = srb
-        self.handed = srb  # what the miniport gets as `srb`: it, or what stands for it
+        self.handed: SeenSrb = srb  # what the miniport gets as `srb`: it, or what stands for it
 
     def story(self) -> tuple[str, ...]:
         """What happened to it so far, one line each."""
@@ -127,7 +128,7 @@ def owned(units: Iterable[K], path: int, target: int = ALL, lun: int = ALL) -> l
     ]
 
 
-def live_request(srb: Srb | None) -> RequestOf[Any] | None:
+def live_request(srb: SeenSrb | None) -> RequestOf[Any] | None:
     """What the port has for an SRB: of a split transfer the part that is under way."""
     request: RequestOf[Any] | None = srb._port if srb is not None else None
     while request is not None and request.child is not None:
@@ -153,7 +154,7 @@ def snapshot(request: Request, now: int) -> dict[str, object]:
 SrbState = tuple[int, int, int, int, bytes, int, int, int]  # as `state_of` makes it
 
 
-def state_of(srb: Srb) -> SrbState:
+def state_of(srb: SeenSrb) -> SrbState:
     """What there is to tell of an SRB now, for words that are made later."""
     return (
         srb.path_id,
@@ -174,5 +175,5 @@ def in_words(state: SrbState) -> str:
     return f"{path}:{target}:{lun} {what} length {length} status {srb_status:#04x}/{scsi_status:#04x}"
 
 
-def describe(srb: Srb) -> str:
+def describe(srb: SeenSrb) -> str:
     return in_words(state_of(srb))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hba.miniport.proxy import MiniportEdge, MiniportProxy
+from hba.miniport.seen import SeenSrb
 from hba.native import mypyc_attr
 from hba.port.request import Request
 from hba.port.storport.driver import StorPort
-from hba.srb import Srb
 from hba.trace.recorder import Recorder
 
 
@@ -18,7 +18,7 @@ class TraceProxy(MiniportProxy):
         super().__init__(inner)
         self.trace = trace
 
-    def hw_start_io(self, srb: Srb) -> object:
+    def hw_start_io(self, srb: SeenSrb) -> object:
         request: Request = srb._port
         self.trace.add("start_io.enter", request.number, None)
         returned: object = False
@@ -48,7 +48,7 @@ class TraceProxy(MiniportProxy):
 
 
 class ScsiPortTraceProxy(TraceProxy):
-    def hw_start_io(self, srb: Srb) -> object:
+    def hw_start_io(self, srb: SeenSrb) -> object:
         request: Request = srb._port
         self.trace.add("driver_start_io.enter", request.number, None)  # SP-04: its turn has come
         return super().hw_start_io(srb)
@@ -59,7 +59,7 @@ class StorPortTraceProxy(TraceProxy):
         super().__init__(inner, trace)
         self.port = port
 
-    def hw_build_io(self, srb: Srb) -> object:
+    def hw_build_io(self, srb: SeenSrb) -> object:
         request: Request = srb._port
         trace = self.trace
         if request.srb.mdl is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.miniport.proxy import MiniportEdge, MiniportProxy
-from hba.srb import Srb
+from hba.miniport.seen import SeenSrb
 
 
 class ScsiPortVerifierProxy(MiniportProxy):
@@ -14,5 +14,5 @@ class ScsiPortVerifierProxy(MiniportProxy):
         super().__init__(inner)
         self.watcher = watcher
 
-    def hw_start_io(self, srb: Srb) -> object:
+    def hw_start_io(self, srb: SeenSrb) -> object:
         return self.inner.hw_start_io(self.watcher.guard(srb))

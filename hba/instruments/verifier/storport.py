@@ -12,12 +12,12 @@ from hba.instruments.verifier.races import BuildIoWrites
 from hba.instruments.verifier.watcher import VerifierWatcher
 from hba.miniport.config import PortConfigurationInformation
 from hba.miniport.proxy import MiniportEdge, MiniportProxy
+from hba.miniport.seen import SeenSrb
 from hba.miniport.services import CALL_DISABLE_INTERRUPTS, CALL_ENABLE_INTERRUPTS
 from hba.port.context import BUILD_IO, NO_CALLBACK, START_IO
 from hba.port.request import ISSUED, Request
 from hba.port.storport.driver import StorPort
 from hba.port.storport.units import BUILT
-from hba.srb import Srb
 
 
 class StorPortVerifierWatcher(VerifierWatcher):
@@ -49,7 +49,7 @@ class StorPortVerifierProxy(MiniportProxy):
         self.storport = port
         self.watcher = watcher
 
-    def hw_build_io(self, srb: Srb) -> object:
+    def hw_build_io(self, srb: SeenSrb) -> object:
         locks, writes = self.storport.locks, self.watcher.writes
         request: Request = srb._port
         handed = self.watcher.guard(srb)

@@ -10,6 +10,7 @@ from hba.instruments.verifier import completion
 from hba.instruments.verifier.extension import ExtensionPoison, WatchedExtension
 from hba.instruments.verifier.guard import GuardedSrb, GuardPolicy
 from hba.miniport.config import PortConfigurationInformation
+from hba.miniport.seen import SeenSrb
 from hba.miniport.services import REQUEST_COMPLETE
 from hba.miniport.windows import DmaWindows
 from hba.port.base import AnyPort
@@ -38,7 +39,7 @@ class VerifierWatcher(Watcher):
         self.verifier = verifier
         self.now = port.clock.now
 
-    def _dma_finding(self, rule: str, message: str, srb: Srb | None) -> None:
+    def _dma_finding(self, rule: str, message: str, srb: SeenSrb | None) -> None:
         self.port.offence(rule, message, srb._port if srb is not None else None)
 
     def _late(self, rule: str, message: str, request: Request) -> None:
@@ -76,7 +77,7 @@ class VerifierWatcher(Watcher):
             if request.history is not None:
                 request.history.append((now, "complete", None))
 
-    def guard(self, srb: Srb) -> Srb:
+    def guard(self, srb: SeenSrb) -> SeenSrb:
         """The miniport gets a request: under guard, and the chip may move its data."""
         request: Request = srb._port
         self.windows.open(request.srb)

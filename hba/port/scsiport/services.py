@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hba.miniport.config import PortConfigurationInformation
+from hba.miniport.seen import SeenSrb
 from hba.port.context import CALLBACK_NAMES, FIND_ADAPTER
 from hba.port.library.common import Library
 from hba.port.library.make import scsiport_routines
 from hba.port.request import ISSUED, owned
 from hba.port.scsiport.driver import ScsiPort
-from hba.srb import SP_UNTAGGED, Srb
+from hba.srb import SP_UNTAGGED
 
 
 class ScsiPortLibrary(Library):
@@ -20,7 +21,7 @@ class ScsiPortLibrary(Library):
         self.notification = port.notification
         self.stall_execution = port.stall_execution
 
-    def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> Srb | None:
+    def get_srb(self, path_id: int, target_id: int, lun: int, queue_tag: int) -> SeenSrb | None:
         """ScsiPortGetSrb: what is active with this address and tag."""
         unit = self._port.units.get(path_id << 16 | target_id << 8 | lun)
         if unit is None:

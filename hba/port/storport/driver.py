@@ -406,7 +406,8 @@ class StorPort(PortBase[StorUnit]):
         if extensions is not None:
             srb.srb_extension = request.extension = extensions.lend(request)
         if self.extended:
-            request.handed = StorageRequestBlock(request, self.offence_of, request.extension is not None)
+            block: Any = StorageRequestBlock(request, self.offence_of, request.extension is not None)
+            request.handed = block
         self.ledger.issue(request)
         outer, irql = self.callback, self.irql
         self.callback, self.irql = BUILD_IO, self._build_irql

@@ -99,7 +99,8 @@ class ScsiCdb(ExData):
 
     @property
     def sense_info_buffer(self) -> SenseInfoBuffer:
-        return self._of("read").sense_info_buffer
+        buffer: SenseInfoBuffer = self._of("read").sense_info_buffer
+        return buffer
 
     @sense_info_buffer.setter
     def sense_info_buffer(self, value: bytes) -> None:
@@ -192,7 +193,7 @@ class Btl8Address:
         self.lun = srb.lun
 
 
-class StorageRequestBlock(Srb):
+class StorageRequestBlock:
     """What the miniport gets instead of the SRB. Members are the documented ones; `address` and `srb_ex_data` are what
     lies at `address_offset` and the `srb_ex_data_offset`s."""
 
@@ -278,6 +279,16 @@ _LEGACY = (
     "srb_extension",
     "queue_sort_key",
     "internal_status",
+    # of the special versions; here they are in the extended data
+    "srb_power_flags",
+    "device_power_state",
+    "power_action",
+    "srb_pnp_flags",
+    "pnp_action",
+    "pnp_sub_function",
+    "wmi_flags",
+    "wmi_sub_function",
+    "data_path",
 )
 
 

@@ -197,6 +197,30 @@ def test_XS_01_old_members_are_found(make_rig: MakeRig) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("srb_power_flags", "device_power_state", "power_action"),
+        *("srb_pnp_flags", "pnp_action", "pnp_sub_function"),
+        *("wmi_flags", "wmi_sub_function", "data_path"),
+    ],
+)
+def test_XS_01_members_of_the_special_blocks_are_in_the_extended_data(make_rig: MakeRig, name: str) -> None:
+    rig = extended(make_rig)
+    values: list[object] = []
+
+    def start(srb: Srb) -> bool:
+        values.append(getattr(srb, name))
+        rig.scripted.complete(srb)
+        return True
+
+    rig.scripted.start = start
+    rig.submit()
+    assert values == [0xDB]
+    (message,) = rig.messages("XS-01")
+    assert f"srb.{name} read, which an extended SRB does not have" in message
+
+
+@pytest.mark.parametrize(
     ("size", "kind", "length"), [(10, 0x40, 0x20), (16, 0x40, 0x20), (32, 0x41, 0x30), (40, 0x42, 64)]
 )
 def test_XS_01_where_everything_lies(make_rig: MakeRig, size: int, kind: int, length: int) -> None:
