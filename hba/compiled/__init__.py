@@ -40,6 +40,7 @@ MODULES = (
     "adapters/adapter.py",
     "adapters/traffic.py",
     "trace/recorder.py",
+    "trace/words.py",
     "loop.py",
     "pci/bars.py",
     "pci/registers.py",

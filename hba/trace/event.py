@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Event(NamedTuple):
@@ -16,16 +15,3 @@ class Event(NamedTuple):
     kind: str  # "submit", "start_io.enter", "start_io.exit", "notification", "isr.enter", "complete", ...
     srb: int
     detail: object  # JSON-able
-
-
-class Words:
-    """A detail that is told in words: `say` makes them of `state`, which does not change. Most are never read."""
-
-    __slots__ = ("_say", "_state")
-
-    def __init__(self, say: Callable[[Any], str], state: object) -> None:
-        self._say = say
-        self._state = state
-
-    def text(self) -> str:
-        return self._say(self._state)

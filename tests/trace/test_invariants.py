@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hba.clock import VirtualClock
 from hba.trace.invariants import Overlap, nothing_lost, overlap, scsiport_dispatch
-from hba.trace.recorder import Recorder
+from hba.trace.recorder import PIECE, Recorder
 
 ENTER, EXIT, NOTE = "start_io.enter", "start_io.exit", "notification"
 
@@ -49,3 +52,25 @@ def test_the_recorder_gives_pages_and_forgets_the_oldest() -> None:
     start, events = recorder.since(13, 100)
     assert (start, [event.srb for event in events]) == (13, [13, 14])
     assert recorder.since(99, 5) == (15, [])
+
+
+@given(
+    st.integers(1, 3 * PIECE),
+    st.lists(st.tuples(st.integers(0, 2 * PIECE), st.integers(-5, 8 * PIECE), st.integers(0, 3 * PIECE)), max_size=4),
+)
+def test_the_recorder_keeps_as_many_as_it_should_piece_by_piece(keep: int, steps: list[tuple[int, int, int]]) -> None:
+    recorder = Recorder(VirtualClock(), keep)
+    heard: list[int] = []
+    added = 0
+    for count, number, limit in steps:
+        recorder.subscribers = [lambda event: heard.append(event.srb)]
+        for _ in range(count):
+            added += 1
+            recorder.add("x", added, None)
+        kept = list(range(max(0, added - keep), added))  # by their numbers, from 0
+        start = min(max(number, kept[0] if kept else 0), added)
+        first, events = recorder.since(number, limit)
+        assert (first, [event.srb - 1 for event in events]) == (start, [n for n in kept if start <= n < start + limit])
+        assert [event.srb - 1 for event in recorder.events] == kept
+        assert len(recorder._pieces) * PIECE <= keep + PIECE  # no more than it needs
+    assert heard == list(range(1, added + 1)) and recorder.recorded == added

@@ -10,8 +10,8 @@ from hba.port.base import AnyPort
 from hba.port.context import CALLBACK_NAMES
 from hba.port.request import Request, SrbState, in_words, state_of
 from hba.port.watcher import Watcher
-from hba.trace.event import Words
 from hba.trace.recorder import Recorder
+from hba.trace.words import Words
 
 
 class TraceWatcher(Watcher):
