@@ -241,9 +241,8 @@ class ScsiPort(PortBase[ScsiPortUnit]):
 
     def _start_io_failed(self, request: ScsiPortRequest) -> None:
         """hw_start_io raised or returned FALSE: the request fails, the slot is opened, the port lives on."""
-        self.fail_started(request)
+        self.fail_started(request)  # or it has ended; the DPC comes in either case
         self.slot.next_latched = True
-        self.ledger.due = True
 
     # == from the miniport =========================================================================================
 

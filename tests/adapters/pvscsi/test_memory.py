@@ -43,6 +43,19 @@ class Heard(RingWatcher):
         self.events.append([srb.context[0] for srb in srbs])
 
 
+def test_what_was_refused_is_told_though_a_watcher_fails(driver: Driver) -> None:
+    class Fails(RingWatcher):
+        def took(self, srbs: Sequence[Srb]) -> None:
+            raise ZeroDivisionError
+
+    driver.adapter.watch(Fails())
+    driver.put(context=7, bus=1)
+    driver.write(0x4018, 0)
+    with pytest.raises(ZeroDivisionError):
+        driver.turn()
+    assert [done[0] for done in driver.completions()] == [7]
+
+
 def other_memory(driver: Driver) -> None:
     """What the guest's memory was is not it any more: from now on it is a copy elsewhere."""
     content = driver.peek(0, RAM)

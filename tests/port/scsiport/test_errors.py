@@ -201,6 +201,17 @@ def test_ER_06_success_after_a_retry(rig: Make) -> None:
     assert r.rules == []
 
 
+def test_ER_06_a_unit_that_waits_to_retry_is_looked_after_though_nothing_is_outstanding(rig: Make) -> None:
+    r = rig()
+    srb = r.command()
+    assert r.port.needs_tick()
+    r.finish(srb, SRB_STATUS_BUSY)
+    assert r.port.outstanding == 0 and r.port.needs_tick()
+    r.seconds(1)
+    r.finish(srb)
+    assert r.done == [srb] and not r.port.needs_tick()
+
+
 def test_ER_06_bypassing_requests_are_not_sent_again(rig: Make) -> None:
     r = rig()
     srb = r.command(srb_flags=TAGGED_FLAG | SRB_FLAGS_BYPASS_FROZEN_QUEUE)

@@ -74,6 +74,26 @@ def test_OW_02_strict_raises_into_the_miniport(make_rig: MakeRig) -> None:
     assert raised and rig.done == [srb]
 
 
+def test_OW_03_strict_raises_and_what_is_wrong_is_still_the_miniports(make_rig: MakeRig) -> None:
+    """It has not been taken for completed: who catches the exception completes it once more, properly."""
+    rig = make_rig(level="strict")
+    raised: list[Exception] = []
+
+    def start(srb: Srb) -> bool:
+        srb.srb_status = 0x3F
+        try:
+            rig.scripted.port.notification(REQUEST_COMPLETE, srb)
+        except RuleViolation as error:
+            raised.append(error)
+            rig.scripted.complete(srb)
+        return True
+
+    rig.scripted.start = start
+    srb = rig.submit()
+    assert len(raised) == 1 and rig.found == {"OW-03"}
+    assert rig.done == [srb] and srb.srb_status == SRB_STATUS_SUCCESS
+
+
 @pytest.mark.parametrize("callback", ["build", "start"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_exception_in_a_callback_ends_only_its_request(make_rig: MakeRig, level: str | None, callback: str) -> None:
