@@ -78,23 +78,19 @@ class MediumUnit(DeviceServer):
 
     def execute(self, tasks: list[Task]) -> list[Task]:
         ended: list[Task] = []
-        reads: list[Task] = []  # plain ones in a row, which the store is asked for together
-        length = 0  # of theirs, bytes
-        for task in tasks:
-            direction = self._plan.direction(task)
-            if direction == DATA_IN:
-                task.unit = self
-                reads.append(task)
-                length += task.transferred
-                continue
+        at, count = 0, len(tasks)
+        while at < count:
+            # Plain reads in a row are what the store is asked for together.
+            reads, length, direction = self._plan.reads(tasks, at, self)
+            at += len(reads)
             if reads:
-                ended += self._read(reads, length)  # what came before goes before
-                reads, length = [], 0
-            if self.attempt(self._write if direction == DATA_OUT else self.admit, task):
-                ended.append(task)
-        if not reads:
-            return ended
-        return ended + self._read(reads, length) if ended else self._read(reads, length)
+                ended += self._read(reads, length)
+            if at < count:
+                task = tasks[at]
+                at += 1
+                if self.attempt(self._write if direction == DATA_OUT else self.admit, task):
+                    ended.append(task)
+        return ended
 
     def _read(self, tasks: list[Task], length: int) -> list[Task]:
         """Plain reads, of `length` bytes in all; returns those that have ended."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hba.scsi.task import DATA_IN, DATA_NONE, DATA_OUT, INITIATOR, SIMPLE, Task
+
+if TYPE_CHECKING:
+    from hba.scsi.unit import LogicalUnit
 
 # The first two bytes together: the operation code, and no flag.
 _CDB10 = struct.Struct(">HIBHB").unpack_from
@@ -39,6 +42,21 @@ class Plan:
         self._write10 = _WRITE10 if writable else _NONE
         self._read16 = _READ16 if long_cdb else _NONE
         self._write16 = _WRITE16 if writable and long_cdb else _NONE
+
+    def reads(self, tasks: list[Task], at: int, unit: LogicalUnit) -> tuple[list[Task], int, int]:
+        """The plain reads in a row from number `at` on, which are `unit`'s now; their bytes; what `direction` says of
+        the task behind them (DATA_NONE when there is none)."""
+        found: list[Task] = []
+        length = 0
+        for number in range(at, len(tasks)):
+            task = tasks[number]
+            direction = self.direction(task)
+            if direction != DATA_IN:
+                return found, length, direction
+            task.unit = unit
+            found.append(task)
+            length += task.transferred
+        return found, length, DATA_NONE
 
     def direction(self, task: Task) -> int:
         """DATA_IN: a plain read, DATA_OUT: a plain write; `task.offset` says then where. DATA_NONE: all else."""

@@ -25,7 +25,7 @@ from hba.storage import linux
 from hba.storage.backend import Done
 from hba.storage.counters import CountingBackend
 from hba.storage.inline import LARGEST, PAGE, InlineWrites
-from hba.storage.transfer import Transfer
+from hba.storage.transfer import Late, Transfer, read_at_once
 from hba.storage.vectors import IOV_MAX, EndOfFile, length_of, skip, transfer, write_zeros
 from hba.storage.workers import Work, WorkerPool
 
@@ -35,9 +35,6 @@ CLOSE_TIMEOUT = 10.0  # s; how long close() waits for calls that are still in a 
 
 LONG = 256 << 10  # bytes; of a batch of reads as long as this a second thread copies a part
 NEVER = -1  # instead of flags: this call may always block, hand it to a worker
-
-
-_Late = tuple[Transfer, int, int]  # what did not end at once, the bytes it has, the error number (0: none)
 
 
 def _length(transfer: Transfer) -> int:
@@ -122,7 +119,7 @@ class DescriptorBackend(CountingBackend):
 
     def read_batch(self, reads: Sequence[Transfer]) -> Sequence[Transfer]:
         flags = self._read_flags
-        late: list[_Late] = []
+        late: list[Late] = []
         if flags == NEVER:
             late = [(read, 0, 0) for read in reads]
         elif len(reads) > 1 and _length(reads[0]) >= LONG and self._workers.assistant.useful:
@@ -134,26 +131,11 @@ class DescriptorBackend(CountingBackend):
         self.reads += len(reads)
         return self._read_later(late, flags) if late else ()
 
-    def _read_at_once(self, reads: Sequence[Transfer], flags: int, late: list[_Late]) -> int:
-        """What the kernel can do without waiting, in bytes. In either thread: touches nothing of ours but `late`."""
-        fd, size, done = self._fd, self.size, 0
-        for read in reads:
-            data, offset = read.data, read.offset
-            assert data is not None
-            length = data.length
-            if offset + length > size:
-                late.append((read, 0, 0))
-                continue
-            try:
-                if (count := preadv(fd, data.views, offset, flags)) == length:
-                    done += length
-                else:
-                    late.append((read, count, 0))
-            except OSError as problem:
-                late.append((read, 0, problem.errno or errno.EIO))
-        return done
+    def _read_at_once(self, reads: Sequence[Transfer], flags: int, late: list[Late]) -> int:
+        """In either thread: touches nothing of ours but `late`."""
+        return read_at_once(preadv, self._fd, self.size, reads, flags, late)
 
-    def _read_later(self, late: list[_Late], flags: int) -> list[Transfer]:
+    def _read_later(self, late: list[Late], flags: int) -> list[Transfer]:
         """What did not end at once: a worker goes on with it, unless it cannot be."""
         waiting: list[Transfer] = []
         for read, count, code in late:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Sequence
+
 from hba.dma import DmaBuffer
 from hba.errors import StorageError
 from hba.native import mypyc_attr
@@ -29,3 +32,28 @@ class Transfer:
     def answered(self, error: StorageError | None) -> None:
         """It waited, and has ended."""
         raise NotImplementedError
+
+
+Preadv = Callable[[int, list[memoryview], int, int], int]  # os.preadv
+Late = tuple[Transfer, int, int]  # what did not end at once, the bytes it has, the error number (0: none)
+
+
+def read_at_once(preadv: Preadv, fd: int, size: int, reads: Sequence[Transfer], flags: int, late: list[Late]) -> int:
+    """What of `reads` the kernel can do without waiting, in bytes; the rest comes to `late`. `size`: of the store."""
+    done = 0
+    for read in reads:
+        data, offset = read.data, read.offset
+        assert data is not None
+        length = data.length
+        if offset + length > size:
+            late.append((read, 0, 0))
+            continue
+        try:
+            count = preadv(fd, data.views, offset, flags)
+            if count == length:
+                done += length
+            else:
+                late.append((read, count, 0))
+        except OSError as problem:
+            late.append((read, 0, problem.errno or errno.EIO))
+    return done
