@@ -29,6 +29,7 @@ from hba.srb import (
     SRB_FLAGS_DISABLE_DISCONNECT,
     SRB_FLAGS_QUEUE_ACTION_ENABLE,
     SRB_FUNCTION_ABORT_COMMAND,
+    SRB_FUNCTION_RELEASE_QUEUE,
     SRB_FUNCTION_RESET_BUS,
     SRB_FUNCTION_RESET_DEVICE,
     SRB_FUNCTION_RESET_LOGICAL_UNIT,
@@ -329,6 +330,25 @@ def test_ER_10_abort_first(rig: Make) -> None:
     assert r.done == [victim]
     r.seconds(30)
     assert "reset_bus" not in r.miniport.log
+
+
+def test_ER_10_an_abort_whose_turn_never_comes(rig: Make) -> None:
+    """The bus is reset, and the next time-out on the unit begins with an abort again."""
+    r = rig(options={"abort_timeout": 3, "stuck_after": 100})
+    victim = r.command(lun=1, time_out_value=5)
+    told, r.miniport.next = r.miniport.next, ""
+    has_the_adapter = r.command(lun=0, time_out_value=60)
+    r.seconds(7)
+    assert r.done == [] and r.real(r.miniport.started[-1]) is has_the_adapter
+    r.seconds(1)
+    assert {srb.srb_status & SRB_STATUS_MASK for srb in (victim, has_the_adapter)} == {SRB_STATUS_BUS_RESET}
+    r.miniport.next = told
+    r.seconds(5)  # of hold
+    r.submit(SRB_FUNCTION_RELEASE_QUEUE, lun=1)
+    again = r.command(lun=1, time_out_value=5)
+    assert r.real(r.miniport.started[-1]) is again
+    r.seconds(5)
+    assert r.miniport.started[-1].function == SRB_FUNCTION_ABORT_COMMAND
 
 
 @pytest.mark.parametrize("answer", ["none", "failed", "lies"])

@@ -289,6 +289,9 @@ def test_Q_10_an_unfrozen_queue_is_flushed_if_told(rig: Make) -> None:
     flushed = r.submit(SRB_FUNCTION_FLUSH_QUEUE)
     assert waiting.srb_status == SRB_STATUS_REQUEST_FLUSHED and flushed.srb_status == SRB_STATUS_SUCCESS
     assert r.rules == ["Q-10"] and running not in r.done
+    later = r.command()
+    r.next()
+    assert r.started(later) and not r.started(waiting)
 
 
 def test_Q_11_lock_and_unlock(rig: Make) -> None:
