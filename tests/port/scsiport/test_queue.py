@@ -292,6 +292,7 @@ def test_Q_10_an_unfrozen_queue_is_flushed_if_told(rig: Make) -> None:
     later = r.command()
     r.next()
     assert r.started(later) and not r.started(waiting)
+    assert r.done == [waiting, flushed] and r.rules == ["Q-10"]
 
 
 def test_Q_11_lock_and_unlock(rig: Make) -> None:
