@@ -220,6 +220,20 @@ class SenseInfoBuffer:
         return f"<SenseInfoBuffer {bytes(self).hex()}>"
 
 
+# Members of the special versions of the block: power, PnP and WMI requests.
+SPECIAL_MEMBERS = (
+    "srb_power_flags",
+    "device_power_state",
+    "power_action",
+    "srb_pnp_flags",
+    "pnp_action",
+    "pnp_sub_function",
+    "wmi_flags",
+    "wmi_sub_function",
+    "data_path",
+)
+
+
 def is_srb(something: object) -> bool:
     """Whether it is an SRB, or what a miniport was given in place of one."""
     return hasattr(something, "_port")

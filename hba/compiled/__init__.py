@@ -25,7 +25,7 @@ GROUP = "hba_native"  # the shared part of all compiled modules, a module beside
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 _PACKAGE = Path(__file__).parent.parent
 # What is compiled: these packages, but for modules that declare data (msgspec structures lose their keywords) and
-# classes that Python's own objects are mixed with (an SRB that stands for another).
+# classes whose members are made at run time (an extended SRB).
 PACKAGES = ("port", "port/scsiport", "port/storport", "instruments/trace", "instruments/verifier")
 MODULES = (
     "dma.py",

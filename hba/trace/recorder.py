@@ -31,12 +31,13 @@ class Recorder:
     def add(self, kind: str, srb: int = 0, detail: object = None) -> None:
         """`detail`: JSON-able, or `Words` that are put together when somebody reads them."""
         last = self._last
+        at = len(last)
         last.extend((self.clock.now(), kind, srb, detail))
         self.recorded += 1
-        if len(last) >= FIELDS * PIECE:
+        if at + FIELDS >= FIELDS * PIECE:
             self._begin_piece()
         if self.subscribers:
-            (event,) = self._events(self.recorded - 1, 1)
+            event = _event(last, at)
             for subscriber in self.subscribers:
                 subscriber(event)
 

@@ -41,15 +41,7 @@ FIELDS = (
     "queue_sort_key",
     "internal_status",
     "cdb",
-    "srb_power_flags",
-    "device_power_state",
-    "power_action",
-    "srb_pnp_flags",
-    "pnp_action",
-    "pnp_sub_function",
-    "wmi_flags",
-    "wmi_sub_function",
-    "data_path",
+    *s.SPECIAL_MEMBERS,
 )
 _COMMAND = frozenset({"cdb", "cdb_length", "queue_action", "queue_sort_key", "scsi_status"})
 _DATA = frozenset({"data_buffer", "data_transfer_length"})

@@ -21,6 +21,7 @@ from hba.port.buffers import POISON
 from hba.port.request import ISSUED
 from hba.port.storport.units import StorRequest
 from hba.srb import (
+    SPECIAL_MEMBERS,
     SRB_FLAGS_UNSPECIFIED_DIRECTION,
     SRB_FUNCTION_EXECUTE_SCSI,
     SRB_FUNCTION_PNP,
@@ -279,16 +280,7 @@ _LEGACY = (
     "srb_extension",
     "queue_sort_key",
     "internal_status",
-    # of the special versions; here they are in the extended data
-    "srb_power_flags",
-    "device_power_state",
-    "power_action",
-    "srb_pnp_flags",
-    "pnp_action",
-    "pnp_sub_function",
-    "wmi_flags",
-    "wmi_sub_function",
-    "data_path",
+    *SPECIAL_MEMBERS,  # here they are in the extended data
 )
 
 
