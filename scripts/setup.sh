@@ -1,13 +1,19 @@
 # What the scripts beside it share; sourced, with $project set to the source tree. HBA_PYTHON chooses the interpreter.
 
-# setup_venv [EXTRA]: makes .venv with the project in it; EXTRA is `dev` for the development tools.
-# Does nothing when it is there and pyproject.toml has not changed since. All it prints goes to standard error.
+# venv_is_ready [EXTRA]: whether .venv has the project in it, with EXTRA, and pyproject.toml has not changed since; `dev` has
+# all there is.
+venv_is_ready() {
+    for stamp_ in "$project/.venv/.installed${1:+-$1}" "$project/.venv/.installed-dev"; do
+        ! cmp -s "$project/pyproject.toml" "$stamp_" || return 0
+    done
+    return 1
+}
+
+# setup_venv [EXTRA]: makes .venv with the project in it; EXTRA is `compile` for scripts/compile, `dev` for the development
+# tools. Does nothing when it is there. All it prints goes to standard error.
 setup_venv() {
+    ! venv_is_ready "$@" || return 0
     venv_=$project/.venv extra_=${1:-}
-    stamp_=$venv_/.installed${extra_:+-$extra_}
-    if [ -e "$stamp_" ] && cmp -s "$project/pyproject.toml" "$stamp_"; then
-        return
-    fi
     python_=${HBA_PYTHON:-$(choose_python)}
     if [ -z "$python_" ]; then
         setup_packages run
@@ -27,7 +33,7 @@ setup_venv() {
     "$venv_/bin/pip" install -qq --disable-pip-version-check \
         --config-settings editable_mode=compat --editable "$project${extra_:+[$extra_]}" >&2
     "$venv_/bin/python" -m compileall -q "$project/hba" >&2
-    cp "$project/pyproject.toml" "$stamp_"
+    cp "$project/pyproject.toml" "$venv_/.installed${extra_:+-$extra_}"
 }
 
 # choose_python: the distribution's own Python before another on PATH: it is what Debian's libnbd binding is made for, and

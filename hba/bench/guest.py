@@ -26,7 +26,7 @@ from hba.config import toml
 from hba.config.load import load
 from hba.control.client import ControlClient
 from hba.errors import ConfigError, GuestError
-from hba.lab import config, disks, machine
+from hba.lab import config, disks, machine, native
 from hba.lab.accelerator import Wanted
 from hba.lab.experiment import Experiment, Options
 from hba.lab.guest import Guest
@@ -135,7 +135,9 @@ def measure(
                 machine.builtin(profile, kind.qemu, theirs, disks.BUILTIN_SERIAL, boot_index=None, name="peer")
             ),
         )
-        with Experiment(options, Progress()) as experiment:
+        shown = Progress()
+        native.compile_first(shown)
+        with Experiment(options, shown) as experiment:
             progress("booting the guest")
             experiment.start()
             result = _Bench(experiment).run(rounds, seconds, progress)
@@ -157,7 +159,7 @@ class _Bench:
         with ControlClient(self._control) as client:
             summary = client.call("show.summary")
             level = client.call("show.verifier")["level"]
-        self.about = {"port": summary["port"], "verifier": level}
+        self.about = {"port": summary["port"], "verifier": level, "compiled": summary["compiled"]}
         self._server, self._qemu = int(summary["pid"]), self._guest.pid
         self._devices = self._find()
 

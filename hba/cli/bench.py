@@ -294,7 +294,7 @@ def _guest(
         click.echo("\r\033[K", nl=False, err=True)
     output.heading(
         f"fio in Linux {report['kernel']} ({report['accelerator']}, processors: {report['cpus']}): "
-        f"our {report['type']} on {report['port']}, verifier {report['verifier']}, and QEMU's own; "
+        f"our {report['type']} on {report['port']}, verifier {report['verifier']}, {_way(report)}, and QEMU's own; "
         f"{rounds} rounds of {seconds:g} s"
     )
     output.table(
@@ -331,6 +331,10 @@ def _file_of(client: ControlClient, unit: tuple[int, int]) -> Path | None:
     raise ControlError(f"the adapter has no unit {unit_name(*unit)}; `hba lun ls` shows those it has")
 
 
+def _way(report: dict[str, Any]) -> str:
+    return "compiled" if report["compiled"] else "not compiled"
+
+
 def _progress(text: str) -> None:
     if screen.animated(sys.stderr):
         click.echo(f"\r\033[K{visible(text)}", nl=False, err=True)
@@ -339,8 +343,9 @@ def _progress(text: str) -> None:
 def _print(report: dict[str, Any]) -> None:
     if screen.animated(sys.stderr):
         click.echo("\r\033[K", nl=False, err=True)
-    way = "compiled" if report["compiled"] else "not compiled"
-    output.heading(f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}, {way}")
+    output.heading(
+        f"{report['adapter']}: {report['type']} on {report['port']}, verifier {report['verifier']}, {_way(report)}"
+    )
     output.table(
         ("case", "commands/s", "MB/s", "loop/s", "ratio", "cpu µs", "loop µs", "p50 µs", "p99 µs", "max µs"),
         [

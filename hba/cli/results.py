@@ -228,6 +228,7 @@ class GuestBenchmark(Result):
     kernel: str
     port: str
     verifier: str
+    compiled: bool
     rounds: Count
     seconds: float
     cases: list[GuestCase]

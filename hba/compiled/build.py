@@ -1,7 +1,8 @@
-"""Makes the compiled modules: `python -m hba.compiled.build`, which `scripts/compile` calls.
+"""Makes the compiled modules: `python -m hba.compiled.build`, for `scripts/compile`; `scripts/launch` has it done, too.
 
-Needs mypy, setuptools and mypy_extensions (the extra `compile`), a C compiler and Python's headers. Takes about a
-minute. What is there already is not made again; of builds of other sources the newest few stay.
+Needs mypy, setuptools and mypy_extensions (the extra `compile`), a C compiler and Python's headers. Takes two minutes
+of a processor, and uses all there are. What is there already is not made again; of builds of other sources the newest
+few stay.
 """
 
 from __future__ import annotations
@@ -23,11 +24,28 @@ KEPT = 5  # builds; a developer's branches take turns
 
 _SETUP = """\
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 from mypyc.build import mypycify
-names, work = sys.argv.pop(1).split(","), sys.argv.pop(1)
+names, work, jobs = sys.argv.pop(1).split(","), sys.argv.pop(1), int(sys.argv.pop(1))
+
+class BuildExt(build_ext):
+    # `build_ext --parallel` is for several extensions, and nearly all of ours is in one.
+    def build_extensions(self):
+        compile_in_turn = self.compiler.compile
+
+        def compile(sources, **options):
+            with ThreadPoolExecutor(jobs) as pool:
+                made = list(pool.map(lambda source: compile_in_turn([source], **options), sources))
+            return [name for names in made for name in names]
+
+        self.compiler.compile = compile
+        super().build_extensions()
+
 setup(
     name={group!r},
+    cmdclass={{"build_ext": BuildExt}},
     packages=[],
     ext_modules=mypycify(["--config-file=", "--ignore-missing-imports", f"--cache-dir={{work}}/mypy", *names],
                          opt_level="2", debug_level="0", multi_file=True, group_name={group!r},
@@ -47,15 +65,16 @@ def build() -> Path:
     where = folder()
     if where.is_dir():
         return where
-    _check()
+    check()
     package = Path(__file__).parent.parent
     where.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="hba-compile-", dir=where.parent) as work:
         script = Path(work) / "setup.py"
         script.write_text(_SETUP.format(group=GROUP), encoding="utf-8")
         names = ",".join(str(source.relative_to(package.parent)) for source in sources())
-        command = [sys.executable, str(script), names, work, "-q", "build_ext"]
-        command += ["--build-lib", f"{work}/lib", "--build-temp", f"{work}/temp"]
+        jobs = str(len(os.sched_getaffinity(0)))
+        command = [sys.executable, str(script), names, work, jobs, "-q", "build_ext"]
+        command += ["--build-lib", f"{work}/lib", "--build-temp", f"{work}/temp", "--parallel", jobs]
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "HBA_PURE": "1"}
         said = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True)
         if said.returncode:
@@ -80,7 +99,8 @@ def _file(root: Path, name: str) -> Path:
     return root.joinpath(*packages, last + SUFFIX)
 
 
-def _check() -> None:
+def check() -> None:
+    """Raises `HbaError` with what is missing."""
     wanted = {
         "mypyc": "pip install 'hba[compile]'",
         "setuptools": "pip install 'hba[compile]'",
@@ -95,6 +115,11 @@ def _check() -> None:
         raise HbaError("compiling needs Python's headers; apt-get install python3-dev")
 
 
+def not_kept(error: OSError) -> str:
+    """What there is to say about a cache that cannot be written."""
+    return f"the compiled modules cannot be kept; {error}; set HBA_CACHE to another folder"
+
+
 def main() -> int:
     try:
         print(build())
@@ -103,7 +128,7 @@ def main() -> int:
         telling.tell(str(error), code)
         return code
     except OSError as error:
-        telling.tell(f"the compiled modules cannot be kept; {error}; set HBA_CACHE to another folder", EXIT_PERMISSION)
+        telling.tell(not_kept(error), EXIT_PERMISSION)
         return EXIT_PERMISSION
     return EXIT_OK
 

@@ -23,6 +23,7 @@ from hba.lab import (
     ktap,
     kvm,
     machine,
+    native,
     observe,
     paths,
     selection,
@@ -206,6 +207,8 @@ def _launch(options: Options, task: Task) -> int:
     artifacts = Artifacts(task.artifacts, state_root() / "runs")
     if chosen is not None and options.config is None:
         options = replace(options, luns=chosen.luns)
+    if options.device == devices.OURS:
+        native.compile_first(progress)
     with Experiment(options, progress) as experiment:
         if task.keep:
             experiment.keep()

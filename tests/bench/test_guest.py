@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hba import compiled
 from hba.bench import guest
 from hba.cli.results import OUTPUTS
 from hba.contract import versioned
@@ -106,6 +107,7 @@ def test_both_devices_are_measured_in_one_guest(port: str, monkeypatch: pytest.M
     monkeypatch.setattr(guest, "JOBS", guest.JOBS[1:4:2])
     report = guest.measure(adapter={"port": port}, size=16 << 20, rounds=2, seconds=0.5)
     assert report["port"] == port
+    assert report["compiled"] == compiled.in_use()
     assert [case["depth"] for case in report["cases"]] == [32, 32]
     for case in report["cases"]:
         assert len(case["adapter"]["rates"]) == len(case["qemu"]["rates"]) == 2

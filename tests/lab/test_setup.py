@@ -90,6 +90,22 @@ def test_what_cannot_be_installed_is_said(machine: Machine) -> None:
     assert "cannot find it" in machine.run("setup_packages test").stderr
 
 
+def test_an_environment_is_made_once_for_each_project_and_set_of_extras(machine: Machine) -> None:
+    project = machine.folder / "pyproject.toml"
+    project.write_text("as it was")
+    venv = machine.folder / ".venv"
+    venv.mkdir()
+    (venv / ".installed").write_text("as it was")
+    assert machine.run("venv_is_ready").returncode == 0
+    assert machine.run("venv_is_ready compile").returncode != 0
+    (venv / ".installed-dev").write_text("as it was")  # has all extras
+    assert machine.run("venv_is_ready compile").returncode == 0
+    assert machine.run("setup_venv compile; echo ready").stdout == "ready\n"
+    project.write_text("as it is")
+    assert machine.run("venv_is_ready compile").returncode != 0
+    assert machine.run("venv_is_ready").returncode != 0
+
+
 def test_ci_is_the_test_command() -> None:
     """What CI sets up and checks is what everybody's `scripts/test` does."""
     lines = [line for line in (paths.PROJECT / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
