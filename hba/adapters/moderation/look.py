@@ -6,6 +6,8 @@ kick meanwhile, if the interface has a way (such as virtio's avail_event).
 
 The window adapts as the kernel's halt polling does (Documentation/virt/kvm/halt-polling.rst): requests that come sooner
 after the work before them than the longest window would have lasted make it longer, others shorter, down to nothing.
+One that comes late after several in time changes nothing: a virtual processor that had to pause goes on as before, and
+in a window that has become too short for it every request would be kicked, and be the later for that.
 Looks that find nothing are paid from a credit, a share of the time that goes by; without credit there is no window.
 
 The end of a window is a race: the driver may have read "do not kick" just before we take it back, and its request may
@@ -27,6 +29,7 @@ from hba.native import mypyc_attr
 SHORTEST: Final = 50 * US  # a window; below that there is none
 GROW: Final = 2
 SHRINK: Final = 4
+STEADY: Final = 3  # requests in time: fewer of them between two late ones, and the window shrinks
 PERIOD: Final = 100 * MS  # over which the share is meant
 ONCE_MORE: Final = MS // 2  # after the end of a window
 
@@ -71,6 +74,7 @@ class Window:
         self._longest = options.window * US if options.share else 0
         self._share = options.share
         self.length = 0
+        self._in_time = 0  # requests since the last late one
         self.looks = self.found = self.late = 0
         self.is_open = False
         self.unsettled = False
@@ -91,10 +95,13 @@ class Window:
         if self._longest:
             now = self._clock.now()
             if now - self._worked_at <= self._longest:
+                self._in_time += 1
                 if self.length < self._longest:
                     self.length = min(self._longest, max(SHORTEST, self.length * GROW))
             else:
-                self.length = shorter if (shorter := self.length // SHRINK) >= SHORTEST else 0
+                if self._in_time < STEADY:
+                    self.length = shorter if (shorter := self.length // SHRINK) >= SHORTEST else 0
+                self._in_time = 0
             self._worked(now)
 
     def worked(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hba.adapters.moderation.look import ONCE_MORE, PERIOD, SHORTEST, Ring, Window
+from hba.adapters.moderation.look import ONCE_MORE, PERIOD, SHORTEST, SHRINK, STEADY, Ring, Window
 from hba.adapters.moderation.options import PollOptions
 from hba.clock import MS, US, S, VirtualClock
 from hba.loop import EventLoop
@@ -108,6 +108,40 @@ def test_the_window_grows_with_requests_that_come_soon_and_shrinks_to_nothing_wi
         lengths.append(rig.window.length)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] == 0
+
+
+@pytest.mark.parametrize(("in_time", "shrinks"), [(STEADY - 1, True), (STEADY, False), (STEADY + 1, False)])
+def test_one_late_request_after_several_in_time_changes_nothing(rig: Rig, in_time: int, shrinks: bool) -> None:
+    rig.learn()
+    for _ in range(3):
+        rig.clock.advance(2 * LONGEST)
+        rig.kick()  # late
+        for _ in range(in_time):
+            rig.clock.advance(100 * US)
+            rig.kick()
+        rig.window.length = LONGEST
+    rig.clock.advance(2 * LONGEST)
+    rig.kick()
+    assert rig.window.length == (LONGEST // SHRINK if shrinks else LONGEST)
+    rig.clock.advance(2 * LONGEST)
+    rig.kick()  # the second one in a row
+    assert rig.window.length < LONGEST // (SHRINK if shrinks else 1)
+
+
+def test_a_driver_that_pauses_now_and_then_is_kicked_for_once_each_time(rig: Rig) -> None:
+    """A guest that is never quick: a request 400 us after the last one has ended, every twentieth after 3 ms."""
+    rig.learn()
+    rig.pass_time(400 * US)
+    kicks = 0
+    for number in range(100):
+        if rig.window.is_open:
+            rig.ring.waiting += 1
+            rig.loop.run_once(0)
+        else:
+            kicks += 1
+            rig.kick()
+        rig.pass_time(3 * MS if number % 20 == 19 else 400 * US)
+    assert kicks == 4
 
 
 def test_a_request_that_comes_in_the_window_is_taken_without_a_kick(rig: Rig) -> None:
@@ -272,11 +306,11 @@ def test_what_counts_as_soon() -> None:
     for _ in range(4):
         rig.kick()
         lengths.append(rig.window.length)
-    for _ in range(2):
+    for _ in range(3):
         rig.clock.advance(2 * LONGEST)
         rig.kick()
         lengths.append(rig.window.length)
-    assert lengths[2:] == [0, SHORTEST, 2 * SHORTEST, 4 * SHORTEST, SHORTEST, 0]
+    assert lengths[2:] == [0, SHORTEST, 2 * SHORTEST, 4 * SHORTEST, 4 * SHORTEST, SHORTEST, 0]
 
 
 def test_requests_that_take_long_open_the_window_when_they_come(rig: Rig) -> None:
@@ -305,7 +339,7 @@ def test_the_window_is_as_long_as_it_says(rig: Rig) -> None:
     assert rig.window.snapshot() == {
         "open": True,
         "kicks_suppressed": True,
-        "window_us": LONGEST // 4 // US,
+        "window_us": LONGEST // US,
         "looks": looks,
         "found": 0,
         "late": 1,
