@@ -7,7 +7,9 @@ kick meanwhile, if the interface has a way (such as virtio's avail_event).
 The window adapts as the kernel's halt polling does (Documentation/virt/kvm/halt-polling.rst): requests that come sooner
 after the work before them than the longest window would have lasted make it longer, others shorter, down to nothing.
 One that comes late after several in time changes nothing: a virtual processor that had to pause goes on as before, and
-in a window that has become too short for it every request would be kicked, and be the later for that.
+in a window that has become too short for it every request would be kicked. A kick takes its time, too, on a slow
+machine more than the guest does between two requests: one up to `KICKED` times as late as the longest window lasts may
+have been in the ring in time, and is taken to, unless such a window has ended in vain.
 Looks that find nothing are paid from a credit, a share of the time that goes by; without credit there is no window.
 
 The end of a window is a race: the driver may have read "do not kick" just before we take it back, and its request may
@@ -30,6 +32,8 @@ SHORTEST: Final = 50 * US  # a window; below that there is none
 GROW: Final = 2
 SHRINK: Final = 4
 STEADY: Final = 3  # requests in time: fewer of them between two late ones, and the window shrinks
+KICKED: Final = 2  # times the longest window: so late may a request be for its kick
+REST: Final = 64  # such requests after the longest window was in vain, until they count again
 PERIOD: Final = 100 * MS  # over which the share is meant
 ONCE_MORE: Final = MS // 2  # after the end of a window
 
@@ -75,6 +79,7 @@ class Window:
         self._share = options.share
         self.length = 0
         self._in_time = 0  # requests since the last late one
+        self._rest = 0  # requests that are not taken to have been late for their kick
         self.looks = self.found = self.late = 0
         self.is_open = False
         self.unsettled = False
@@ -94,7 +99,7 @@ class Window:
         """Requests are being taken, whoever asked for it."""
         if self._longest:
             now = self._clock.now()
-            if now - self._worked_at <= self._longest:
+            if self._comes_in_time(now - self._worked_at):
                 self._in_time += 1
                 if self.length < self._longest:
                     self.length = min(self._longest, max(SHORTEST, self.length * GROW))
@@ -149,6 +154,18 @@ class Window:
 
     # -- looking --------------------------------------------------------------------------------------------------
 
+    def _comes_in_time(self, since: int) -> bool:
+        """Whether the longest window would have found a request that has come `since` ns after the work before it."""
+        if since <= self._longest:
+            self._rest = 0
+            return True
+        if since > KICKED * self._longest:
+            return False
+        if self._rest:
+            self._rest -= 1
+            return False
+        return True
+
     def _worked(self, now: int) -> None:
         self._worked_at = now
         if not self.is_open and self.length and self._ring.can_look() and self._affordable(now):
@@ -177,7 +194,10 @@ class Window:
             since = self._looked_at if self._looked_at > self._worked_at else self._worked_at
             self._pay(now, now - since)
             self._looked_at = now
-            if now - self._worked_at >= self.length or self._exhausted:
+            lasted = now - self._worked_at >= self.length
+            if lasted or self._exhausted:
+                if lasted and self.length == self._longest:
+                    self._rest = REST
                 self.close()
                 return
             os.sched_yield()  # somebody on this processor may be who we wait for

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hba.adapters.moderation.look import ONCE_MORE, PERIOD, SHORTEST, SHRINK, STEADY, Ring, Window
+from hba.adapters.moderation.look import KICKED, ONCE_MORE, PERIOD, REST, SHORTEST, SHRINK, STEADY, Ring, Window
 from hba.adapters.moderation.options import PollOptions
 from hba.clock import MS, US, S, VirtualClock
 from hba.loop import EventLoop
@@ -110,20 +110,86 @@ def test_the_window_grows_with_requests_that_come_soon_and_shrinks_to_nothing_wi
     assert lengths[-1] == 0
 
 
+def kicks_of_a_slow_guest(rig: Rig, requests: int, gap: int, kick: int) -> int:
+    """How many of so many requests are kicked for: each is in the ring `gap` after the one before it has ended, and its
+    kick, if there is one, takes `kick` to arrive."""
+    kicks = 0
+    for _ in range(requests):
+        rig.pass_time(gap)
+        if rig.window.is_open:
+            rig.ring.waiting += 1
+            rig.loop.run_once(0)
+        else:
+            kicks += 1
+            rig.pass_time(kick)
+            rig.kick()
+    return kicks
+
+
+def test_a_guest_whose_kicks_take_longer_than_the_window_is_looked_for(rig: Rig) -> None:
+    assert kicks_of_a_slow_guest(rig, 100, 700 * US, 600 * US) < 10
+    assert kicks_of_a_slow_guest(rig, 100, 700 * US, 600 * US) == 0
+
+
+def test_and_again_after_it_had_nothing_to_do(rig: Rig) -> None:
+    kicks_of_a_slow_guest(rig, 50, 700 * US, 600 * US)
+    rig.pass_time(100 * MS, 1 * MS)  # the longest window was in vain
+    for _ in range(4):
+        rig.pass_time(20 * MS, 1 * MS)
+        rig.kick()
+    assert rig.window.length == 0
+    assert REST <= kicks_of_a_slow_guest(rig, REST + 50, 700 * US, 600 * US) < REST + 10
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_one_that_is_found_says_that_windows_are_not_in_vain(rig: Rig, found: bool) -> None:
+    rig.learn()
+    rig.kick()
+    rig.pass_time(3 * LONGEST)  # the longest window was in vain
+    rig.kick()
+    if found:
+        rig.clock.advance(100 * US)
+        rig.kick()
+    rig.window.length = SHORTEST
+    rig.clock.advance(KICKED * LONGEST)
+    rig.kick()
+    assert (rig.window.length == 2 * SHORTEST) == found
+
+
+def test_a_window_that_ends_for_want_of_credit_says_nothing() -> None:
+    rig = Rig(PollOptions(share=0.005))  # half a window
+    rig.learn()
+    rig.kick()
+    assert rig.window.is_open and rig.window.length == LONGEST
+    rig.pass_time(LONGEST - 100 * US)
+    assert not rig.window.is_open
+    rig.window.length = SHORTEST
+    rig.clock.advance(LONGEST)
+    rig.kick()
+    assert rig.window.length == 2 * SHORTEST
+
+
+def test_requests_too_late_for_any_window_are_looked_for_now_and_then_only(rig: Rig) -> None:
+    kicks_of_a_slow_guest(rig, 20, 1500 * US, 10 * US)
+    before = rig.window.looks
+    kicks_of_a_slow_guest(rig, 500, 1500 * US, 10 * US)
+    assert 0 < (rig.window.looks - before) * 10 * US < 0.06 * 500 * 1500 * US
+
+
 @pytest.mark.parametrize(("in_time", "shrinks"), [(STEADY - 1, True), (STEADY, False), (STEADY + 1, False)])
 def test_one_late_request_after_several_in_time_changes_nothing(rig: Rig, in_time: int, shrinks: bool) -> None:
     rig.learn()
     for _ in range(3):
-        rig.clock.advance(2 * LONGEST)
+        rig.clock.advance(3 * LONGEST)
         rig.kick()  # late
         for _ in range(in_time):
             rig.clock.advance(100 * US)
             rig.kick()
         rig.window.length = LONGEST
-    rig.clock.advance(2 * LONGEST)
+    rig.clock.advance(3 * LONGEST)
     rig.kick()
     assert rig.window.length == (LONGEST // SHRINK if shrinks else LONGEST)
-    rig.clock.advance(2 * LONGEST)
+    rig.clock.advance(3 * LONGEST)
     rig.kick()  # the second one in a row
     assert rig.window.length < LONGEST // (SHRINK if shrinks else 1)
 
@@ -293,21 +359,23 @@ def test_before_there_was_any_work(rig: Rig) -> None:
 
 
 def test_what_counts_as_soon() -> None:
-    """The longest window after the last work, and no moment later. What is left of one is the shortest, or none."""
+    """The longest window after the last work, as much again for the kick, no moment later. What is left of one is the
+    shortest, or none."""
     lengths = []
-    for late in (0, 1):
+    for since in (LONGEST, KICKED * LONGEST, KICKED * LONGEST + 1):
         rig = Rig()
         rig.window.worked()
-        rig.clock.advance(LONGEST + late)
+        rig.clock.advance(since)
         rig.window.arrived()
         lengths.append(rig.window.length)
-    assert lengths == [SHORTEST, 0]
+    assert lengths == [SHORTEST, SHORTEST, 0]
+    lengths.pop()
     rig = Rig()
     for _ in range(4):
         rig.kick()
         lengths.append(rig.window.length)
     for _ in range(3):
-        rig.clock.advance(2 * LONGEST)
+        rig.clock.advance(3 * LONGEST)
         rig.kick()
         lengths.append(rig.window.length)
     assert lengths[2:] == [0, SHORTEST, 2 * SHORTEST, 4 * SHORTEST, 4 * SHORTEST, SHORTEST, 0]
