@@ -113,7 +113,7 @@ def _without_what_is_started(patch: pytest.MonkeyPatch) -> None:
         name = "4 KiB random reads, depth 32"
         case = {"name": name, "length": 4096, "depth": 32, "adapter": ours.result(), "qemu": theirs.result()}
         about = {"type": "pvscsi", "cpus": 1, "accelerator": "tcg", "kernel": "6.12.117+deb13-amd64"}
-        about |= {"port": "storport", "verifier": "report", "rounds": rounds, "seconds": seconds}
+        about |= {"port": "storport", "verifier": "report", "compiled": True, "rounds": rounds, "seconds": seconds}
         return {**about, "cases": [{**case, "ratio": 0.5}] * 4}
 
     def refused(*_: object, **__: object) -> Any:

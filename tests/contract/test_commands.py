@@ -103,7 +103,7 @@ def _a_guest(**_asked: object) -> dict[str, object]:
     """What is measured in a guest, without one."""
     ours = guest.Side([1.0, 2.0], [50.0], [30.0], [0.1], [0.2])
     case = {"adapter": ours.result(), "qemu": guest.Side([1.0], [60.0]).result(), "ratio": 1.5}
-    about = {"port": "storport", "verifier": "report", "rounds": 2, "seconds": 1.0}
+    about = {"port": "storport", "verifier": "report", "compiled": True, "rounds": 2, "seconds": 1.0}
     about |= {"type": "pvscsi", "cpus": 1, "accelerator": "tcg", "kernel": "6.12"}
     return {**about, "cases": [{"name": "reads", "length": 4096, "depth": 1, **case}]}
 
