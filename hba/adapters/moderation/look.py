@@ -155,7 +155,8 @@ class Window:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def _comes_in_time(self, since: int) -> bool:
-        """Whether the longest window would have found a request that has come `since` ns after the work before it."""
+        """Whether the longest window would have found a request that has come `since` ns after the work before it. To
+        be asked once for each: `_rest` counts them."""
         if since <= self._longest:
             self._rest = 0
             return True
